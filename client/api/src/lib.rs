@@ -1,0 +1,268 @@
+//! The contract between a Tanist machine and its clients, as types: what travels in HTTP bodies and headers.
+//!
+//! Owns names and shapes only; no I/O. The server fills these, the client reads them, and both refuse unknown
+//! fields in requests.
+
+use serde::{Deserialize, Serialize};
+
+/// Header with the position (`term.txid`) up to which an answer is current or a write was stored.
+pub const HEADER_POSITION: &str = "tanist-position";
+/// Request header: wait (bounded) until the answering replica has this position.
+pub const HEADER_MIN_POSITION: &str = "tanist-min-position";
+/// Header that names the master on a redirect.
+pub const HEADER_MASTER: &str = "tanist-master";
+/// Request header: a key that makes a repeated write return its first answer.
+pub const HEADER_IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Response header, `true` when the answer is the stored first answer of an idempotent write.
+pub const HEADER_REPLAYED: &str = "idempotency-replayed";
+/// Media type of error answers (RFC 9457).
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Body of `POST /v1/execute`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecuteRequest {
+    /// Statements, run in order.
+    pub statements: Vec<Statement>,
+    /// `true` (the default and, for now, the only meaning): all or nothing.
+    #[serde(default = "yes")]
+    pub transaction: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Body of `POST /v1/query`: all statements read one snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryRequest {
+    /// Read-only statements, run in order.
+    pub statements: Vec<Statement>,
+}
+
+/// One SQL statement with its parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statement {
+    /// Exactly one SQL statement.
+    pub sql: String,
+    /// An array for `?` / `?1`, or an object for `:name`, `@name`, `$name` (keys with or without the prefix).
+    #[serde(default, skip_serializing_if = "Params::is_empty")]
+    pub params: Params,
+}
+
+impl Statement {
+    /// A statement without parameters.
+    pub fn new(sql: impl Into<String>) -> Statement {
+        Statement { sql: sql.into(), params: Params::default() }
+    }
+
+    /// A statement with positional parameters.
+    pub fn with(sql: impl Into<String>, params: Vec<serde_json::Value>) -> Statement {
+        Statement { sql: sql.into(), params: Params::Positional(params) }
+    }
+}
+
+/// Parameters of a statement. Values are JSON null, booleans (stored as 0 or 1), numbers, strings, or
+/// `{"base64": "..."}` for a blob.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Params {
+    /// By place.
+    Positional(Vec<serde_json::Value>),
+    /// By name.
+    Named(serde_json::Map<String, serde_json::Value>),
+}
+
+impl Default for Params {
+    fn default() -> Params {
+        Params::Positional(Vec::new())
+    }
+}
+
+impl Params {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Params::Positional(values) => values.is_empty(),
+            Params::Named(values) => values.is_empty(),
+        }
+    }
+}
+
+/// Answer of `POST /v1/execute`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecuteResponse {
+    /// The transaction's position: stored by every machine that must hold it.
+    pub position: String,
+    /// One result per statement.
+    pub results: Vec<StatementResult>,
+}
+
+/// Answer of `POST /v1/query`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QueryResponse {
+    /// The snapshot's position.
+    pub position: String,
+    /// One result per statement.
+    pub results: Vec<StatementResult>,
+}
+
+/// What one statement did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatementResult {
+    /// Column names, when the statement returns rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// Rows, values in the order of `columns`; blobs as `{"base64": "..."}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<Vec<serde_json::Value>>,
+    /// Rows inserted, updated or deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_affected: Option<u64>,
+    /// Row id of the last inserted row, after an INSERT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_insert_id: Option<i64>,
+}
+
+/// An error answer (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `urn:tanist:problem:<code>`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The code in words.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// Stable code, such as `no-master` or `sql-error`.
+    pub code: String,
+    /// What was found and what was expected.
+    pub detail: String,
+    /// Index of the statement that failed, for SQL errors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<usize>,
+    /// SQLite's extended result code, for SQL errors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqlite_code: Option<i32>,
+}
+
+/// Stable codes of [`Problem`].
+pub mod code {
+    /// The body isn't JSON of the expected shape (400).
+    pub const BAD_REQUEST: &str = "bad-request";
+    /// SQLite refused a statement (400; constraint violations 409).
+    pub const SQL_ERROR: &str = "sql-error";
+    /// A constraint was violated (409).
+    pub const CONSTRAINT: &str = "constraint";
+    /// A statement that users' SQL may not contain (403).
+    pub const SQL_DENIED: &str = "sql-denied";
+    /// A statement ran longer than the limit (408).
+    pub const STATEMENT_TIMEOUT: &str = "statement-timeout";
+    /// The transaction wrote more than the limit (413).
+    pub const TRANSACTION_TOO_LARGE: &str = "transaction-too-large";
+    /// The answer would have more rows or bytes than the limit (413).
+    pub const RESULT_TOO_LARGE: &str = "result-too-large";
+    /// The request body is larger than the limit (413).
+    pub const BODY_TOO_LARGE: &str = "body-too-large";
+    /// An idempotency key came back with another request (422).
+    pub const IDEMPOTENCY_MISMATCH: &str = "idempotency-mismatch";
+    /// Too many requests at once (503 with Retry-After).
+    pub const OVERLOADED: &str = "overloaded";
+    /// No master is known now (503 with Retry-After).
+    pub const NO_MASTER: &str = "no-master";
+    /// This machine isn't the master (307 with Location).
+    pub const NOT_MASTER: &str = "not-master";
+    /// Not enough backups and `min_sync_backups` forbids to go on alone (503).
+    pub const NOT_ENOUGH_BACKUPS: &str = "not-enough-backups";
+    /// The write was made here, but whether it will last isn't known (503; repeat with the same idempotency key).
+    pub const OUTCOME_UNKNOWN: &str = "outcome-unknown";
+    /// This replica doesn't have the asked-for position or freshness in time (503).
+    pub const NOT_FRESH: &str = "not-fresh";
+    /// The disk of the master is full or can't be written (507).
+    pub const STORAGE: &str = "storage";
+    /// No such route (404).
+    pub const NOT_FOUND: &str = "not-found";
+    /// The route exists, the method doesn't (405).
+    pub const METHOD_NOT_ALLOWED: &str = "method-not-allowed";
+    /// The body's media type isn't `application/json` (415).
+    pub const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported-media-type";
+    /// Our bug (500).
+    pub const INTERNAL: &str = "internal";
+}
+
+/// Answer of `GET /v1/cluster`, from any machine: how that machine sees the cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The cluster's id.
+    pub cluster: String,
+    /// The machine that answers.
+    pub member: String,
+    /// What it is now.
+    pub role: Role,
+    /// Newest term it knows.
+    pub term: u64,
+    /// The master it follows (or is).
+    pub master: Option<String>,
+    /// The master's URLs.
+    pub master_urls: Vec<String>,
+    /// Where a client best sends its next request: the master's URL when known.
+    pub suggested_host: Option<String>,
+    /// Position of the answering machine's replica.
+    pub position: String,
+    /// Newest acknowledged position it knows.
+    pub acknowledged: String,
+    /// Whether writes are taken now (as far as this machine knows).
+    pub writable: bool,
+    /// Why not, when they aren't; or what is wrong although they are (no backup).
+    pub notice: Option<String>,
+    /// Who holds every acknowledged write, master included.
+    pub sync_set: Vec<String>,
+    /// The chain of succession: who follows whom. The master first.
+    pub chain: Vec<String>,
+    /// All members, by rank.
+    pub members: Vec<ClusterMember>,
+}
+
+/// One member in [`Cluster`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterMember {
+    /// Name.
+    pub id: String,
+    /// 1 is nearest to the throne, 0 a witness.
+    pub rank: u32,
+    /// What it is, as far as known.
+    pub role: Role,
+    /// Position it last reported (the master knows all, the others only some).
+    pub position: Option<String>,
+    /// Transactions behind the master, when known.
+    pub lag: Option<u64>,
+    /// Whether the answering machine hears it.
+    pub reachable: Option<bool>,
+    /// Whether it is in the sync set.
+    pub in_sync: bool,
+    /// How it gets its data: `stream`, `copy`, `probe`; only known on the master.
+    pub progress: Option<String>,
+    /// Addresses for peers.
+    pub peer_addresses: Vec<String>,
+    /// URLs for clients.
+    pub urls: Vec<String>,
+}
+
+/// What a machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Serves writes and strong reads.
+    Master,
+    /// Holds a replica.
+    Backup,
+    /// Stands for election.
+    Candidate,
+    /// Votes only.
+    Witness,
+    /// Not known.
+    Unknown,
+}
