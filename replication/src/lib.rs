@@ -3,10 +3,31 @@
 //! Everything that can happen to a machine enters as an event with a timestamp, everything it may ask for leaves
 //! as an effect. Rules (R1..) and invariants (I1..) are those of `PROTOCOL.md` in this folder.
 
+pub mod config;
+pub mod effect;
+pub mod event;
 pub mod frame;
+mod invariant;
+pub mod log;
 pub mod member;
+pub mod message;
+mod node;
 pub mod position;
+pub mod progress;
+pub mod quorum;
+mod role;
+pub mod status;
+pub mod succession;
+pub mod time;
+pub mod wire;
 
+pub use config::{Config, Timing};
+pub use effect::{Effect, HardState, Note};
+pub use event::Event;
 pub use frame::{ChainHash, Checksum, Encoding, Pages, PagesWriter, PayloadError, Stamp, Transaction};
-pub use member::{Member, MemberId, Rank};
-pub use position::{Position, Reign, Term, TermHistory, Txid};
+pub use member::{Member, MemberId, MemberIdError, Rank};
+pub use message::Message;
+pub use node::Node;
+pub use position::{HistoryOrderError, ParsePositionError, Position, Reign, Term, TermHistory, Txid};
+pub use succession::{RecordKey, SuccessionRecord, SyncSet};
+pub use time::Time;

@@ -1,0 +1,58 @@
+//! What a node must be told once: who it is, its first members, its times and limits.
+//!
+//! Holds values only; `server/src/config` reads and checks the user's file.
+
+use std::time::Duration;
+
+use crate::member::{Member, MemberId};
+
+/// Times of the protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two heartbeats.
+    pub heartbeat: Duration,
+    /// How long a voter refuses other candidates after a heartbeat (R11).
+    pub lease: Duration,
+    /// By how much the master's own count of the lease is shorter (clock drift).
+    pub drift_margin: Duration,
+    /// A member of the sync set that doesn't answer for so long is left out (R9).
+    pub sync_timeout: Duration,
+    /// How much later each further heir stands.
+    pub election_stagger: Duration,
+    /// A refused connection proves that the process on that machine has ended.
+    pub trust_refused: bool,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            heartbeat: Duration::from_millis(100),
+            lease: Duration::from_secs(1),
+            drift_margin: Duration::from_millis(50),
+            sync_timeout: Duration::from_secs(1),
+            election_stagger: Duration::from_millis(100),
+            trust_refused: true,
+        }
+    }
+}
+
+/// Everything a node needs to know besides its durable state.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This machine.
+    pub id: MemberId,
+    /// Members for the blank record; later records carry their own.
+    pub members: Vec<Member>,
+    /// Times.
+    pub timing: Timing,
+    /// How many backups the sync set should have (R10).
+    pub sync_backups: usize,
+    /// With fewer backups than this, writes are refused (R10).
+    pub min_sync_backups: usize,
+    /// Bytes of transactions kept for catch-up; a replica further back needs a copy.
+    pub buffer_bytes: usize,
+    /// Bytes under way to one backup before its answer is awaited.
+    pub inflight_bytes: usize,
+    /// Seed for the jitter of repeated elections; different on each machine and start.
+    pub seed: u64,
+}

@@ -1,0 +1,88 @@
+//! All that a node may ask for, and the contract on its order.
+//!
+//! Effects are performed in order. `Persist` is durable before any later `Send` leaves (R1). `StartReign`, `EndReign`,
+//! `Apply` and `StartCopy` go to the store in order, and each is answered by its event.
+
+use crate::{
+    frame::Transaction,
+    member::MemberId,
+    message::Message,
+    position::{Position, Term},
+    succession::SuccessionRecord,
+    time::Time,
+};
+
+use minicbor::{Decode, Encode};
+
+/// What a voter must not forget (R1): on disk before it answers.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct HardState {
+    /// Highest term it has seen.
+    #[n(0)]
+    pub term: Term,
+    /// Whom it voted for in that term.
+    #[n(1)]
+    pub voted_for: Option<MemberId>,
+    /// Highest record it has accepted.
+    #[n(2)]
+    pub record: SuccessionRecord,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Make this durable before any later `Send`.
+    Persist(HardState),
+    /// Send a message; `Append` goes over the bulk link, all else over the control link.
+    Send {
+        /// The receiver.
+        to: MemberId,
+        /// The message.
+        message: Message,
+    },
+    /// Store a transaction on this backup. Several may be merged into one disk write.
+    Apply(Transaction),
+    /// Make the store writable and write the reign's first transaction.
+    StartReign {
+        /// The reign.
+        term: Term,
+        /// For the term history: why there is a new reign.
+        reason: String,
+    },
+    /// Make the store a backup's again; writes without acknowledgement have an unknown outcome.
+    EndReign,
+    /// Every write up to this position is acknowledged: answer.
+    Acknowledge(Position),
+    /// The reign serves clients, as long as the lease lasts.
+    OpenGate {
+        /// The reign.
+        term: Term,
+    },
+    /// The lease now lasts until then: the gate shuts by itself afterwards (I6).
+    ExtendLease {
+        /// On this machine's clock.
+        until: Time,
+    },
+    /// Serve nobody.
+    CloseGate,
+    /// Whether new writes are taken at all (R10, `min_sync_backups`).
+    AllowWrites(bool),
+    /// Copy the whole database from the master.
+    StartCopy {
+        /// The master.
+        from: MemberId,
+    },
+    /// A line for the operator's log.
+    Note(Note),
+}
+
+/// An event that an operator would ask about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// A fixed phrase, such as `became master`.
+    pub what: &'static str,
+    /// The other machine, if one is concerned.
+    pub peer: Option<MemberId>,
+    /// Why, with the numbers.
+    pub why: String,
+}

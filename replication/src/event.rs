@@ -1,0 +1,71 @@
+//! Everything that can happen to a node.
+//!
+//! A closed list: what isn't here can't influence the protocol. Read `effect.rs` for what comes out.
+
+use crate::{
+    frame::{Stamp, Transaction},
+    member::MemberId,
+    message::Message,
+    position::{Term, TermHistory},
+};
+
+/// Something that happened, handed to [`crate::Node::handle`] with the time.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The time that [`crate::Node::deadline`] named has come.
+    Tick,
+    /// A peer said something.
+    Message {
+        /// The authenticated sender.
+        from: MemberId,
+        /// What it said.
+        message: Message,
+    },
+    /// Our control link to the peer is up.
+    LinkUp(MemberId),
+    /// Our control link to the peer is lost.
+    LinkDown(MemberId),
+    /// The peer's machine refuses connections on all its addresses after an established link broke: its process has
+    /// ended.
+    Refused(MemberId),
+    /// Our bulk link to the peer is lost: what was under way on it may not have arrived.
+    BulkDown(MemberId),
+    /// This replica is now `Stamp`, on disk (a backup after `Apply`, the master after syncing).
+    Stored(Stamp),
+    /// An `Apply` was refused by the store, which is at `Stamp`; the `Apply`s after it were dropped.
+    ApplyFailed(Stamp),
+    /// The master's writer committed and captured a transaction.
+    Captured(Transaction),
+    /// Changes were made that couldn't be captured: from here on the branch goes on at `Stamp`, every backup must copy.
+    CaptureBroken(Stamp),
+    /// Answer to `Effect::StartReign`.
+    ReignStarted {
+        /// The reign.
+        term: Term,
+        /// The replica before the reign's first transaction.
+        base: Stamp,
+        /// Its first transactions: the term-history row first, then migrations.
+        transactions: Vec<Transaction>,
+        /// The term history, this reign included.
+        history: TermHistory,
+    },
+    /// The store could not start the reign (disk full, damaged database).
+    ReignFailed {
+        /// The reign.
+        term: Term,
+        /// Where the replica stands.
+        stamp: Stamp,
+        /// What the store said.
+        why: String,
+    },
+    /// Answer to `Effect::EndReign`: the replica stands here, synced, and takes transactions as a backup.
+    ReignEnded(Stamp),
+    /// Answer to `Effect::StartCopy`: the replica now is the master's.
+    CopyFinished(Stamp),
+    /// Answer to `Effect::StartCopy`: nothing was changed, the replica still is this.
+    CopyFailed(Stamp),
+    /// The master's own disk failed or is full: it can't go on reigning.
+    StorageFailed(String),
+    /// This machine is to stop.
+    Shutdown,
+}

@@ -1,0 +1,397 @@
+//! The one door into the protocol: `handle(now, event) -> effects` and `deadline()`.
+//!
+//! Owns a machine's durable and volatile protocol state. Never does I/O and never reads a clock; the same events give
+//! the same effects. Read `role/` next, then `PROTOCOL.md` for the rules cited.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{
+    config::Config,
+    effect::{Effect, HardState, Note},
+    event::Event,
+    frame::Stamp,
+    invariant,
+    member::MemberId,
+    message::{HeartbeatReply, Message},
+    position::{Position, Term},
+    role::{Follower, Role},
+    succession::{RecordKey, SuccessionRecord},
+    time::Time,
+};
+
+/// What the local store is busy with, as far as the protocol must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// Takes transactions (as backup or as master).
+    Ready,
+    /// Leaving the throne: what it committed last isn't known yet.
+    Ending,
+    /// Copying the master's database.
+    Copying,
+}
+
+/// A lease this voter has granted (R11).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Honour {
+    pub(crate) master: MemberId,
+    pub(crate) until: Time,
+}
+
+/// One machine's protocol state.
+#[derive(Debug)]
+pub struct Node {
+    pub(crate) config: Config,
+    pub(crate) now: Time,
+    pub(crate) hard: HardState,
+    pub(crate) storage: Storage,
+    /// This replica, on disk.
+    pub(crate) stamp: Stamp,
+    /// This replica once everything handed to the store is on disk.
+    pub(crate) tail: Stamp,
+    /// Transactions of an earlier master are still on their way to the disk.
+    pub(crate) settling: bool,
+    pub(crate) links: BTreeSet<MemberId>,
+    pub(crate) honour: Option<Honour>,
+    /// R11: a restarted voter waits one full lease.
+    pub(crate) no_vote_before: Time,
+    /// Started without a clean-stop mark: the disk may have lied.
+    pub(crate) unclean: bool,
+    /// Highest term heard of, so that the next candidacy asks for a free one.
+    pub(crate) seen_term: Term,
+    pub(crate) stopping: bool,
+    pub(crate) role: Role,
+    rng: u64,
+    pub(crate) out: Vec<Effect>,
+}
+
+impl Node {
+    /// A node as it starts, a follower of nobody.
+    ///
+    /// `hard` is what it kept on disk (`None` on the first start), `stamp` its replica on disk (zero for a witness),
+    /// `clean` whether the last stop left its mark.
+    #[must_use]
+    pub fn new(config: Config, hard: Option<HardState>, stamp: Stamp, clean: bool, now: Time) -> Node {
+        let hard = hard.unwrap_or_else(|| HardState {
+            term: Term::ZERO,
+            voted_for: None,
+            record: SuccessionRecord::blank(config.members.clone()),
+        });
+        let founding = hard.record.key == RecordKey::BLANK;
+        let no_vote_before = if founding { now } else { now + config.timing.lease };
+        let mut node = Node {
+            rng: config.seed | 1,
+            now,
+            seen_term: hard.term,
+            storage: Storage::Ready,
+            stamp,
+            tail: stamp,
+            settling: false,
+            links: BTreeSet::new(),
+            honour: None,
+            no_vote_before,
+            unclean: !clean && !founding,
+            stopping: false,
+            role: Role::Follower(Follower { leader: None, stand_at: now, attempts: 0 }),
+            out: Vec::new(),
+            config,
+            hard,
+        };
+        let stand_at = no_vote_before + node.own_delay();
+        node.role = Role::Follower(Follower { leader: None, stand_at, attempts: 0 });
+        node
+    }
+
+    /// Takes one event and gives what is to be done, in order.
+    pub fn handle(&mut self, now: Time, event: Event) -> Vec<Effect> {
+        self.now = self.now.max(now);
+        let before = invariant::Before::of(self);
+        match event {
+            Event::Tick => {}
+            Event::Message { from, message } => self.on_message(from, message),
+            Event::LinkUp(peer) => self.on_link_up(peer),
+            Event::LinkDown(peer) => {
+                self.links.remove(&peer);
+            }
+            Event::Refused(peer) => self.on_refused(&peer),
+            Event::BulkDown(peer) => self.on_bulk_down(&peer),
+            Event::Stored(stamp) => self.on_stored(stamp),
+            Event::ApplyFailed(stamp) => self.on_apply_failed(stamp),
+            Event::Captured(transaction) => self.on_captured(transaction),
+            Event::CaptureBroken(stamp) => self.on_capture_broken(stamp),
+            Event::ReignStarted { term, base, transactions, history } => {
+                self.on_reign_started(term, base, transactions, history);
+            }
+            Event::ReignFailed { term, stamp, why } => {
+                self.on_replica(stamp);
+                if self.hard.term == term {
+                    self.step_down(format!("the store could not start the reign: {why}"));
+                }
+            }
+            Event::ReignEnded(stamp) => {
+                if self.storage == Storage::Ending {
+                    self.storage = Storage::Ready;
+                }
+                self.on_replica(stamp);
+            }
+            Event::CopyFinished(stamp) => {
+                self.storage = Storage::Ready;
+                self.on_replica(stamp);
+                self.note("copy finished", None, format!("replica is now at {}", stamp.position));
+                self.report_stored();
+            }
+            Event::CopyFailed(stamp) => {
+                self.storage = Storage::Ready;
+                self.on_replica(stamp);
+            }
+            Event::StorageFailed(why) => self.step_down(format!("own disk failed: {why}")),
+            Event::Shutdown => self.on_shutdown(),
+        }
+        self.on_time();
+        before.check(self);
+        std::mem::take(&mut self.out)
+    }
+
+    /// When [`Event::Tick`] is due at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Time {
+        match &self.role {
+            Role::Follower(follower) if self.may_stand() => follower.stand_at,
+            Role::Follower(_) => Time::NEVER,
+            Role::Candidate(candidate) => candidate.until,
+            Role::Master(master) => master.deadline(self.config.timing.sync_timeout),
+        }
+    }
+
+    fn on_time(&mut self) {
+        match &self.role {
+            Role::Follower(follower) => {
+                if self.now >= follower.stand_at && self.may_stand() {
+                    self.become_candidate();
+                }
+            }
+            Role::Candidate(candidate) => {
+                if self.now >= candidate.until {
+                    self.end_candidacy("no majority in time");
+                }
+            }
+            Role::Master(_) => self.on_master_time(),
+        }
+    }
+
+    fn on_message(&mut self, from: MemberId, message: Message) {
+        if from == self.config.id || self.hard.record.member(&from).is_none() {
+            return;
+        }
+        self.seen_term = self.seen_term.max(match &message {
+            Message::PreVote(_) => Term::ZERO, // asks for a term nobody has yet
+            other => other.term(),
+        });
+        match message {
+            Message::PreVote(request) => self.on_pre_vote(from, &request),
+            Message::PreVoteReply(reply) => self.on_vote_reply(from, reply, false),
+            Message::Vote(request) => self.on_vote(from, &request),
+            Message::VoteReply(reply) => self.on_vote_reply(from, reply, true),
+            Message::Heartbeat(heartbeat) => self.on_heartbeat(from, heartbeat),
+            Message::HeartbeatReply(reply) => self.on_heartbeat_reply(&from, &reply),
+            Message::Append { term, transaction } => self.on_append(&from, term, transaction),
+            Message::Stored(report) => self.on_report(&from, &report, true),
+            Message::Refused(report) => self.on_report(&from, &report, false),
+            Message::Resync { term } => self.on_resync(&from, term),
+            Message::Goodbye { term, heir } => self.on_goodbye(&from, term, heir.as_ref()),
+        }
+    }
+
+    fn on_link_up(&mut self, peer: MemberId) {
+        if let Role::Master(master) = &mut self.role {
+            if let Some(state) = master.peers.get_mut(&peer) {
+                state.gone = false;
+            }
+            self.links.insert(peer.clone());
+            self.send_heartbeat(&peer);
+        } else {
+            self.links.insert(peer);
+        }
+    }
+
+    fn on_refused(&mut self, peer: &MemberId) {
+        self.links.remove(peer);
+        if !self.config.timing.trust_refused {
+            return;
+        }
+        if self.honour.as_ref().is_some_and(|honour| honour.master == *peer) {
+            self.drop_lease("its machine refuses connections");
+            let delay = self.own_delay();
+            self.stand_within(delay);
+        }
+        if let Role::Master(master) = &mut self.role {
+            if let Some(state) = master.peers.get_mut(peer) {
+                state.gone = true;
+                state.probe();
+            }
+            self.review();
+        }
+    }
+
+    /// The voter no longer honours the lease; the master it followed is gone.
+    pub(crate) fn drop_lease(&mut self, why: &str) {
+        if let Some(honour) = self.honour.take() {
+            self.note("dropped lease", Some(honour.master), why.to_owned());
+        }
+        if let Role::Follower(follower) = &mut self.role {
+            follower.leader = None;
+            follower.attempts = 0;
+        }
+    }
+
+    /// The store says what this replica is, with nothing more under way.
+    fn on_replica(&mut self, stamp: Stamp) {
+        self.stamp = stamp;
+        self.tail = stamp;
+        self.settling = false;
+    }
+
+    fn on_stored(&mut self, stamp: Stamp) {
+        if let Role::Master(_) = self.role {
+            self.stamp = stamp;
+            self.on_own_stored(stamp);
+            return;
+        }
+        if self.storage != Storage::Ready {
+            return; // of a reign that has just ended; `ReignEnded` tells the rest
+        }
+        self.stamp = stamp;
+        if self.stamp == self.tail {
+            self.settling = false;
+        }
+        self.report_stored();
+    }
+
+    /// Tells the master what this replica is.
+    pub(crate) fn report_stored(&mut self) {
+        let Role::Follower(Follower { leader: Some(leader), .. }) = &self.role else { return };
+        if self.settling || self.storage != Storage::Ready {
+            return;
+        }
+        let (to, term, stamp) = (leader.id.clone(), self.hard.term, self.stamp);
+        self.send(to, Message::Stored(crate::message::Report { term, stamp }));
+        self.update_freshness();
+    }
+
+    /// R6: a higher term is adopted, durably, and ends any reign or candidacy of an older one.
+    pub(crate) fn observe_term(&mut self, term: Term, why: &str) {
+        if term <= self.hard.term {
+            return;
+        }
+        self.hard.term = term;
+        self.hard.voted_for = None;
+        self.persist();
+        match self.role {
+            Role::Master(_) => self.step_down(format!("term {term}: {why}")),
+            Role::Candidate(_) => self.become_follower(Duration::ZERO),
+            Role::Follower(_) => {}
+        }
+    }
+
+    pub(crate) fn persist(&mut self) {
+        self.out.push(Effect::Persist(self.hard.clone()));
+    }
+
+    pub(crate) fn send(&mut self, to: MemberId, message: Message) {
+        self.out.push(Effect::Send { to, message });
+    }
+
+    pub(crate) fn note(&mut self, what: &'static str, peer: Option<MemberId>, why: String) {
+        self.out.push(Effect::Note(Note { what, peer, why }));
+    }
+
+    /// Whether this machine could ever stand now: a data member with a usable replica.
+    pub(crate) fn may_stand(&self) -> bool {
+        let lost = self.stamp.position == Position::ZERO && self.hard.record.key > RecordKey::FOUNDING;
+        !self.stopping
+            && self.storage == Storage::Ready
+            && !lost
+            && self.hard.record.member(&self.config.id).is_some_and(|member| !member.rank.is_witness())
+    }
+
+    /// How much later than the first heir this machine stands.
+    pub(crate) fn own_delay(&self) -> Duration {
+        let place = u32::try_from(self.hard.record.place(&self.config.id)).unwrap_or(u32::MAX);
+        let unclean = u32::from(self.unclean);
+        self.config.timing.election_stagger.saturating_mul(place.saturating_add(unclean))
+    }
+
+    /// A duration from zero up to `limit`, different each time (seeded).
+    pub(crate) fn jitter(&mut self, limit: Duration) -> Duration {
+        self.rng ^= self.rng << 13;
+        self.rng ^= self.rng >> 7;
+        self.rng ^= self.rng << 17;
+        let nanos = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(self.rng % nanos.max(1))
+    }
+
+    fn stand_within(&mut self, delay: Duration) {
+        let at = self.now + delay;
+        if let Role::Follower(follower) = &mut self.role {
+            follower.stand_at = follower.stand_at.min(at);
+        }
+    }
+
+    /// A follower that knows no master and stands after `delay` (plus its place in the chain).
+    pub(crate) fn become_follower(&mut self, delay: Duration) {
+        let jitter = self.jitter(self.config.timing.heartbeat / 4);
+        let stand_at = self.now + delay + self.own_delay() + jitter;
+        self.role = Role::Follower(Follower { leader: None, stand_at, attempts: 0 });
+    }
+
+    fn on_goodbye(&mut self, from: &MemberId, term: Term, heir: Option<&MemberId>) {
+        if term != self.hard.term || !matches!(&self.role, Role::Follower(f) if f.follows(from)) {
+            return;
+        }
+        self.drop_lease("it said goodbye");
+        self.no_vote_before = self.now;
+        let delay = if heir == Some(&self.config.id) { Duration::ZERO } else { self.own_delay() };
+        if let Role::Follower(follower) = &mut self.role {
+            follower.stand_at = self.now + delay;
+        }
+    }
+
+    fn on_shutdown(&mut self) {
+        if let Role::Master(master) = &self.role {
+            let term = self.hard.term;
+            let heir = master.heir(&self.config.id, self.now, self.config.timing.sync_timeout);
+            let others = self.others();
+            self.step_down("this machine stops".to_owned());
+            for to in others {
+                self.send(to, Message::Goodbye { term, heir: heir.clone() });
+            }
+        }
+        self.stopping = true;
+    }
+
+    /// All members but this one.
+    pub(crate) fn others(&self) -> Vec<MemberId> {
+        let me = &self.config.id;
+        self.hard
+            .record
+            .members
+            .iter()
+            .filter(|member| member.id != *me)
+            .map(|member| member.id.clone())
+            .collect()
+    }
+
+    /// The answer that tells an old master that its term is over, or grants its lease.
+    pub(crate) fn heartbeat_reply(&self, sent: Time) -> HeartbeatReply {
+        let can_say = self.storage == Storage::Ready
+            && !self.settling
+            && matches!(self.role, Role::Follower(_))
+            && self.hard.record.member(&self.config.id).is_some_and(|member| !member.rank.is_witness());
+        HeartbeatReply {
+            term: self.hard.term,
+            heartbeat_sent: sent,
+            sent: self.now,
+            accepted: self.hard.record.key,
+            stamp: can_say.then_some(self.stamp),
+        }
+    }
+}

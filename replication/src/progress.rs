@@ -1,0 +1,129 @@
+//! What the master knows of each peer, and how far it may send.
+//!
+//! Owns the flow control of one peer's stream. Decides nothing about the sync set (`role/sync_set.rs`).
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::{
+    frame::Stamp,
+    position::{Position, Txid},
+    succession::RecordKey,
+    time::Time,
+};
+
+/// How a replica gets its data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Its place on the branch isn't known yet.
+    Probe,
+    /// Transactions are sent as they come.
+    Stream {
+        /// The next transaction to send.
+        next: Txid,
+        /// Sent and not reported stored: id and payload bytes.
+        inflight: VecDeque<(Txid, usize)>,
+        /// Sum of the bytes in `inflight`.
+        inflight_bytes: usize,
+        /// Since when it streams without a break.
+        since: Time,
+    },
+    /// It must copy the whole database first (R12).
+    Resync,
+}
+
+impl Progress {
+    /// Name for status displays.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Progress::Probe => "probe",
+            Progress::Stream { .. } => "stream",
+            Progress::Resync => "copy",
+        }
+    }
+
+    /// A fresh stream after the replica's position.
+    #[must_use]
+    pub fn stream_after(txid: Txid, now: Time) -> Progress {
+        Progress::Stream { next: txid.next(), inflight: VecDeque::new(), inflight_bytes: 0, since: now }
+    }
+}
+
+/// One peer, as the master sees it.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// How it gets its data.
+    pub progress: Progress,
+    /// Newest transaction of *this* branch that it has on disk.
+    pub stored: Option<Txid>,
+    /// What it last reported, on whatever branch.
+    pub reported: Option<Stamp>,
+    /// Record it has accepted.
+    pub accepted: RecordKey,
+    /// When the newest heartbeat that it answered was sent: its lease counts from then (R11).
+    pub lease_from: Option<Time>,
+    /// When its last answer came.
+    pub last_answer: Time,
+    /// `sent` of its newest answer, on its own clock.
+    pub echo: Option<Time>,
+    /// Since when something sent to it waits for being stored.
+    pub waiting_since: Option<Time>,
+    /// Its process is known to have ended.
+    pub gone: bool,
+}
+
+impl Peer {
+    /// A peer of which nothing is known yet, given the benefit of the doubt from `now`.
+    #[must_use]
+    pub fn unknown(now: Time) -> Peer {
+        Peer {
+            progress: Progress::Probe,
+            stored: None,
+            reported: None,
+            accepted: RecordKey::BLANK,
+            lease_from: None,
+            last_answer: now,
+            echo: None,
+            waiting_since: None,
+            gone: false,
+        }
+    }
+
+    /// Whether it answers and stores within `timeout` (R9).
+    #[must_use]
+    pub fn keeps_up(&self, now: Time, timeout: Duration) -> bool {
+        !self.gone
+            && now.since(self.last_answer) < timeout
+            && self.waiting_since.is_none_or(|since| now.since(since) < timeout)
+    }
+
+    /// Whether it is being streamed to.
+    #[must_use]
+    pub fn streams(&self) -> bool {
+        matches!(self.progress, Progress::Stream { .. })
+    }
+
+    /// It has stored everything up to `position` of this branch.
+    pub fn on_stored(&mut self, position: Position, now: Time) {
+        if self.stored.is_some_and(|stored| stored >= position.txid) {
+            return;
+        }
+        self.stored = Some(position.txid);
+        if let Progress::Stream { inflight, inflight_bytes, next, .. } = &mut self.progress {
+            while let Some((txid, bytes)) = inflight.front().copied()
+                && txid <= position.txid
+            {
+                inflight.pop_front();
+                *inflight_bytes -= bytes;
+            }
+            *next = (*next).max(position.txid.next());
+            self.waiting_since = if inflight.is_empty() { None } else { Some(now) };
+        }
+    }
+
+    /// Back to the start: what was sent may be lost.
+    pub fn probe(&mut self) {
+        self.progress = Progress::Probe;
+        self.waiting_since = None;
+    }
+}

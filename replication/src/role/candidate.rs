@@ -1,0 +1,165 @@
+//! A candidate: asks whether it would be elected (R2), then for votes (R1), and wins or goes back.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    member::MemberId,
+    message::{Message, VoteReply, VoteRequest},
+    node::Node,
+    position::{Position, Term},
+    quorum,
+    role::{Follower, Role},
+    succession::{RecordKey, SuccessionRecord},
+    time::Time,
+};
+
+/// State of a candidacy.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    /// The term it would reign in.
+    pub(crate) term: Term,
+    /// `false` while it only asks whether it would be elected.
+    pub(crate) real: bool,
+    grants: BTreeMap<MemberId, (SuccessionRecord, Position)>,
+    pub(crate) until: Time,
+    attempts: u32,
+}
+
+/// What the grants so far amount to.
+enum Count {
+    NotYet,
+    Won,
+    /// R4: the winner would not hold everything acknowledged.
+    NotEligible(RecordKey),
+}
+
+impl Node {
+    pub(crate) fn become_candidate(&mut self) {
+        let attempts = match &self.role {
+            Role::Follower(follower) => follower.attempts,
+            _ => 0,
+        };
+        if self.honour.as_ref().is_some_and(|honour| self.now >= honour.until) {
+            self.drop_lease("no heartbeat for a whole lease");
+        }
+        let term = self.hard.term.max(self.seen_term).next();
+        let round = self.round(attempts);
+        self.role = Role::Candidate(Candidate {
+            term,
+            real: false,
+            grants: BTreeMap::new(),
+            until: self.now + round,
+            attempts,
+        });
+        for to in self.others() {
+            self.send(to, Message::PreVote(VoteRequest { term }));
+        }
+        if self.now >= self.no_vote_before {
+            self.add_grant(self.config.id.clone(), self.hard.record.clone(), self.stamp.position);
+        }
+    }
+
+    /// Length of an asking round: short at first, since a dead master is replaced in one; longer when it goes on.
+    fn round(&mut self, attempts: u32) -> Duration {
+        let first = (self.config.timing.heartbeat / 5).max(Duration::from_millis(5));
+        let limit = self.config.timing.lease.max(first);
+        let round = first.saturating_mul(1 << attempts.min(6)).min(limit);
+        round + self.jitter(round / 2)
+    }
+
+    pub(crate) fn end_candidacy(&mut self, why: &str) {
+        let Role::Candidate(candidate) = &self.role else { return };
+        let (attempts, real, term) = (candidate.attempts + 1, candidate.real, candidate.term);
+        if real || attempts == 8 || attempts.is_multiple_of(64) {
+            self.note("candidacy failed", None, format!("term {term}, attempt {attempts}: {why}"));
+        }
+        let pause = if real { self.jitter(self.config.timing.heartbeat * 2) } else { Duration::ZERO };
+        self.role = Role::Follower(Follower { leader: None, stand_at: self.now + pause, attempts });
+    }
+
+    pub(crate) fn on_vote_reply(&mut self, from: MemberId, reply: VoteReply, real: bool) {
+        if real {
+            self.observe_term(reply.own_term, "a voter is further");
+        }
+        let Role::Candidate(candidate) = &self.role else { return };
+        if candidate.real != real || candidate.term != reply.term || !reply.granted {
+            return;
+        }
+        self.add_grant(from, reply.record, reply.position);
+    }
+
+    fn add_grant(&mut self, from: MemberId, record: SuccessionRecord, position: Position) {
+        let Role::Candidate(candidate) = &mut self.role else { return };
+        candidate.grants.insert(from, (record, position));
+        let (real, term) = (candidate.real, candidate.term);
+        match self.count() {
+            Count::NotYet => {}
+            Count::NotEligible(key) => {
+                let why = format!("not in the sync set of record {key} (R4)");
+                self.end_candidacy(&why);
+                let pause = self.config.timing.lease;
+                if let Role::Follower(follower) = &mut self.role {
+                    follower.stand_at = self.now + pause;
+                    // Wait for an eligible machine without a line for each try.
+                    if follower.attempts == 1 {
+                        self.note("candidacy failed", None, format!("term {term}: {why}"));
+                    }
+                }
+            }
+            Count::Won if !real => self.ask_for_votes(),
+            Count::Won => self.become_master(),
+        }
+    }
+
+    fn ask_for_votes(&mut self) {
+        let Role::Candidate(candidate) = &mut self.role else { return };
+        candidate.real = true;
+        candidate.grants.clear();
+        candidate.until = self.now + self.config.timing.lease;
+        let term = candidate.term;
+        self.hard.term = term;
+        self.hard.voted_for = Some(self.config.id.clone());
+        self.persist();
+        self.note("stands for election", None, format!("in term {term}"));
+        for to in self.others() {
+            self.send(to, Message::Vote(VoteRequest { term }));
+        }
+        self.add_grant(self.config.id.clone(), self.hard.record.clone(), self.stamp.position);
+    }
+
+    /// The highest record among the grants, which decides over the election (R3).
+    pub(crate) fn deciding_record(&self) -> Option<&SuccessionRecord> {
+        let Role::Candidate(candidate) = &self.role else { return None };
+        candidate.grants.values().map(|(record, _)| record).max_by_key(|record| record.key)
+    }
+
+    fn count(&self) -> Count {
+        let Role::Candidate(candidate) = &self.role else { return Count::NotYet };
+        let Some(deciding) = self.deciding_record() else { return Count::NotYet };
+        let grants = |id: &MemberId| candidate.grants.get(id);
+        if deciding.key == RecordKey::BLANK {
+            // Founding: everybody must be there and know of nothing, so that a machine whose votes were lost with its
+            // disk can't help to found the cluster a second time over living data.
+            return if quorum::has_all(deciding, |id| grants(id).is_some()) {
+                Count::Won
+            } else {
+                Count::NotYet
+            };
+        }
+        // A voter without any record may have forgotten one: its word doesn't count.
+        let counts = |id: &MemberId| grants(id).is_some_and(|(record, _)| record.key > RecordKey::BLANK);
+        if !quorum::has_majority(deciding, counts) {
+            return Count::NotYet;
+        }
+        let me = &self.config.id;
+        if !deciding.sync_set.contains(me) {
+            return Count::NotEligible(deciding.key);
+        }
+        // After a power cut the disk may have lied: let the one go first that holds more.
+        let further = candidate
+            .grants
+            .iter()
+            .any(|(id, (_, position))| deciding.sync_set.contains(id) && *position > self.stamp.position);
+        if self.unclean && further && !candidate.real { Count::NotYet } else { Count::Won }
+    }
+}

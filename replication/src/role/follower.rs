@@ -1,0 +1,196 @@
+//! A follower: votes, grants leases, and on a data member stores what the master sends.
+
+use crate::{
+    effect::Effect,
+    frame::{Stamp, Transaction},
+    member::MemberId,
+    message::{Heartbeat, Message, Report, VoteReply, VoteRequest},
+    node::{Honour, Node, Storage},
+    position::{Position, Term},
+    role::Role,
+    time::Time,
+};
+
+/// The master as its follower knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Leader {
+    pub(crate) id: MemberId,
+    pub(crate) acknowledged: Position,
+    pub(crate) tip: Position,
+    pub(crate) serving: bool,
+    /// The newest heartbeat's promise: a replica that stores `acknowledged` is current as of `echo`.
+    pub(crate) echo: Option<Time>,
+    /// This replica was current at that moment.
+    pub(crate) fresh_as_of: Option<Time>,
+}
+
+/// State of a follower.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    pub(crate) leader: Option<Leader>,
+    pub(crate) stand_at: Time,
+    /// Failed candidacies in a row.
+    pub(crate) attempts: u32,
+}
+
+impl Follower {
+    pub(crate) fn follows(&self, id: &MemberId) -> bool {
+        self.leader.as_ref().is_some_and(|leader| leader.id == *id)
+    }
+}
+
+impl Node {
+    fn would_vote(&self, candidate: &MemberId) -> bool {
+        let honours_another =
+            self.honour.as_ref().is_some_and(|honour| honour.master != *candidate && self.now < honour.until);
+        !honours_another && self.now >= self.no_vote_before && !matches!(self.role, Role::Master(_))
+    }
+
+    fn vote_reply(&self, term: Term, granted: bool) -> VoteReply {
+        VoteReply {
+            term,
+            granted,
+            own_term: self.hard.term,
+            record: self.hard.record.clone(),
+            position: self.stamp.position,
+        }
+    }
+
+    pub(crate) fn on_pre_vote(&mut self, from: MemberId, request: &VoteRequest) {
+        let granted = request.term > self.hard.term && self.would_vote(&from);
+        let reply = self.vote_reply(request.term, granted);
+        self.send(from, Message::PreVoteReply(reply));
+    }
+
+    /// R1, R2: one vote per term, on disk before the answer, and none while a lease is honoured.
+    pub(crate) fn on_vote(&mut self, from: MemberId, request: &VoteRequest) {
+        let free = request.term > self.hard.term
+            || (request.term == self.hard.term
+                && self.hard.voted_for.as_ref().is_none_or(|voted| *voted == from));
+        let granted = free && self.would_vote(&from);
+        if granted && (request.term > self.hard.term || self.hard.voted_for.is_none()) {
+            self.hard.term = request.term;
+            self.hard.voted_for = Some(from.clone());
+            self.persist();
+            self.note("voted", Some(from.clone()), format!("in term {}", request.term));
+            // The candidate gets a lease's time to reign before this machine stands itself.
+            self.become_follower(self.config.timing.lease);
+        }
+        let reply = self.vote_reply(request.term, granted);
+        self.send(from, Message::VoteReply(reply));
+    }
+
+    /// R6 for a message of a master: `false` when it is of a term that has passed.
+    fn accept_master(&mut self, from: &MemberId, term: Term) -> bool {
+        if term < self.hard.term {
+            return false;
+        }
+        self.observe_term(term, "another master reigns");
+        if matches!(self.role, Role::Master(_)) {
+            self.note(
+                "protocol violation",
+                Some(from.clone()),
+                format!("a second master in term {term} (I1)"),
+            );
+            return false;
+        }
+        let known = matches!(&self.role, Role::Follower(follower) if follower.follows(from));
+        if !known {
+            self.become_follower(self.config.timing.lease);
+            self.settling = self.tail != self.stamp;
+            if let Role::Follower(follower) = &mut self.role {
+                follower.leader = Some(Leader {
+                    id: from.clone(),
+                    acknowledged: Position::ZERO,
+                    tip: Position::ZERO,
+                    serving: false,
+                    echo: None,
+                    fresh_as_of: None,
+                });
+            }
+            self.note("follows master", Some(from.clone()), format!("in term {term}"));
+        }
+        true
+    }
+
+    pub(crate) fn on_heartbeat(&mut self, from: MemberId, heartbeat: Heartbeat) {
+        let well_formed = heartbeat.record.master.as_ref() == Some(&from)
+            && heartbeat.record.key.term == heartbeat.term
+            && heartbeat.record.sync_set.contains(&from);
+        if !well_formed {
+            self.note("protocol violation", Some(from), "a heartbeat with another's record".to_owned());
+            return;
+        }
+        if !self.accept_master(&from, heartbeat.term) {
+            let reply = self.heartbeat_reply(heartbeat.sent);
+            self.send(from, Message::HeartbeatReply(reply));
+            return;
+        }
+        if heartbeat.record.key > self.hard.record.key {
+            self.hard.record = heartbeat.record;
+            self.persist();
+        }
+        let until = self.now + self.config.timing.lease;
+        self.honour = Some(Honour { master: from.clone(), until });
+        let jitter = self.jitter(self.config.timing.heartbeat / 4);
+        let stand_at = until + self.own_delay() + jitter;
+        if let Role::Follower(follower) = &mut self.role {
+            follower.stand_at = stand_at;
+            follower.attempts = 0;
+            if let Some(leader) = &mut follower.leader {
+                leader.acknowledged = leader.acknowledged.max(heartbeat.acknowledged);
+                leader.tip = leader.tip.max(heartbeat.tip);
+                leader.serving = heartbeat.serving;
+                leader.echo = heartbeat.echo;
+            }
+        }
+        self.update_freshness();
+        let reply = self.heartbeat_reply(heartbeat.sent);
+        self.send(from, Message::HeartbeatReply(reply));
+    }
+
+    /// Notes up to when this replica is known to have been current.
+    pub(crate) fn update_freshness(&mut self) {
+        let stamp = self.stamp;
+        if let Role::Follower(Follower { leader: Some(leader), .. }) = &mut self.role
+            && stamp.position >= leader.acknowledged
+            && leader.serving
+        {
+            leader.fresh_as_of = leader.fresh_as_of.max(leader.echo);
+        }
+    }
+
+    pub(crate) fn on_append(&mut self, from: &MemberId, term: Term, transaction: Transaction) {
+        if !self.accept_master(from, term) || self.storage != Storage::Ready || self.settling {
+            return; // the master learns from the next heartbeat's answer
+        }
+        if transaction.previous == self.tail {
+            self.tail = transaction.stamp;
+            self.out.push(Effect::Apply(transaction));
+        } else if transaction.stamp.position.txid > self.tail.position.txid {
+            let report = Report { term: self.hard.term, stamp: self.stamp };
+            self.send(from.clone(), Message::Refused(report));
+        } // else sent twice, after a link was lost
+    }
+
+    pub(crate) fn on_apply_failed(&mut self, stamp: Stamp) {
+        self.stamp = stamp;
+        self.tail = stamp;
+        self.settling = false;
+        if let Role::Follower(Follower { leader: Some(leader), .. }) = &self.role {
+            let to = leader.id.clone();
+            let report = Report { term: self.hard.term, stamp };
+            self.send(to, Message::Refused(report));
+        }
+    }
+
+    pub(crate) fn on_resync(&mut self, from: &MemberId, term: Term) {
+        if !self.accept_master(from, term) || self.storage != Storage::Ready || self.settling {
+            return;
+        }
+        self.storage = Storage::Copying;
+        let why = format!("the replica at {} can't be brought up by streaming", self.stamp.position);
+        self.note("copy started", Some(from.clone()), why);
+        self.out.push(Effect::StartCopy { from: from.clone() });
+    }
+}

@@ -1,0 +1,496 @@
+//! The master: proposes records, keeps its lease, streams transactions and acknowledges writes.
+//!
+//! Owns the reign's phases and the acknowledgement rule (R7). Changes of the sync set are decided in `sync_set.rs`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    effect::Effect,
+    frame::{Stamp, Transaction},
+    log::TransactionLog,
+    member::MemberId,
+    message::{Heartbeat, HeartbeatReply, Message, Report},
+    node::{Node, Storage},
+    position::{Position, Term, TermHistory, Txid},
+    progress::{Peer, Progress},
+    quorum,
+    role::Role,
+    succession::{SuccessionRecord, SyncSet},
+    time::Time,
+};
+
+/// How far a reign has come (R5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The first record waits for a majority.
+    Proposing,
+    /// The store writes the reign's first transaction.
+    Starting,
+    /// The first transactions, up to this one, wait for the sync set.
+    Opening(Txid),
+    /// Clients are served while the lease lasts.
+    Serving,
+}
+
+/// State of a reign.
+#[derive(Debug)]
+pub(crate) struct Master {
+    pub(crate) term: Term,
+    pub(crate) phase: Phase,
+    pub(crate) committed: Option<SuccessionRecord>,
+    pub(crate) proposed: Option<SuccessionRecord>,
+    pub(crate) peers: BTreeMap<MemberId, Peer>,
+    pub(crate) log: TransactionLog,
+    pub(crate) history: TermHistory,
+    /// The reign's first transaction.
+    pub(crate) first_txid: Txid,
+    /// On this disk.
+    pub(crate) stored: Txid,
+    /// On the disk of every member of the sync set (R7).
+    pub(crate) acknowledged: Position,
+    pub(crate) next_heartbeat: Time,
+    pub(crate) lease_until: Time,
+    /// Since when fewer backups than wanted keep up.
+    pub(crate) short_since: Option<Time>,
+    /// Members streamed to in full because they are about to be proposed (R8).
+    pub(crate) joining: BTreeSet<MemberId>,
+    pub(crate) writes_allowed: bool,
+    pub(crate) reason: String,
+}
+
+impl Master {
+    /// The newest record of this reign.
+    pub(crate) fn record(&self) -> Option<&SuccessionRecord> {
+        self.proposed.as_ref().or(self.committed.as_ref())
+    }
+
+    /// Who must have a write on disk now (R7): committed and proposed sync set together.
+    pub(crate) fn must_store(&self) -> SyncSet {
+        let sets = self.committed.iter().chain(&self.proposed);
+        sets.flat_map(|record| record.sync_set.iter().cloned()).collect()
+    }
+
+    /// The backup that should stand when this master leaves.
+    pub(crate) fn heir(&self, me: &MemberId, now: Time, timeout: Duration) -> Option<MemberId> {
+        let record = self.committed.as_ref()?;
+        record.chain().into_iter().find(|id| {
+            id != me
+                && record.sync_set.contains(id)
+                && self.peers.get(id).is_some_and(|peer| peer.keeps_up(now, timeout))
+        })
+    }
+
+    pub(crate) fn deadline(&self, sync_timeout: Duration) -> Time {
+        let short = self.short_since.map_or(Time::NEVER, |since| since + sync_timeout);
+        let short = if self.joining.is_empty() { Time::NEVER } else { short };
+        self.next_heartbeat.min(self.lease_until).min(short)
+    }
+
+    /// How far a peer may be sent: everything when its storage counts, else only what is acknowledged, so that a
+    /// backup outside the sync set is never ahead of the next master.
+    fn send_limit(&self, id: &MemberId) -> Txid {
+        let counts = |record: &Option<SuccessionRecord>| {
+            record.as_ref().is_some_and(|record| record.sync_set.contains(id))
+        };
+        if counts(&self.committed) || counts(&self.proposed) || self.joining.contains(id) {
+            self.log.tip_position().txid
+        } else {
+            self.acknowledged.txid.max(Txid(self.first_txid.0.saturating_sub(1)))
+        }
+    }
+}
+
+impl Node {
+    pub(crate) fn become_master(&mut self) {
+        let Some(old) = self.deciding_record().cloned() else { return };
+        let term = self.hard.term;
+        let record = old.first_of_reign(term, &self.config.id);
+        let reason = match &old.master {
+            None => "founded".to_owned(),
+            Some(master) if *master == self.config.id => "re-elected".to_owned(),
+            Some(master) => format!("succeeds {master}"),
+        };
+        self.note("won the election", None, format!("term {term}, {reason}, deciding record {}", old.key));
+        let peers = record.members.iter().filter(|member| member.id != self.config.id).map(|member| {
+            let mut peer = Peer::unknown(self.now);
+            // The old master whose end made the election is not waited for.
+            peer.gone = old.master.as_ref() == Some(&member.id) && !self.links.contains(&member.id);
+            (member.id.clone(), peer)
+        });
+        let master = Master {
+            term,
+            phase: Phase::Proposing,
+            committed: None,
+            proposed: Some(record.clone()),
+            peers: peers.collect(),
+            log: TransactionLog::new(self.tail, self.config.buffer_bytes),
+            history: TermHistory::default(),
+            first_txid: self.tail.position.txid.next(),
+            stored: self.stamp.position.txid,
+            acknowledged: Position::ZERO,
+            next_heartbeat: self.now,
+            lease_until: self.now + self.config.timing.lease,
+            short_since: None,
+            joining: BTreeSet::new(),
+            writes_allowed: true,
+            reason,
+        };
+        self.honour = None;
+        self.role = Role::Master(Box::new(master));
+        self.hard.record = record;
+        self.persist();
+        self.try_commit_record();
+    }
+
+    pub(crate) fn on_master_time(&mut self) {
+        self.update_lease();
+        let Role::Master(master) = &self.role else { return };
+        if self.now >= master.lease_until {
+            self.step_down("no majority of leases (R11)".to_owned());
+            return;
+        }
+        if self.now >= master.next_heartbeat {
+            let next = self.now + self.config.timing.heartbeat;
+            if let Role::Master(master) = &mut self.role {
+                master.next_heartbeat = next;
+            }
+            self.send_heartbeats();
+        }
+        self.review();
+    }
+
+    /// Leaves the throne: clients first, then the store.
+    pub(crate) fn step_down(&mut self, why: String) {
+        let Role::Master(master) = &self.role else { return };
+        let phase = master.phase;
+        let term = master.term;
+        self.out.push(Effect::CloseGate);
+        if phase != Phase::Proposing {
+            self.out.push(Effect::EndReign);
+            self.storage = Storage::Ending;
+        }
+        self.note("stepped down", None, format!("term {term}: {why}"));
+        self.become_follower(self.config.timing.heartbeat);
+    }
+
+    pub(crate) fn send_heartbeats(&mut self) {
+        for to in self.others() {
+            self.send_heartbeat(&to);
+        }
+    }
+
+    pub(crate) fn send_heartbeat(&mut self, to: &MemberId) {
+        let Role::Master(master) = &self.role else { return };
+        let Some(record) = master.record() else { return };
+        let heartbeat = Heartbeat {
+            term: master.term,
+            sent: self.now,
+            record: record.clone(),
+            committed: master.committed.as_ref().map(|record| record.key).unwrap_or_default(),
+            acknowledged: master.acknowledged,
+            tip: master.log.tip_position(),
+            echo: master.peers.get(to).and_then(|peer| peer.echo),
+            serving: master.phase == Phase::Serving,
+        };
+        self.send(to.clone(), Message::Heartbeat(heartbeat));
+    }
+
+    pub(crate) fn on_heartbeat_reply(&mut self, from: &MemberId, reply: &HeartbeatReply) {
+        if reply.term > self.hard.term {
+            self.observe_term(reply.term, "a voter is further");
+            return;
+        }
+        let now = self.now;
+        let Role::Master(master) = &mut self.role else { return };
+        if reply.term != master.term || reply.heartbeat_sent > now {
+            return;
+        }
+        let Some(peer) = master.peers.get_mut(from) else { return };
+        peer.gone = false;
+        peer.last_answer = now;
+        peer.accepted = peer.accepted.max(reply.accepted);
+        peer.lease_from = peer.lease_from.max(Some(reply.heartbeat_sent));
+        peer.echo = peer.echo.max(Some(reply.sent));
+        match reply.stamp {
+            Some(stamp) => self.on_peer_stamp(from, stamp),
+            None => {
+                if peer.streams() {
+                    peer.probe();
+                }
+            }
+        }
+        self.update_lease();
+        self.try_commit_record();
+        self.review();
+    }
+
+    pub(crate) fn on_report(&mut self, from: &MemberId, report: &Report, stored: bool) {
+        if report.term > self.hard.term {
+            self.observe_term(report.term, "a backup is further");
+            return;
+        }
+        let Role::Master(master) = &mut self.role else { return };
+        if report.term != master.term {
+            return;
+        }
+        let Some(peer) = master.peers.get_mut(from) else { return };
+        if !stored {
+            peer.probe();
+        }
+        self.on_peer_stamp(from, report.stamp);
+        self.review();
+    }
+
+    /// A replica has told what it is: on our branch it is streamed to, else it must copy (R12).
+    fn on_peer_stamp(&mut self, from: &MemberId, stamp: Stamp) {
+        let now = self.now;
+        let Role::Master(master) = &mut self.role else { return };
+        if matches!(master.phase, Phase::Proposing | Phase::Starting) {
+            return; // our own branch isn't known before the reign's first transaction
+        }
+        let witness = self.hard.record.rank(from).is_witness();
+        let Some(peer) = master.peers.get_mut(from) else { return };
+        peer.reported = Some(stamp);
+        if witness {
+            return;
+        }
+        let position = stamp.position;
+        let on_branch = master.history.contains(position, master.log.tip_position())
+            && master.log.stamp_at(position.txid).is_none_or(|own| own == stamp);
+        if !on_branch {
+            let first_seen = peer.progress != Progress::Resync;
+            peer.progress = Progress::Resync;
+            peer.waiting_since = None;
+            peer.stored = None;
+            let term = master.term;
+            let tip = master.log.tip();
+            if first_seen {
+                let why = format!(
+                    "its {position} {:?} isn't on the branch of {} {:?}",
+                    stamp.chain, tip.position, tip.chain
+                );
+                self.note("backup must copy", Some(from.clone()), why);
+            }
+            self.send(from.clone(), Message::Resync { term });
+            return;
+        }
+        peer.on_stored(position, now);
+        if !peer.streams() {
+            if master.log.reaches_back_to(position) {
+                peer.progress = Progress::stream_after(position.txid, now);
+                self.note("streams to backup", Some(from.clone()), format!("from {position}"));
+            } else {
+                let first_seen = peer.progress != Progress::Resync;
+                peer.progress = Progress::Resync;
+                let term = master.term;
+                if first_seen {
+                    let why = format!("its {position} lies before the buffer");
+                    self.note("backup must copy", Some(from.clone()), why);
+                }
+                self.send(from.clone(), Message::Resync { term });
+                return;
+            }
+        }
+        self.advance();
+    }
+
+    pub(crate) fn on_bulk_down(&mut self, peer: &MemberId) {
+        if let Role::Master(master) = &mut self.role
+            && let Some(peer) = master.peers.get_mut(peer)
+            && peer.streams()
+        {
+            peer.probe();
+        }
+    }
+
+    /// Sends what may be sent and acknowledges what may be acknowledged.
+    pub(crate) fn advance(&mut self) {
+        self.acknowledge();
+        self.stream();
+    }
+
+    fn stream(&mut self) {
+        let now = self.now;
+        let window = self.config.inflight_bytes;
+        let Role::Master(master) = &mut self.role else { return };
+        if matches!(master.phase, Phase::Proposing | Phase::Starting) {
+            return;
+        }
+        let limits: Vec<(MemberId, Txid)> = master
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.streams())
+            .map(|(id, _)| (id.clone(), master.send_limit(id)))
+            .collect();
+        for (id, limit) in limits {
+            let Some(peer) = master.peers.get_mut(&id) else { continue };
+            let mut fallen_behind = false;
+            if let Progress::Stream { next, inflight, inflight_bytes, .. } = &mut peer.progress {
+                while *next <= limit && (*inflight_bytes < window || inflight.is_empty()) {
+                    let Some(transaction) = master.log.get(*next) else {
+                        fallen_behind = true;
+                        break;
+                    };
+                    let bytes = transaction.payload.len();
+                    self.out.push(Effect::Send {
+                        to: id.clone(),
+                        message: Message::Append { term: master.term, transaction: transaction.clone() },
+                    });
+                    inflight.push_back((*next, bytes));
+                    *inflight_bytes += bytes;
+                    *next = next.next();
+                    peer.waiting_since = peer.waiting_since.or(Some(now));
+                }
+            }
+            if fallen_behind {
+                peer.probe(); // its next answer shows how far back it is, and makes it copy
+            }
+        }
+    }
+
+    /// R7: a write is acknowledged when committed and proposed sync set have it on disk.
+    fn acknowledge(&mut self) {
+        let holds_back = self.holds_back();
+        let Role::Master(master) = &mut self.role else { return };
+        let (Phase::Opening(_) | Phase::Serving, Some(committed)) = (master.phase, &master.committed) else {
+            return;
+        };
+        let backups = committed.sync_set.len() - 1;
+        if holds_back || backups < self.config.min_sync_backups {
+            return;
+        }
+        let mut reached = master.stored;
+        for id in master.must_store() {
+            if id != self.config.id {
+                reached = reached.min(master.peers.get(&id).and_then(|peer| peer.stored).unwrap_or_default());
+            }
+        }
+        if reached < master.first_txid || reached <= master.acknowledged.txid {
+            return;
+        }
+        master.acknowledged = Position { term: master.term, txid: reached };
+        self.out.push(Effect::Acknowledge(master.acknowledged));
+        if let Phase::Opening(last) = master.phase
+            && reached >= last
+        {
+            master.phase = Phase::Serving;
+            let (term, until) = (master.term, master.lease_until);
+            let why = format!("term {term}, position {}, {}", master.acknowledged, master.reason);
+            self.unclean = false;
+            self.out.push(Effect::OpenGate { term });
+            self.out.push(Effect::ExtendLease { until });
+            self.note("became master", None, why);
+            self.send_heartbeats();
+        }
+    }
+
+    /// R11: the lease lasts from when the heartbeats were sent that a majority answered, less the drift margin.
+    fn update_lease(&mut self) {
+        let (me, now) = (self.config.id.clone(), self.now);
+        let timing = &self.config.timing;
+        let Role::Master(master) = &mut self.role else { return };
+        let Some(record) = master.record() else { return };
+        let from = quorum::reached(record, |id| {
+            if *id == me { Some(now) } else { master.peers.get(id).and_then(|peer| peer.lease_from) }
+        });
+        let Some(from) = from else { return };
+        let until = from + timing.lease.saturating_sub(timing.drift_margin);
+        if until > master.lease_until {
+            master.lease_until = until;
+            if master.phase == Phase::Serving {
+                self.out.push(Effect::ExtendLease { until });
+            }
+        }
+    }
+
+    /// A proposed record that a majority has accepted is committed.
+    pub(crate) fn try_commit_record(&mut self) {
+        let me = self.config.id.clone();
+        let own = self.hard.record.key;
+        let Role::Master(master) = &mut self.role else { return };
+        let Some(proposed) = &master.proposed else { return };
+        let accepted = |id: &MemberId| {
+            let key = if *id == me { Some(own) } else { master.peers.get(id).map(|peer| peer.accepted) };
+            key.is_some_and(|key| key >= proposed.key)
+        };
+        let both = quorum::has_majority(proposed, accepted)
+            && master.committed.as_ref().is_none_or(|committed| quorum::has_majority(committed, accepted));
+        if !both {
+            return;
+        }
+        let record = master.proposed.take();
+        let set =
+            record.as_ref().map(|record| format!("{} {:?}", record.key, record.sync_set)).unwrap_or_default();
+        master.committed = record;
+        let starting = master.phase == Phase::Proposing;
+        if starting {
+            master.phase = Phase::Starting;
+            let (term, reason) = (master.term, master.reason.clone());
+            self.out.push(Effect::StartReign { term, reason });
+        }
+        self.note("record committed", None, set);
+        self.advance();
+    }
+
+    pub(crate) fn on_reign_started(
+        &mut self,
+        term: Term,
+        base: Stamp,
+        transactions: Vec<Transaction>,
+        history: TermHistory,
+    ) {
+        let buffer = self.config.buffer_bytes;
+        let tip = transactions.last().map_or(base, |transaction| transaction.stamp);
+        let Role::Master(master) = &mut self.role else { return };
+        if master.term != term || master.phase != Phase::Starting {
+            return;
+        }
+        master.log = TransactionLog::new(base, buffer);
+        master.first_txid = base.position.txid.next();
+        master.stored = base.position.txid;
+        for transaction in transactions {
+            master.log.push(transaction);
+        }
+        master.history = history;
+        master.phase = Phase::Opening(tip.position.txid);
+        self.tail = tip;
+        self.send_heartbeats(); // the answers tell where each replica stands
+        self.advance();
+    }
+
+    pub(crate) fn on_captured(&mut self, transaction: Transaction) {
+        let stamp = transaction.stamp;
+        if let Role::Master(master) = &mut self.role
+            && stamp.position.term == master.term
+            && matches!(master.phase, Phase::Opening(_) | Phase::Serving)
+        {
+            master.log.push(transaction);
+            self.tail = stamp;
+            self.advance();
+        } // else it belongs to a reign that has just ended; `ReignEnded` tells where the replica stands
+    }
+
+    pub(crate) fn on_capture_broken(&mut self, stamp: Stamp) {
+        let Role::Master(master) = &mut self.role else { return };
+        master.log.reset(stamp);
+        for peer in master.peers.values_mut() {
+            peer.probe();
+            peer.stored = None;
+        }
+        self.tail = stamp;
+        self.note("capture broken", None, format!("every backup copies the database at {}", stamp.position));
+        self.send_heartbeats();
+    }
+
+    pub(crate) fn on_own_stored(&mut self, stamp: Stamp) {
+        if let Role::Master(master) = &mut self.role
+            && stamp.position.term == master.term
+        {
+            master.stored = master.stored.max(stamp.position.txid);
+            self.advance();
+        }
+    }
+}

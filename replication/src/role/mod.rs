@@ -1,0 +1,20 @@
+//! What a machine can be, each role with the data that means something only in it.
+//!
+//! `follower.rs` backs and votes, `candidate.rs` stands, `master.rs` reigns, `sync_set.rs` keeps the sync set.
+
+mod candidate;
+mod follower;
+mod master;
+mod sync_set;
+
+pub(crate) use candidate::Candidate;
+pub(crate) use follower::Follower;
+pub(crate) use master::{Master, Phase};
+
+/// The role and its data.
+#[derive(Debug)]
+pub(crate) enum Role {
+    Follower(Follower),
+    Candidate(Candidate),
+    Master(Box<Master>),
+}

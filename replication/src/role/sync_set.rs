@@ -1,0 +1,158 @@
+//! How the master keeps its sync set: who is left out (R9), who is taken in (R8), how many are wanted (R10).
+
+use std::collections::BTreeSet;
+
+use crate::{
+    effect::Effect,
+    member::MemberId,
+    node::Node,
+    position::Txid,
+    progress::Progress,
+    role::{Master, Phase, Role},
+    succession::SyncSet,
+};
+
+/// What the peers' state asks for.
+struct Plan {
+    wanted: SyncSet,
+    joining: BTreeSet<MemberId>,
+    /// Fewer backups than wanted keep up.
+    short: bool,
+}
+
+impl Node {
+    /// Whether acknowledgements wait a little for a backup that is just catching up, rather than go on alone at once:
+    /// after a promotion or the loss of a backup, for `sync_timeout` at the longest.
+    pub(crate) fn holds_back(&self) -> bool {
+        let Role::Master(master) = &self.role else { return false };
+        master.short_since.is_some_and(|since| {
+            self.now < since + self.config.timing.sync_timeout && !self.candidates(master).is_empty()
+        })
+    }
+
+    /// Backups outside the sync set that could be taken in, best rank first.
+    fn candidates(&self, master: &Master) -> Vec<MemberId> {
+        let Some(record) = master.record() else { return vec![] };
+        let timeout = self.config.timing.sync_timeout;
+        let mut candidates: Vec<_> = record
+            .members
+            .iter()
+            .filter(|member| !member.rank.is_witness() && !record.sync_set.contains(&member.id))
+            .filter(|member| {
+                master.peers.get(&member.id).is_some_and(|peer| {
+                    peer.keeps_up(self.now, timeout) && !matches!(peer.progress, Progress::Resync)
+                })
+            })
+            .collect();
+        candidates.sort_by_key(|member| (member.rank, member.id.clone()));
+        candidates.into_iter().map(|member| member.id.clone()).collect()
+    }
+
+    /// R8: it has everything from before the reign and everything acknowledged in it.
+    fn caught_up(master: &Master, id: &MemberId) -> bool {
+        let needed = master.acknowledged.txid.max(Txid(master.first_txid.0.saturating_sub(1)));
+        master
+            .peers
+            .get(id)
+            .is_some_and(|peer| peer.streams() && peer.stored.is_some_and(|stored| stored >= needed))
+    }
+
+    fn plan(&self, master: &Master) -> Option<Plan> {
+        let committed = master.committed.as_ref()?;
+        let timing = &self.config.timing;
+        let me = &self.config.id;
+        let rank = |id: &MemberId| (committed.rank(id), id.clone());
+        // R9, and R12: a replica off the branch is never in the sync set.
+        let keeps = |id: &MemberId| {
+            master.peers.get(id).is_some_and(|peer| {
+                peer.keeps_up(self.now, timing.sync_timeout) && !matches!(peer.progress, Progress::Resync)
+            })
+        };
+        let mut kept: Vec<MemberId> =
+            committed.sync_set.iter().filter(|id| *id != me && keeps(id)).cloned().collect();
+        kept.sort_by_key(rank);
+        let mut joining = BTreeSet::new();
+        let candidates = self.candidates(master);
+        let target = self.config.sync_backups;
+        let short = kept.len() < target;
+        for id in candidates.iter().take(target.saturating_sub(kept.len())) {
+            joining.insert(id.clone());
+        }
+        if kept.len() == target
+            && let (Some(best), Some(worst)) = (candidates.first(), kept.last())
+            && rank(best) < rank(worst)
+            && let Some(Progress::Stream { since, .. }) = master.peers.get(best).map(|peer| &peer.progress)
+            && self.now.since(*since) > timing.sync_timeout * 2
+        {
+            joining.insert(best.clone()); // steady and of better rank: takes the other's place
+        }
+        let ready: Vec<MemberId> = joining.iter().filter(|id| Self::caught_up(master, id)).cloned().collect();
+        let all_stream = kept.iter().all(|id| master.peers.get(id).is_some_and(|peer| peer.streams()));
+        if kept.len() > target && all_stream {
+            kept.truncate(target);
+        }
+        let lost = committed.sync_set.iter().any(|id| id != me && !keeps(id));
+        let enough = kept.len() + ready.len() >= target.min(kept.len() + joining.len());
+        let overdue = master.short_since.is_some_and(|since| self.now >= since + timing.sync_timeout);
+        if lost && !enough && !overdue {
+            // A replacement is just catching up: one record for both, so that no write has a single home in between.
+            return Some(Plan { wanted: committed.sync_set.clone(), joining, short });
+        }
+        let wanted = kept.into_iter().chain(ready).chain([me.clone()]).collect();
+        Some(Plan { wanted, joining, short })
+    }
+
+    /// Looks at the peers and proposes another sync set when theirs has changed. One proposal at a time.
+    pub(crate) fn review(&mut self) {
+        let now = self.now;
+        let Role::Master(master) = &self.role else { return };
+        if matches!(master.phase, Phase::Proposing | Phase::Starting) {
+            return;
+        }
+        let Some(plan) = self.plan(master) else { return };
+        let Role::Master(master) = &mut self.role else { return };
+        if plan.short {
+            master.short_since = master.short_since.or(Some(now));
+        } else {
+            master.short_since = None;
+        }
+        master.joining = plan.joining;
+        let mut proposed = None;
+        if master.proposed.is_none()
+            && let Some(committed) = &master.committed
+            && committed.sync_set != plan.wanted
+        {
+            let record = committed.with_sync_set(plan.wanted);
+            proposed = Some(record.clone());
+            master.proposed = Some(record);
+        }
+        if let Some(record) = proposed {
+            let why = format!("{} {:?}", record.key, record.sync_set);
+            self.hard.record = record;
+            self.persist();
+            self.note("record proposed", None, why);
+            self.send_heartbeats();
+            self.try_commit_record();
+        }
+        self.update_writes_allowed();
+        self.advance();
+    }
+
+    /// R10: with fewer backups than `min_sync_backups`, writes are refused.
+    fn update_writes_allowed(&mut self) {
+        let min = self.config.min_sync_backups;
+        let Role::Master(master) = &mut self.role else { return };
+        let Some(committed) = &master.committed else { return };
+        let allowed = committed.sync_set.len() > min;
+        if allowed != master.writes_allowed {
+            master.writes_allowed = allowed;
+            let backups = committed.sync_set.len() - 1;
+            self.out.push(Effect::AllowWrites(allowed));
+            self.note(
+                if allowed { "takes writes again" } else { "refuses writes" },
+                None,
+                format!("{backups} backups in the sync set, min_sync_backups = {min}"),
+            );
+        }
+    }
+}

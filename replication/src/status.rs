@@ -1,0 +1,183 @@
+//! What a node can tell about itself and the others: for displays and readiness, never for decisions.
+
+use crate::{
+    member::MemberId,
+    node::Node,
+    position::{Position, Term},
+    role::{Phase, Role},
+    succession::SuccessionRecord,
+    time::Time,
+};
+
+/// A machine's role, as told to the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleName {
+    /// Reigns (perhaps not yet serving).
+    Master,
+    /// Follows, or looks for a master.
+    Backup,
+    /// Stands for election.
+    Candidate,
+    /// Votes only.
+    Witness,
+}
+
+/// One peer in a [`Status`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Who.
+    pub id: MemberId,
+    /// Whether our control link to it is up.
+    pub reachable: bool,
+    /// What it last reported (known to the master only).
+    pub position: Option<Position>,
+    /// `probe`, `stream` or `copy` (known to the master only).
+    pub progress: Option<&'static str>,
+}
+
+/// A snapshot of what this node knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// This machine.
+    pub id: MemberId,
+    /// Its role.
+    pub role: RoleName,
+    /// Newest term it knows.
+    pub term: Term,
+    /// The master it is or follows.
+    pub master: Option<MemberId>,
+    /// Newest accepted record.
+    pub record: SuccessionRecord,
+    /// This replica, on disk.
+    pub position: Position,
+    /// Newest acknowledged position it knows.
+    pub acknowledged: Position,
+    /// Newest position on the master it knows.
+    pub tip: Position,
+    /// Whether the master serves, as far as known.
+    pub serving: bool,
+    /// Whether writes are taken (R10); known to the master only, `true` elsewhere.
+    pub writes_allowed: bool,
+    /// This replica was current at that moment (the master: until its lease ends).
+    pub fresh_as_of: Option<Time>,
+    /// All other members.
+    pub peers: Vec<PeerStatus>,
+    /// What an operator should know now.
+    pub notice: Option<String>,
+}
+
+impl Node {
+    /// What this node knows now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let witness = self.hard.record.rank(&self.config.id).is_witness();
+        let (role, master, acknowledged, tip, serving, fresh_as_of) = match &self.role {
+            Role::Master(master) => (
+                RoleName::Master,
+                Some(self.config.id.clone()),
+                master.acknowledged,
+                master.log.tip_position(),
+                master.phase == Phase::Serving,
+                (master.phase == Phase::Serving).then_some(master.lease_until),
+            ),
+            Role::Candidate(_) => (RoleName::Candidate, None, Position::ZERO, Position::ZERO, false, None),
+            Role::Follower(follower) => {
+                let role = if witness { RoleName::Witness } else { RoleName::Backup };
+                let leader = follower.leader.as_ref();
+                (
+                    role,
+                    leader.map(|leader| leader.id.clone()),
+                    leader.map(|leader| leader.acknowledged).unwrap_or_default(),
+                    leader.map(|leader| leader.tip).unwrap_or_default(),
+                    leader.is_some_and(|leader| leader.serving),
+                    leader.and_then(|leader| leader.fresh_as_of),
+                )
+            }
+        };
+        let peers = self.others().into_iter().map(|id| {
+            let peer = match &self.role {
+                Role::Master(master) => master.peers.get(&id),
+                _ => None,
+            };
+            let data = !self.hard.record.rank(&id).is_witness();
+            PeerStatus {
+                reachable: self.links.contains(&id),
+                position: peer.filter(|_| data).and_then(|peer| peer.reported).map(|stamp| stamp.position),
+                progress: peer.filter(|_| data).map(|peer| peer.progress.name()),
+                id,
+            }
+        });
+        Status {
+            id: self.config.id.clone(),
+            role,
+            term: self.hard.term,
+            master,
+            record: self.hard.record.clone(),
+            position: self.stamp.position,
+            acknowledged,
+            tip,
+            serving,
+            writes_allowed: !matches!(&self.role, Role::Master(master) if !master.writes_allowed),
+            fresh_as_of,
+            peers: peers.collect(),
+            notice: self.notice(),
+        }
+    }
+
+    fn notice(&self) -> Option<String> {
+        let record = &self.hard.record;
+        let list = |ids: Vec<&MemberId>| ids.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", ");
+        match &self.role {
+            Role::Master(master) => {
+                let backups = record.sync_set.len().saturating_sub(1);
+                if !master.writes_allowed {
+                    return Some(format!(
+                        "writes are refused: {backups} backups in the sync set, at least {} required",
+                        self.config.min_sync_backups
+                    ));
+                }
+                if master.phase != Phase::Serving {
+                    let awaited: Vec<_> =
+                        record.sync_set.iter().filter(|id| **id != self.config.id).collect();
+                    return Some(format!("the reign begins: waits for {}", list(awaited)));
+                }
+                let data = record.members.iter().filter(|member| !member.rank.is_witness()).count();
+                (backups < self.config.sync_backups.min(data.saturating_sub(1))).then(|| {
+                    let alone = if backups == 0 { ": new writes are on the master's disk alone" } else { "" };
+                    format!(
+                        "{backups} of {} wanted backups hold every write{alone}",
+                        self.config.sync_backups
+                    )
+                })
+            }
+            Role::Follower(follower) if follower.leader.is_some() => None,
+            _ if record.key.term == Term::ZERO => {
+                let missing: Vec<_> = record
+                    .members
+                    .iter()
+                    .map(|member| &member.id)
+                    .filter(|id| **id != self.config.id && !self.links.contains(*id))
+                    .collect();
+                Some(if missing.is_empty() {
+                    "the cluster is being founded".to_owned()
+                } else {
+                    format!("the cluster's first start needs all members: waits for {}", list(missing))
+                })
+            }
+            _ => {
+                let holders: Vec<_> = record.sync_set.iter().collect();
+                let down: Vec<_> = record
+                    .members
+                    .iter()
+                    .map(|member| &member.id)
+                    .filter(|id| **id != self.config.id && !self.links.contains(*id))
+                    .collect();
+                Some(format!(
+                    "no master: the acknowledged data is on {}; not reached from here: {}",
+                    list(holders),
+                    if down.is_empty() { "nobody".to_owned() } else { list(down) }
+                ))
+            }
+        }
+    }
+}
