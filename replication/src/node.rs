@@ -260,6 +260,9 @@ impl Node {
             return; // of a reign that has just ended; `ReignEnded` tells the rest
         }
         self.stamp = stamp;
+        if self.tail.position < stamp.position {
+            self.tail = stamp; // stored although a refusal before it had set the tail back
+        }
         if self.stamp == self.tail {
             self.settling = false;
         }

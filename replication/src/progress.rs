@@ -66,7 +66,7 @@ pub struct Peer {
     pub last_answer: Time,
     /// `sent` of its newest answer, on its own clock.
     pub echo: Option<Time>,
-    /// Since when something sent to it waits for being stored.
+    /// Since when it lacks something that it should store, without storing anything.
     pub waiting_since: Option<Time>,
     /// Its process is known to have ended.
     pub gone: bool,
@@ -121,9 +121,8 @@ impl Peer {
         }
     }
 
-    /// Back to the start: what was sent may be lost.
+    /// Back to the start: what was sent may be lost. It goes on being waited for.
     pub fn probe(&mut self) {
         self.progress = Progress::Probe;
-        self.waiting_since = None;
     }
 }

@@ -1,1 +1,24 @@
-//! placeholder
+//! The server of Tanist: one machine of a cluster, put together from the protocol core, the store, the links and HTTP.
+//!
+//! Owns the assembly ([`Server`]) and the threads; each module owns its own part. Embedding programs call
+//! [`Server::start`]; the binary calls [`cli::main`]. Read `ARCHITECTURE.md` for the ways through the house.
+
+pub mod cli;
+pub mod clock;
+pub mod commands;
+pub mod config;
+mod copy;
+mod driver;
+pub mod durable;
+pub mod gate;
+pub mod http;
+mod idempotency;
+mod inbox;
+pub mod reader;
+mod server;
+pub mod sql;
+mod view;
+pub mod write;
+mod writer;
+
+pub use server::{Server, ServerError, StartError};

@@ -91,7 +91,7 @@ impl Master {
 
     /// How far a peer may be sent: everything when its storage counts, else only what is acknowledged, so that a
     /// backup outside the sync set is never ahead of the next master.
-    fn send_limit(&self, id: &MemberId) -> Txid {
+    pub(crate) fn send_limit(&self, id: &MemberId) -> Txid {
         let counts = |record: &Option<SuccessionRecord>| {
             record.as_ref().is_some_and(|record| record.sync_set.contains(id))
         };

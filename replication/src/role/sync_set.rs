@@ -105,10 +105,19 @@ impl Node {
     /// Looks at the peers and proposes another sync set when theirs has changed. One proposal at a time.
     pub(crate) fn review(&mut self) {
         let now = self.now;
-        let Role::Master(master) = &self.role else { return };
+        let Role::Master(master) = &mut self.role else { return };
         if matches!(master.phase, Phase::Proposing | Phase::Starting) {
             return;
         }
+        // A member that answers but never stores (full disk) is waited for no longer than a silent one.
+        let due: Vec<_> = master.peers.keys().map(|id| (id.clone(), master.send_limit(id))).collect();
+        for (id, due) in due {
+            if let Some(peer) = master.peers.get_mut(&id) {
+                let behind = peer.stored.unwrap_or_default() < due;
+                peer.waiting_since = if behind { peer.waiting_since.or(Some(now)) } else { None };
+            }
+        }
+        let Role::Master(master) = &self.role else { return };
         let Some(plan) = self.plan(master) else { return };
         let Role::Master(master) = &mut self.role else { return };
         if plan.short {

@@ -1,1 +1,78 @@
-//! placeholder
+//! The SQLite side of replication: captures what a master commits, applies it on a backup, copies whole databases.
+//!
+//! Owns `state.db` and its write-ahead log (WAL). Never starts a thread, never opens a socket, never decides who is
+//! master. Read `database.rs` next, then `batch.rs` (master) and `apply.rs` (backup).
+
+mod apply;
+mod authorizer;
+mod batch;
+mod checkpoint;
+mod checksum;
+mod connection;
+mod copy;
+mod database;
+mod encode;
+mod error;
+mod limits;
+mod migrate;
+mod reader;
+mod sqlite_file;
+mod tables;
+mod wal;
+
+pub use apply::Applied;
+pub use authorizer::is_denied;
+pub use batch::{Batch, prepare_user};
+pub use checkpoint::{CheckpointOutcome, Checkpointer, WalSync};
+pub use checksum::{checksum_of, database_checksum};
+pub use copy::{CopyIn, CopyOut};
+pub use database::{Captured, Database};
+pub use error::StoreError;
+pub use limits::Interrupted;
+pub use reader::{Reader, open_reader};
+
+/// File name of the replicated database in the data directory.
+pub const DATABASE_FILE: &str = "state.db";
+
+/// Page size in bytes of databases created here.
+pub const PAGE_SIZE: u32 = 4096;
+
+/// Limits of one open database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Page cache of the writer in bytes; default 8 MiB. Capped at half of `max_transaction_bytes`, because only
+    /// what leaves the cache is counted against that limit.
+    pub page_cache_bytes: usize,
+    /// WAL size in bytes from which a checkpoint is due; default 16 MiB.
+    pub wal_limit_bytes: u64,
+    /// Bytes one request may write before it fails; default 16 MiB. Larger transactions (several requests, or a
+    /// write from outside) are still replicated up to four times this or 64 MiB, whichever is more; beyond that
+    /// backups need a full copy.
+    pub max_transaction_bytes: u64,
+    /// How long to wait for another process that holds the write lock, in milliseconds; default 5,000.
+    pub busy_timeout_ms: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            page_cache_bytes: 8 << 20,
+            wal_limit_bytes: 16 << 20,
+            max_transaction_bytes: 16 << 20,
+            busy_timeout_ms: 5_000,
+        }
+    }
+}
+
+impl Options {
+    /// Largest payload (uncompressed, in bytes) that is captured as a transaction or accepted from a master.
+    #[must_use]
+    pub fn payload_limit(&self) -> u64 {
+        self.max_transaction_bytes.saturating_mul(4).clamp(64 << 20, 1 << 30)
+    }
+
+    /// Cache of the writer in bytes; see [`Options::page_cache_bytes`].
+    fn writer_cache_bytes(&self) -> u64 {
+        (self.page_cache_bytes as u64).min(self.max_transaction_bytes / 2)
+    }
+}

@@ -1,0 +1,48 @@
+-- Where this copy of the database stands, who has reigned, and who takes part.
+-- Tanist maintains these tables itself; read them as you like.
+
+-- One row: the newest transaction in this copy. Written by every transaction, so it can't part from the data.
+CREATE TABLE tanist_position (
+    id    INTEGER PRIMARY KEY CHECK (id = 1),
+    term  INTEGER NOT NULL CHECK (term >= 0),     -- reign in which the transaction was numbered
+    txid  INTEGER NOT NULL CHECK (txid > 0),      -- its number: grows by one, over all reigns
+    chain BLOB    NOT NULL CHECK (length(chain) = 16) -- ties it to all transactions before it
+) STRICT;
+
+-- Term history: one row per reign, written by the reign's first transaction.
+CREATE TABLE tanist_terms (
+    term       INTEGER PRIMARY KEY CHECK (term > 0),
+    master     TEXT    NOT NULL,                  -- member id of who reigned
+    first_txid INTEGER NOT NULL UNIQUE CHECK (first_txid > 0),
+    reason     TEXT    NOT NULL,                  -- why the reign began, in words
+    began_at   TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) -- by the master's wall clock, which may be wrong
+) STRICT;
+
+-- The members as the succession record last named them; for people, nothing is decided by it.
+CREATE TABLE tanist_members (
+    id        TEXT    PRIMARY KEY,
+    rank      INTEGER NOT NULL CHECK (rank >= 0), -- 1 is nearest to the throne; 0: a witness, which holds no data
+    addresses TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(addresses)) -- JSON array of "host:port"
+) STRICT, WITHOUT ROWID;
+
+-- Idempotency keys of write requests with their answers, pruned by age.
+CREATE TABLE requests (
+    key         TEXT    PRIMARY KEY,              -- as the client sent it
+    fingerprint BLOB    NOT NULL,                 -- hash of the request; the same key with another request is refused
+    answer      BLOB    NOT NULL,                 -- what was answered the first time
+    created_ms  INTEGER NOT NULL                  -- milliseconds since 1970, by the master's clock
+) STRICT, WITHOUT ROWID;
+CREATE INDEX requests_by_age ON requests (created_ms);
+
+-- The cluster at a glance, nearest to the throne first, witnesses last.
+CREATE VIEW v_cluster AS
+SELECT m.id AS member,
+       m.rank,
+       CASE WHEN m.id = t.master THEN 'master' WHEN m.rank = 0 THEN 'witness' ELSE 'backup' END AS role,
+       m.addresses,
+       p.term,
+       p.txid
+FROM tanist_members AS m
+LEFT JOIN tanist_position AS p ON true
+LEFT JOIN tanist_terms AS t ON t.term = p.term
+ORDER BY m.rank = 0, m.rank, m.id;

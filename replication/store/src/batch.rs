@@ -1,0 +1,309 @@
+//! A master's batch: requests that are committed, numbered and captured together.
+//!
+//! Owns the savepoint around each request, so that a bad one fails alone. Never syncs: the caller does that while the
+//! transaction travels. Read `wal.rs` for how the pages are found.
+
+use std::time::Instant;
+
+use rusqlite::{CachedStatement, Connection};
+use tanist_replication::{Reign, Stamp, Term};
+
+use crate::{
+    authorizer::reserved_names,
+    database::{Captured, Database, Mode},
+    error::StoreError,
+    limits::Interrupted,
+    sqlite_file, tables,
+};
+
+/// The guard follows the captured point when it lags by this many frames.
+const GUARD_LAG: u32 = 1024;
+/// The same while a checkpoint is due.
+const GUARD_LAG_DUE: u32 = 64;
+
+/// Prepares users' SQL through the connection's statement cache. The text is marked, so that it can never meet a
+/// cached statement of the server's own, which the authorizer has let pass.
+///
+/// # Errors
+/// SQLite's, a denial among them (see [`crate::is_denied`]).
+pub fn prepare_user<'c>(connection: &'c Connection, sql: &str) -> Result<CachedStatement<'c>, rusqlite::Error> {
+    connection.prepare_cached(&format!("{sql}\n--user"))
+}
+
+/// One SQLite transaction of the master. Dropped without commit it is rolled back.
+#[derive(Debug)]
+pub struct Batch<'d> {
+    database: &'d mut Database,
+    term: Term,
+    /// Whether others have committed since the last capture.
+    outside: bool,
+    /// Requests that have come through.
+    kept: u32,
+    total_changes: u64,
+    /// Pages spilled when it began.
+    spilled: u32,
+    reign: Option<Reign>,
+    lost: bool,
+    finished: bool,
+}
+
+impl<'d> Batch<'d> {
+    pub(crate) fn begin(database: &'d mut Database, term: Term) -> Result<Batch<'d>, StoreError> {
+        database.check_term(term)?;
+        database.sqlite("begin a batch", |db| db.writer.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop))?;
+        let mut batch = Batch {
+            total_changes: database.writer.total_changes(),
+            spilled: sqlite_file::spilled_pages(&database.writer),
+            database,
+            term,
+            outside: false,
+            kept: 0,
+            reign: None,
+            lost: false,
+            finished: false,
+        };
+        batch.follow()?;
+        Ok(batch)
+    }
+
+    /// Notices what others did; moves the guard along when they did nothing.
+    fn follow(&mut self) -> Result<(), StoreError> {
+        let database = &mut *self.database;
+        let now = database.wal_index()?;
+        self.outside = now.change != database.captured.change;
+        if self.outside {
+            return Ok(());
+        }
+        database.move_captured(now);
+        let due = database.checkpoint_due();
+        if let Mode::Master { guard } = database.mode
+            && now.frames.saturating_sub(guard) >= if due { GUARD_LAG_DUE } else { GUARD_LAG }
+        {
+            database.renew_guard()?;
+            database.mode = Mode::Master { guard: now.frames };
+        }
+        Ok(())
+    }
+
+    /// The writer's connection, for reads that see what the batch has written. It is not in users' mode.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.database.writer
+    }
+
+    /// The stamp the batch gets when it commits.
+    #[must_use]
+    pub fn next_stamp(&self) -> Stamp {
+        self.database.next_stamp(self.term)
+    }
+
+    /// Write statements that run past `deadline` are interrupted, which costs the whole batch
+    /// ([`StoreError::BatchLost`]); reads fail alone. Holds for the next request only.
+    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.database.limits.set_deadline(deadline);
+    }
+
+    /// Why the last request was interrupted, if it was.
+    #[must_use]
+    pub fn interrupted(&self) -> Option<Interrupted> {
+        self.database.limits.interrupted()
+    }
+
+    /// What users' SQL was denied in the last request, such as `PRAGMA journal_mode`.
+    #[must_use]
+    pub fn denied(&self) -> Option<String> {
+        self.database.user_mode.denied()
+    }
+
+    /// Whether others have committed since the last capture; the commit adopts it.
+    #[must_use]
+    pub fn has_outside_change(&self) -> bool {
+        self.outside
+    }
+
+    /// Whether the batch has outgrown the writer's cache, so that it should be committed before more is added.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        sqlite_file::spilled_pages(&self.database.writer) != self.spilled
+    }
+
+    /// Runs a user's request: `Ok` keeps what it wrote, `Err` undoes it; the batch goes on either way. Users' SQL is
+    /// prepared with [`prepare_user`] or `Connection::prepare`, never with `prepare_cached` as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::BatchLost`] when SQLite rolled everything back; errors for which [`StoreError::is_request`] holds
+    /// concern this request alone.
+    pub fn request<T, E>(
+        &mut self,
+        run: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<Result<T, E>, StoreError> {
+        let limit = self.request_pages();
+        let start = sqlite_file::spilled_pages(&self.database.writer);
+        // While it runs, only a request far over the limit is stopped, since that costs the whole batch.
+        self.database.limits.set_spill(start, limit.saturating_mul(2));
+        let result = self.in_savepoint(true, |database| {
+            let _users = database.user_mode.enter();
+            run(&database.writer)
+        });
+        self.database.limits.lift();
+        result
+    }
+
+    /// Runs the server's own writes, to which neither the authorizer's denials nor the size limit apply.
+    ///
+    /// # Errors
+    /// As [`Batch::request`].
+    pub fn internal<T, E>(
+        &mut self,
+        run: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<Result<T, E>, StoreError> {
+        self.in_savepoint(false, |database| run(&database.writer))
+    }
+
+    /// Pages a request may spill: what it writes beyond the cache.
+    fn request_pages(&self) -> u32 {
+        let options = &self.database.options;
+        let bytes = options.max_transaction_bytes.saturating_sub(options.writer_cache_bytes());
+        u32::try_from(bytes / u64::from(self.database.page_size)).unwrap_or(u32::MAX / 4)
+    }
+
+    fn in_savepoint<T, E>(
+        &mut self,
+        limited: bool,
+        run: impl FnOnce(&Database) -> Result<T, E>,
+    ) -> Result<Result<T, E>, StoreError> {
+        self.alive()?;
+        self.execute("SAVEPOINT tanist_request")?;
+        let start = sqlite_file::spilled_pages(&self.database.writer);
+        let result = run(self.database);
+        self.alive()?;
+        let spilled = sqlite_file::spilled_pages(&self.database.writer).wrapping_sub(start);
+        let refused = if result.is_ok() { self.refusal(limited, spilled)? } else { None };
+        if result.is_ok() && refused.is_none() {
+            self.kept += 1;
+            self.execute("RELEASE tanist_request")?;
+        } else if spilled > 0 && self.kept == 0 {
+            // Undone with a savepoint, pages that were spilled would be written again as they were.
+            self.execute("ROLLBACK")?;
+            self.execute("BEGIN IMMEDIATE")?;
+            self.follow()?;
+        } else {
+            self.execute("ROLLBACK TO tanist_request")?;
+            self.execute("RELEASE tanist_request")?;
+        }
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(result),
+        }
+    }
+
+    /// Why a request that has come through can't stay.
+    fn refusal(&self, limited: bool, spilled: u32) -> Result<Option<StoreError>, StoreError> {
+        let database = &*self.database;
+        if limited && spilled > self.request_pages() {
+            let limit_bytes = database.options.max_transaction_bytes;
+            return Ok(Some(StoreError::TransactionTooLarge { limit_bytes }));
+        }
+        if sqlite_file::foreign_keys_violated(&database.writer) {
+            return Ok(Some(StoreError::ForeignKeys));
+        }
+        if limited && database.user_mode.altered() {
+            let names = |connection| reserved_names(connection);
+            let (before, now) = database
+                .sqlite("look for reserved names", |db| Ok((names(&db.checkpoints)?, names(&db.writer)?)))?;
+            let new = now.into_iter().find(|name| !before.contains(name));
+            return Ok(new.map(|name| StoreError::ReservedName { name }));
+        }
+        Ok(None)
+    }
+
+    fn execute(&self, sql: &'static str) -> Result<(), StoreError> {
+        self.database.sqlite("write a batch", |db| db.writer.prepare_cached(sql)?.execute([]).map(drop))
+    }
+
+    /// Fails when SQLite has rolled the transaction back.
+    fn alive(&mut self) -> Result<(), StoreError> {
+        if self.lost || self.database.writer.is_autocommit() {
+            self.lost = true;
+            return Err(StoreError::BatchLost { interrupted: self.database.limits.interrupted() });
+        }
+        Ok(())
+    }
+
+    /// Makes this transaction the first of the term's reign by adding its row to the term history.
+    ///
+    /// # Errors
+    /// When the term isn't newer than the last one, or SQLite fails.
+    pub fn begin_reign(&mut self, master: &str, reason: &str) -> Result<(), StoreError> {
+        let reign = Reign { term: self.term, first_txid: self.next_stamp().position.txid };
+        self.database.history.clone().push(reign.clone())?;
+        self.internal(|connection| tables::write_reign(connection, &reign, master, reason))?
+            .map_err(|error| StoreError::sqlite(&self.database.path, "begin a reign", error))?;
+        self.reign = Some(reign);
+        Ok(())
+    }
+
+    /// Numbers, commits (without sync) and captures the batch. Without writes and outside changes it is rolled back
+    /// and leaves no trace.
+    ///
+    /// # Errors
+    /// [`StoreError::BatchLost`] or SQLite's refusal: nothing was committed. [`StoreError::Term`] when the term has
+    /// no reign yet.
+    pub fn commit(mut self) -> Result<Captured, StoreError> {
+        self.alive()?;
+        if !self.outside && (self.kept == 0 || self.wrote_nothing()?) {
+            return Ok(Captured::Nothing);
+        }
+        let newest = self.reign.as_ref().or(self.database.history.last()).map(|reign| reign.term);
+        if newest != Some(self.term) {
+            return Err(StoreError::Term {
+                term: self.term,
+                position: self.database.stamp.position,
+                no_reign: true,
+            });
+        }
+        let stamp = self.next_stamp();
+        let database = &mut *self.database;
+        database.sqlite("number a batch", |db| tables::write_stamp(&db.writer, &stamp))?;
+        database.sqlite("commit a batch", |db| {
+            db.gate.pass(|| db.writer.prepare_cached("COMMIT")?.execute([]).map(drop))
+        })?;
+        self.finished = true;
+        if let Some(reign) = self.reign.take() {
+            database.history.push(reign)?;
+        }
+        Ok(database.capture(stamp))
+    }
+
+    /// Whether the requests, for all that they succeeded, wrote no page. Not cheap, so asked only when no row changed.
+    fn wrote_nothing(&self) -> Result<bool, StoreError> {
+        let database = &*self.database;
+        if database.writer.total_changes() != self.total_changes {
+            return Ok(false);
+        }
+        database.sqlite("look for changes", |db| {
+            let cookie = |connection: &Connection| {
+                connection.pragma_query_value(None, "schema_version", |row| row.get::<_, i64>(0))
+            };
+            // Nobody else can commit meanwhile, so another connection sees the state before this transaction.
+            if cookie(&db.writer)? != cookie(&db.checkpoints)? {
+                return Ok(false);
+            }
+            let before = sqlite_file::written_pages(&db.writer);
+            db.writer.cache_flush()?;
+            Ok(sqlite_file::written_pages(&db.writer) == before)
+        })
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.database.limits.lift();
+        if !self.finished
+            && !self.database.writer.is_autocommit()
+            && let Err(error) = self.execute("ROLLBACK")
+        {
+            tracing::error!(%error, "roll a batch back");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Opens SQLite connections with the settings replication relies on.
+//!
+//! Owns every `PRAGMA` of the crate. Never opens the database file by any other way than SQLite. Read `database.rs`
+//! next.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
+
+use crate::{DATABASE_FILE, Options, PAGE_SIZE, error::StoreError};
+
+/// Earlier versions can lose committed writes when one connection checkpoints while another writes.
+const OLDEST_LIBRARY: i32 = 3_051_003;
+const COMPILE_OPTIONS: [&str; 3] = ["ENABLE_DBPAGE_VTAB", "ENABLE_FTS5", "ENABLE_RTREE"];
+/// Larger WAL files are cut to this size when they start over, in bytes.
+const WAL_FILE_LIMIT: i64 = 16 << 20;
+const CACHED_STATEMENTS: usize = 128;
+
+/// The database file in a data directory.
+pub(crate) fn database_path(dir: &Path) -> PathBuf {
+    dir.join(DATABASE_FILE)
+}
+
+/// The WAL file in a data directory.
+pub(crate) fn wal_path(dir: &Path) -> PathBuf {
+    dir.join(format!("{DATABASE_FILE}-wal"))
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// The one that writes; creates the file.
+    Writer,
+    /// Only reads, but may hold locks in the WAL index.
+    Observer,
+    /// Only checkpoints.
+    Checkpointer,
+}
+
+/// Opens the database of `dir`.
+pub(crate) fn open(dir: &Path, usage: Use, options: &Options) -> Result<Connection, StoreError> {
+    let path = database_path(dir);
+    let error = |doing| {
+        let path = path.clone();
+        move |error| StoreError::sqlite(&path, doing, error)
+    };
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if usage == Use::Writer {
+        flags |= OpenFlags::SQLITE_OPEN_CREATE;
+    }
+    let connection = Connection::open_with_flags(&path, flags).map_err(error("open the database"))?;
+    let set_up = || -> Result<(), rusqlite::Error> {
+        connection.busy_timeout(Duration::from_millis(options.busy_timeout_ms.into()))?;
+        connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        if usage == Use::Writer {
+            connection.pragma_update(None, "page_size", PAGE_SIZE)?;
+            let mode: String =
+                connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+            if mode != "wal" {
+                return Err(rusqlite::Error::InvalidParameterName(format!("journal mode stays {mode}")));
+            }
+        }
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection
+            .pragma_update_and_check(None, "journal_size_limit", WAL_FILE_LIMIT, |row| row.get::<_, i64>(0))?;
+        let cache_bytes = match usage {
+            Use::Writer => options.writer_cache_bytes(),
+            Use::Observer | Use::Checkpointer => 256 << 10,
+        };
+        set_cache(&connection, cache_bytes)?;
+        connection.pragma_update(None, "foreign_keys", usage == Use::Writer)?;
+        if usage == Use::Observer {
+            connection.pragma_update(None, "query_only", true)?;
+        }
+        // Opens the WAL and finds damage in the schema now rather than later.
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+        Ok(())
+    };
+    set_up().map_err(error("open the database"))?;
+    if usage == Use::Writer && connection.is_readonly("main").map_err(error("open the database"))? {
+        return Err(StoreError::ReadOnly { path, doing: "open the database" });
+    }
+    Ok(connection)
+}
+
+/// Opens the database of `dir` for reading only.
+pub(crate) fn open_read_only(dir: &Path, cache_bytes: u64) -> Result<Connection, StoreError> {
+    let path = database_path(dir);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || -> Result<Connection, rusqlite::Error> {
+        let connection = Connection::open_with_flags(&path, flags)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.pragma_update(None, "query_only", true)?;
+        set_cache(&connection, cache_bytes)?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+        Ok(connection)
+    };
+    open().map_err(|error| StoreError::sqlite(&path, "open the database for reading", error))
+}
+
+fn set_cache(connection: &Connection, bytes: u64) -> Result<(), rusqlite::Error> {
+    let kib = i64::try_from(bytes / 1024).unwrap_or(i64::MAX).max(64);
+    connection.pragma_update(None, "cache_size", -kib)
+}
+
+/// Whether the SQLite linked in is recent enough and has what replication needs.
+pub(crate) fn check_library() -> Result<(), StoreError> {
+    if rusqlite::version_number() < OLDEST_LIBRARY {
+        return Err(StoreError::Library(format!("version {}, at least 3.51.3 is needed", rusqlite::version())));
+    }
+    let options = || -> Result<Vec<String>, rusqlite::Error> {
+        let connection = Connection::open_in_memory()?;
+        let mut statement = connection.prepare("PRAGMA compile_options")?;
+        statement.query_map([], |row| row.get(0))?.collect()
+    };
+    let options = options().map_err(|error| StoreError::Library(error.to_string()))?;
+    for needed in COMPILE_OPTIONS {
+        if !options.iter().any(|option| option == needed) {
+            return Err(StoreError::Library(format!(
+                "compiled without SQLITE_{needed}; build with LIBSQLITE3_FLAGS as in .cargo/config.toml"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the directory's entries (a new database, a new WAL) durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    #[cfg(unix)]
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| StoreError::Io {
+        path: dir.to_owned(),
+        doing: "sync the directory",
+        source,
+    })?;
+    #[cfg(not(unix))]
+    let _ = dir;
+    Ok(())
+}

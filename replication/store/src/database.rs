@@ -1,0 +1,464 @@
+//! The replicated database of one machine: as master its only numbered writer, as backup the holder of its write lock.
+//!
+//! Owns the connections, the replica's stamp and the point up to which the WAL is captured. Never opens `state.db` by
+//! another way than SQLite, and never leaves a captured point unguarded. Read `batch.rs` for the master, `apply.rs`
+//! for the backup.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use rusqlite::{Connection, config::DbConfig};
+use tanist_replication::{Checksum, Position, Stamp, Term, TermHistory, Transaction};
+
+use crate::{
+    Options,
+    authorizer::UserMode,
+    batch::Batch,
+    checkpoint::WalSync,
+    connection::{self, Use},
+    encode::{Decoder, Encoder},
+    error::StoreError,
+    limits::Limits,
+    sqlite_file::{self, WalIndex},
+    tables, wal,
+};
+
+/// What a master's commit has become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Captured {
+    /// There was nothing to commit.
+    Nothing,
+    /// A transaction to be sent to the backups. It is committed here but not yet synced.
+    Transaction(Transaction),
+    /// The commit stands here, but its pages could not be captured (frames were lost, or there are too many): every
+    /// backup needs a full copy to come to this stamp.
+    Break(Stamp),
+}
+
+impl Captured {
+    /// The stamp after the commit, if there was one.
+    #[must_use]
+    pub fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Captured::Nothing => None,
+            Captured::Transaction(transaction) => Some(transaction.stamp),
+            Captured::Break(stamp) => Some(*stamp),
+        }
+    }
+}
+
+/// What the database is at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Takes numbered writes. `guard` is the frame up to which the guard lets a checkpoint go.
+    Master { guard: u32 },
+    /// Applies a master's transactions; `locked` while it holds the write lock (always, but for an outside process
+    /// that got in between).
+    Backup { locked: bool },
+}
+
+/// The replicated database of one machine. `Send`, not `Sync`: one thread owns it.
+pub struct Database {
+    /// The writer; every statement of it runs on this struct's thread.
+    pub(crate) writer: Connection,
+    /// As master the guard: its read transaction keeps frames that aren't captured from being overwritten. As backup
+    /// it reads what the writer has applied.
+    pub(crate) observer: Connection,
+    pub(crate) checkpoints: Connection,
+    pub(crate) dir: PathBuf,
+    pub(crate) path: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) user_mode: UserMode,
+    pub(crate) limits: Limits,
+    pub(crate) gate: CommitGate,
+    pub(crate) wal_file: WalSync,
+    pub(crate) mode: Mode,
+    /// A write that isn't the master's is in this replica.
+    pub(crate) diverged: bool,
+    pub(crate) page_size: u32,
+    /// *Captured* up to here (master); *applied* up to here (backup).
+    pub(crate) captured: WalIndex,
+    pub(crate) stamp: Stamp,
+    /// Checksum of the transaction at `stamp`; zero when not known.
+    pub(crate) last_checksum: Checksum,
+    pub(crate) history: TermHistory,
+    pub(crate) outside_commits: u64,
+    pub(crate) encoder: Encoder,
+    pub(crate) decoder: Decoder,
+    pub(crate) scratch: Vec<u8>,
+    /// The WAL's length in frames from which the next checkpoint is due.
+    pub(crate) checkpoint_at: u32,
+}
+
+impl Database {
+    /// Opens (or creates) the database in `dir`, as backup and holding its write lock.
+    ///
+    /// # Errors
+    /// Typed by cause and naming the file: not a database, damaged, read-only, disk full, locked by another process,
+    /// unfit SQLite library, impossible position rows.
+    pub fn open(dir: &Path, options: Options) -> Result<Database, StoreError> {
+        connection::check_library()?;
+        let path = connection::database_path(dir);
+        let writer = connection::open(dir, Use::Writer, &options)?;
+        let observer = connection::open(dir, Use::Observer, &options)?;
+        let checkpoints = connection::open(dir, Use::Checkpointer, &options)?;
+        let error = |error| StoreError::sqlite(&path, "open the database", error);
+        let (user_mode, limits, gate) = hooks(&writer).map_err(error)?;
+        let page_size =
+            writer.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0)).map_err(error)?;
+        writer.execute_batch("BEGIN IMMEDIATE").map_err(error)?;
+        let captured = wal_index(&writer, page_size).map_err(error)?;
+        let stamp = tables::read_stamp(&writer, &path)?;
+        let history = tables::read_history(&writer, &path)?;
+        connection::sync_dir(dir)?;
+        let wal_file = WalSync::open(dir)?;
+        let mut database = Database {
+            writer,
+            observer,
+            checkpoints,
+            dir: dir.to_owned(),
+            path,
+            options,
+            user_mode,
+            limits,
+            gate,
+            wal_file,
+            mode: Mode::Backup { locked: true },
+            diverged: false,
+            page_size,
+            captured,
+            stamp,
+            last_checksum: Checksum::default(),
+            history,
+            outside_commits: 0,
+            encoder: Encoder::new(),
+            decoder: Decoder::new(),
+            scratch: Vec::new(),
+            checkpoint_at: 0,
+        };
+        database.checkpoint_at = database.limit_frames();
+        Ok(database)
+    }
+
+    /// What this replica is: its newest transaction and the chain hash in its row.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Who reigned from which transaction on, on this replica's branch.
+    #[must_use]
+    pub fn history(&self) -> &TermHistory {
+        &self.history
+    }
+
+    /// Size of a page in bytes.
+    #[must_use]
+    pub fn page_size(&self) -> u32 {
+        self.page_size
+    }
+
+    /// Size of the database in pages at the last captured or applied transaction.
+    #[must_use]
+    pub fn pages(&self) -> u32 {
+        self.captured.pages
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether the database takes numbered writes.
+    #[must_use]
+    pub fn is_master(&self) -> bool {
+        matches!(self.mode, Mode::Master { .. })
+    }
+
+    /// Whether the replica holds a write that isn't the master's, so that only a full copy helps.
+    #[must_use]
+    pub fn is_diverged(&self) -> bool {
+        self.diverged
+    }
+
+    /// Commits by other processes that were adopted into numbered transactions since the database was opened.
+    #[must_use]
+    pub fn outside_commits(&self) -> u64 {
+        self.outside_commits
+    }
+
+    /// Becomes master: from now on outside writes are possible, and adopted. What the WAL holds at this moment counts
+    /// as captured. Does nothing on a master.
+    ///
+    /// # Errors
+    /// When the replica is diverged, the lock can't be had, or SQLite fails; the database stays backup.
+    pub fn become_master(&mut self) -> Result<(), StoreError> {
+        if self.is_master() {
+            return Ok(());
+        }
+        self.ensure_locked()?;
+        // The guard starts while the lock is held, so it stands at the captured point exactly.
+        self.renew_guard()?;
+        if let Err(error) = self.reopen_writer() {
+            self.end_guard()?;
+            return Err(error);
+        }
+        self.mode = Mode::Master { guard: self.captured.frames };
+        Ok(())
+    }
+
+    /// Becomes backup: takes the write lock. Does nothing on a backup.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`]: an outside process holds the lock; the database stays master, try again.
+    /// [`StoreError::ForeignWrite`]: an outside write was never captured; the database *is* backup then, but needs a
+    /// full copy.
+    pub fn become_backup(&mut self) -> Result<(), StoreError> {
+        if !self.is_master() {
+            return Ok(());
+        }
+        self.sqlite("take the write lock", |db| db.writer.execute_batch("BEGIN IMMEDIATE"))?;
+        self.mode = Mode::Backup { locked: true };
+        self.end_guard()?;
+        self.sqlite("become backup", |db| {
+            db.writer.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).map(drop)
+        })?;
+        self.limits.lift();
+        self.check_foreign(self.captured.change)
+    }
+
+    /// Begins a batch of requests: one SQLite transaction, one number.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when an outside writer doesn't let go within the busy timeout, [`StoreError::Term`] for a
+    /// term older than the replica's.
+    pub fn begin(&mut self, term: Term) -> Result<Batch<'_>, StoreError> {
+        Batch::begin(self, term)
+    }
+
+    /// Whether others have committed since the last capture. Costs a few memory reads; an empty batch adopts them.
+    ///
+    /// # Errors
+    /// When the WAL index can't be read.
+    pub fn outside_change(&mut self) -> Result<bool, StoreError> {
+        Ok(self.wal_index()?.change != self.captured.change)
+    }
+
+    /// Checks that the master reigns with `term` or is about to.
+    pub(crate) fn check_term(&self, term: Term) -> Result<(), StoreError> {
+        if !self.is_master() {
+            return Err(StoreError::Mode { operation: "write", wanted: "master" });
+        }
+        if term < self.stamp.position.term {
+            return Err(StoreError::Term { term, position: self.stamp.position, no_reign: false });
+        }
+        Ok(())
+    }
+
+    /// The stamp of the next transaction.
+    pub(crate) fn next_stamp(&self, term: Term) -> Stamp {
+        let position = Position { term, txid: self.stamp.position.txid.next() };
+        Stamp { position, chain: self.stamp.chain.next(self.last_checksum, position) }
+    }
+
+    /// Outside writers may have touched the term history.
+    fn reload_history(&mut self) {
+        match tables::read_history(&self.writer, &self.path) {
+            Ok(history) => self.history = history,
+            Err(error) => tracing::error!(%error, "term history changed from outside; keeping the old one"),
+        }
+    }
+
+    /// Captures what was committed since the last capture as the transaction `stamp`, whose row is in it. Can't fail:
+    /// the commit stands, and what can't be captured is a break.
+    pub(crate) fn capture(&mut self, stamp: Stamp) -> Captured {
+        let previous = std::mem::replace(&mut self.stamp, stamp);
+        let range = self.wal_index().and_then(|now| {
+            let from = self.captured;
+            self.move_captured(now);
+            let whole = previous == Stamp::default();
+            let limit = self.options.payload_limit();
+            wal::read_range(&self.writer, &from, &now, whole, limit, &mut self.scratch)
+                .map_err(|error| StoreError::sqlite(&self.path, "capture a transaction", error))
+        });
+        match range {
+            Ok(wal::Range::Payload { plain, commits }) => {
+                let outside = u64::from(commits.saturating_sub(1));
+                if outside > 0 {
+                    tracing::warn!(outside, position = %stamp.position, "adopted writes from outside");
+                    self.outside_commits += outside;
+                    self.reload_history();
+                }
+                let checksum = Checksum::of(&plain);
+                self.last_checksum = checksum;
+                let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
+                let (encoding, payload) = self.encoder.encode(plain);
+                if self.scratch.capacity() > 1 << 20 {
+                    self.scratch = Vec::new();
+                }
+                Captured::Transaction(Transaction { previous, stamp, checksum, encoding, plain_len, payload })
+            }
+            Ok(wal::Range::Break(why)) => {
+                tracing::error!(why, position = %stamp.position, "backups need a full copy");
+                self.last_checksum = Checksum::default();
+                self.reload_history();
+                Captured::Break(stamp)
+            }
+            Err(error) => {
+                tracing::error!(%error, position = %stamp.position, "backups need a full copy");
+                self.last_checksum = Checksum::default();
+                Captured::Break(stamp)
+            }
+        }
+    }
+
+    /// Takes the write lock as backup, unless it is held, and makes sure that nobody wrote meanwhile.
+    pub(crate) fn ensure_locked(&mut self) -> Result<(), StoreError> {
+        if self.diverged {
+            return Err(StoreError::ForeignWrite { path: self.path.clone() });
+        }
+        match self.mode {
+            Mode::Backup { locked: true } => Ok(()),
+            Mode::Backup { locked: false } => self.lock(self.captured.change),
+            Mode::Master { .. } => {
+                Err(StoreError::Mode { operation: "apply a master's transactions", wanted: "backup" })
+            }
+        }
+    }
+
+    /// Takes the write lock as backup. The WAL index must have counted to `expected` by then.
+    pub(crate) fn lock(&mut self, expected: u32) -> Result<(), StoreError> {
+        self.mode = Mode::Backup { locked: false };
+        self.sqlite("take the write lock", |db| {
+            db.writer.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
+        })?;
+        self.mode = Mode::Backup { locked: true };
+        self.check_foreign(expected)
+    }
+
+    /// Moves the applied point to the present, at which the WAL index must have counted to `expected`.
+    fn check_foreign(&mut self, expected: u32) -> Result<(), StoreError> {
+        let now = self.wal_index()?;
+        self.move_captured(now);
+        if now.change != expected {
+            self.diverged = true;
+            return Err(StoreError::ForeignWrite { path: self.path.clone() });
+        }
+        Ok(())
+    }
+
+    /// Moves the captured (applied) point to `now`.
+    pub(crate) fn move_captured(&mut self, now: WalIndex) {
+        if now.salts != self.captured.salts {
+            // The WAL has started over, which it does only when the guard reads nothing from it.
+            self.checkpoint_at = self.limit_frames();
+            if let Mode::Master { guard } = &mut self.mode {
+                *guard = 0;
+            }
+        }
+        self.captured = now;
+    }
+
+    /// Opens the guard's read transaction anew, at the present end of the WAL.
+    pub(crate) fn renew_guard(&mut self) -> Result<(), StoreError> {
+        self.end_guard()?;
+        self.sqlite("renew the guard", |db| {
+            db.observer.prepare_cached("BEGIN")?.execute([])?;
+            let mut read = db.observer.prepare_cached("SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)")?;
+            read.query_row([], |row| row.get::<_, i64>(0))?;
+            Ok(())
+        })
+    }
+
+    fn end_guard(&mut self) -> Result<(), StoreError> {
+        if self.observer.is_autocommit() {
+            return Ok(());
+        }
+        self.sqlite("end the guard", |db| db.observer.prepare_cached("COMMIT")?.execute([]).map(drop))
+    }
+
+    /// Replaces the backup's writer by a master's, which gives up the write lock. It has to be a new connection: what
+    /// the old one has parsed of pages that were replaced under it no longer holds.
+    fn reopen_writer(&mut self) -> Result<(), StoreError> {
+        let writer = connection::open(&self.dir, Use::Writer, &self.options)?;
+        let error = |error| StoreError::sqlite(&self.path, "open the database", error);
+        let hooks = hooks(&writer).map_err(error)?;
+        writer.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(error)?;
+        let stamp = tables::read_stamp(&writer, &self.path)?;
+        if stamp != self.stamp {
+            // The last apply could not be synced, and wasn't reported as stored.
+            self.last_checksum = Checksum::default();
+            self.history = tables::read_history(&writer, &self.path)?;
+            self.stamp = stamp;
+        }
+        (self.user_mode, self.limits, self.gate) = hooks;
+        self.writer = writer;
+        Ok(())
+    }
+
+    pub(crate) fn wal_index(&self) -> Result<WalIndex, StoreError> {
+        wal_index(&self.writer, self.page_size)
+            .map_err(|error| StoreError::sqlite(&self.path, "read the WAL index", error))
+    }
+
+    pub(crate) fn sqlite<T>(
+        &self,
+        doing: &'static str,
+        operation: impl FnOnce(&Database) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, StoreError> {
+        operation(self).map_err(|error| StoreError::sqlite(&self.path, doing, error))
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database")
+            .field("path", &self.path)
+            .field("mode", &self.mode)
+            .field("stamp", &self.stamp)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The WAL index; sizes that a WAL never written doesn't tell come from the database.
+fn wal_index(connection: &Connection, page_size: u32) -> Result<WalIndex, rusqlite::Error> {
+    let mut index = sqlite_file::wal_index(connection)?;
+    if index.page_size == 0 {
+        index.page_size = page_size;
+    }
+    if index.pages == 0 {
+        index.pages = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    }
+    Ok(index)
+}
+
+fn hooks(writer: &Connection) -> Result<(UserMode, Limits, CommitGate), rusqlite::Error> {
+    Ok((UserMode::install(writer)?, Limits::install(writer)?, CommitGate::install(writer)?))
+}
+
+/// Lets only the store's own commits pass: SQL that SQLite threw out of its transaction mustn't commit by itself.
+#[derive(Debug, Clone)]
+pub(crate) struct CommitGate(Arc<AtomicBool>);
+
+impl CommitGate {
+    fn install(connection: &Connection) -> Result<CommitGate, rusqlite::Error> {
+        let open = Arc::new(AtomicBool::new(false));
+        let hook = Arc::clone(&open);
+        connection.commit_hook(Some(move || !hook.load(Relaxed)))?;
+        Ok(CommitGate(open))
+    }
+
+    /// Runs `commit` with the gate open.
+    pub(crate) fn pass<T>(&self, commit: impl FnOnce() -> T) -> T {
+        self.0.store(true, Relaxed);
+        let result = commit();
+        self.0.store(false, Relaxed);
+        result
+    }
+}

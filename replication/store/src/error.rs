@@ -1,0 +1,249 @@
+//! What can go wrong with the store, so that each caller can tell its own fault from the disk's.
+//!
+//! Owns the mapping from SQLite's result codes. Never logs: whoever consumes an error does. Read `database.rs` next.
+
+use std::{io, path::PathBuf};
+
+use rusqlite::ErrorCode;
+use tanist_replication::{PayloadError, Position, Stamp, Term, position::HistoryOrderError};
+
+use crate::limits::Interrupted;
+
+/// A failure of the store. Variants say what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file is no SQLite database.
+    #[error("{}: not a SQLite database", path.display())]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The database is damaged; it needs a full copy from another machine.
+    #[error("{}: database is damaged ({doing}: {source})", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// SQLite's words.
+        source: rusqlite::Error,
+    },
+    /// The file or its directory can't be written.
+    #[error("{}: read-only ({doing})", path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// The disk (or quota) is full. Nothing was changed.
+    #[error("{}: disk full ({doing})", path.display())]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// A file operation outside SQLite failed.
+    #[error("{doing} {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Another process holds the write lock for longer than the busy timeout. Nothing was changed.
+    #[error("{}: locked by another process ({doing})", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// Any other refusal by SQLite.
+    #[error("{doing}: {source}")]
+    Sqlite {
+        /// What was being done.
+        doing: &'static str,
+        /// SQLite's words.
+        source: rusqlite::Error,
+    },
+    /// The SQLite library linked in lacks something the store relies on.
+    #[error("SQLite library: {0}")]
+    Library(String),
+    /// A write that isn't the master's was found in a backup. The replica needs a full copy.
+    #[error("{}: changed from outside while this machine is a backup; a full copy is needed", path.display())]
+    ForeignWrite {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A master's operation on a backup or the other way round.
+    #[error("{operation}: possible only as {wanted}")]
+    Mode {
+        /// What was asked for.
+        operation: &'static str,
+        /// `master` or `backup`.
+        wanted: &'static str,
+    },
+    /// A term older than the replica's, or one that has no row in the term history.
+    #[error("term {term}: the replica stands at {position}{}", if *no_reign { ", and the term has begun no reign" } else { "" })]
+    Term {
+        /// The term asked for.
+        term: Term,
+        /// The replica's position.
+        position: Position,
+        /// Whether the term is new but its history row is missing.
+        no_reign: bool,
+    },
+    /// SQLite rolled the whole batch back (disk full, `ROLLBACK` conflict clause, interrupted write, ...). None of
+    /// its requests has happened; those that weren't the cause may be run again.
+    #[error("batch rolled back by SQLite{}", match interrupted { Some(why) => format!(": {why}"), None => String::new() })]
+    BatchLost {
+        /// Why the last request was interrupted, if it was.
+        interrupted: Option<Interrupted>,
+    },
+    /// The request wrote more than a transaction may hold. It was rolled back alone; the batch goes on.
+    #[error("request writes more than {limit_bytes} bytes")]
+    TransactionTooLarge {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The request left a deferred foreign key violated. It was rolled back alone; the batch goes on.
+    #[error("FOREIGN KEY constraint failed")]
+    ForeignKeys,
+    /// The request gave a table a name that is kept for Tanist. It was rolled back alone; the batch goes on.
+    #[error("the name {name} is reserved")]
+    ReservedName {
+        /// The name.
+        name: String,
+    },
+    /// A transaction that doesn't follow the one before it.
+    #[error("transaction {}: follows {previous:?}, the replica is {found:?}", stamp.position)]
+    Predecessor {
+        /// The transaction.
+        stamp: Stamp,
+        /// What it follows.
+        previous: Stamp,
+        /// What was there.
+        found: Stamp,
+    },
+    /// A payload that isn't what its master captured.
+    #[error("transaction {position}: checksum of the payload is wrong")]
+    Checksum {
+        /// The transaction.
+        position: Position,
+    },
+    /// A payload that doesn't decompress to the announced length.
+    #[error("transaction {position}: payload doesn't decompress to {plain_len} bytes")]
+    Decompress {
+        /// The transaction.
+        position: Position,
+        /// Announced length.
+        plain_len: u32,
+    },
+    /// A payload over [`crate::Options::payload_limit`].
+    #[error("transaction {position}: payload of {bytes} bytes, at most {limit_bytes} are accepted")]
+    PayloadTooLarge {
+        /// The transaction.
+        position: Position,
+        /// Announced length.
+        bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// A payload or copied chunk that can't be read.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// Pages of another size than this database's.
+    #[error("page size {found}, this database has {expected}")]
+    PageSize {
+        /// Size offered.
+        found: u32,
+        /// Size here.
+        expected: u32,
+    },
+    /// A full copy with a page missing or past the end.
+    #[error("full copy of {pages} pages: page {page} is missing or past the end")]
+    CopyPage {
+        /// The page.
+        page: u32,
+        /// Database size in pages.
+        pages: u32,
+    },
+    /// A full copy that holds another position than announced. It stands, with the position it really has.
+    #[error("full copy holds {found:?}, announced was {expected:?}")]
+    CopyStamp {
+        /// What is in it.
+        found: Stamp,
+        /// What was announced.
+        expected: Stamp,
+    },
+    /// The tables `tanist_position` or `tanist_terms` hold something impossible.
+    #[error("table {table}: {found}")]
+    Table {
+        /// The table.
+        table: &'static str,
+        /// What was found.
+        found: String,
+    },
+    /// The term history doesn't ascend.
+    #[error(transparent)]
+    History(#[from] HistoryOrderError),
+    /// A migration failed; it was rolled back.
+    #[error("migrate schema: {0}")]
+    Migration(#[from] rusqlite_migration::Error),
+    /// The database was written by a newer version of this software.
+    #[error("schema version {found} is newer than this program's {known}; upgrade this machine")]
+    NewerSchema {
+        /// Version in the database.
+        found: usize,
+        /// Newest version known here.
+        known: usize,
+    },
+}
+
+impl StoreError {
+    /// Whether only the one request failed and its batch goes on.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        matches!(
+            self,
+            StoreError::TransactionTooLarge { .. } | StoreError::ForeignKeys | StoreError::ReservedName { .. }
+        )
+    }
+
+    /// Whether the machine's disk is to blame, so that it shouldn't be master.
+    #[must_use]
+    pub fn is_disk(&self) -> bool {
+        match self {
+            StoreError::Corrupt { .. }
+            | StoreError::ReadOnly { .. }
+            | StoreError::DiskFull { .. }
+            | StoreError::Io { .. }
+            | StoreError::NotADatabase { .. } => true,
+            StoreError::Sqlite { source, .. } => source.sqlite_error_code() == Some(ErrorCode::SystemIoFailure),
+            _ => false,
+        }
+    }
+
+    /// Whether the replica itself is of no use any more until a full copy replaces it.
+    #[must_use]
+    pub fn needs_copy(&self) -> bool {
+        matches!(self, StoreError::ForeignWrite { .. } | StoreError::Corrupt { .. } | StoreError::CopyStamp { .. })
+    }
+
+    /// Gives SQLite's error its kind and place.
+    pub(crate) fn sqlite(path: &std::path::Path, doing: &'static str, source: rusqlite::Error) -> StoreError {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => StoreError::NotADatabase { path },
+            Some(ErrorCode::DatabaseCorrupt) => StoreError::Corrupt { path, doing, source },
+            Some(ErrorCode::ReadOnly) => StoreError::ReadOnly { path, doing },
+            Some(ErrorCode::DiskFull) => StoreError::DiskFull { path, doing },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Busy { path, doing },
+            _ => StoreError::Sqlite { doing, source },
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Time and size limits of running statements, enforced from SQLite's progress handler.
+//!
+//! Owns the reason why a statement was interrupted. Never decides what is done about it. Read `batch.rs` next.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use rusqlite::Connection;
+
+use crate::sqlite_file::SpillMeter;
+
+/// Why a statement was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupted {
+    /// Its deadline passed.
+    Deadline,
+    /// It wrote far more than a transaction may hold.
+    TooLarge,
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Interrupted::Deadline => "statement ran past its deadline",
+            Interrupted::TooLarge => "transaction too large",
+        })
+    }
+}
+
+/// Virtual machine instructions between two looks at the limits: some tens of microseconds.
+const LOOK_EVERY: i32 = 2000;
+const NEVER: u64 = u64::MAX;
+
+struct Shared {
+    origin: Instant,
+    deadline_nanos: AtomicU64,
+    spill_start: AtomicU32,
+    spill_pages: AtomicU32,
+    interrupted: AtomicU8,
+}
+
+/// The limits of one connection. Cheap to clone; all clones are the same limits.
+#[derive(Clone)]
+pub(crate) struct Limits(Arc<Shared>);
+
+impl Limits {
+    /// Installs the progress handler on `connection`, without limits yet.
+    pub(crate) fn install(connection: &Connection) -> Result<Limits, rusqlite::Error> {
+        let limits = Limits(Arc::new(Shared {
+            origin: Instant::now(),
+            deadline_nanos: AtomicU64::new(NEVER),
+            spill_start: AtomicU32::new(0),
+            spill_pages: AtomicU32::new(u32::MAX),
+            interrupted: AtomicU8::new(0),
+        }));
+        let shared = Arc::clone(&limits.0);
+        let meter = SpillMeter::of(connection);
+        connection.progress_handler(LOOK_EVERY, Some(move || shared.exceeded(&meter)))?;
+        Ok(limits)
+    }
+
+    /// Statements that run past `deadline` are interrupted; `None` for no limit. Forgets an earlier interruption.
+    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
+        let nanos = deadline.map_or(NEVER, |deadline| {
+            u64::try_from(deadline.saturating_duration_since(self.0.origin).as_nanos()).unwrap_or(NEVER)
+        });
+        self.0.deadline_nanos.store(nanos, Relaxed);
+        self.0.interrupted.store(0, Relaxed);
+    }
+
+    /// Statements are interrupted once more than `pages` were spilled since the count stood at `start`.
+    pub(crate) fn set_spill(&self, start: u32, pages: u32) {
+        self.0.spill_start.store(start, Relaxed);
+        self.0.spill_pages.store(pages, Relaxed);
+        self.0.interrupted.store(0, Relaxed);
+    }
+
+    /// No limits any more; what was interrupted stays known.
+    pub(crate) fn lift(&self) {
+        self.0.deadline_nanos.store(NEVER, Relaxed);
+        self.0.spill_pages.store(u32::MAX, Relaxed);
+    }
+
+    /// Why the last statement was interrupted, since a limit was last set.
+    pub(crate) fn interrupted(&self) -> Option<Interrupted> {
+        match self.0.interrupted.load(Relaxed) {
+            1 => Some(Interrupted::Deadline),
+            2 => Some(Interrupted::TooLarge),
+            _ => None,
+        }
+    }
+}
+
+impl Shared {
+    fn exceeded(&self, meter: &SpillMeter) -> bool {
+        let deadline = self.deadline_nanos.load(Relaxed);
+        if deadline != NEVER && self.origin.elapsed().as_nanos() >= u128::from(deadline) {
+            self.interrupted.store(1, Relaxed);
+            return true;
+        }
+        let pages = self.spill_pages.load(Relaxed);
+        if pages != u32::MAX && meter.pages().wrapping_sub(self.spill_start.load(Relaxed)) > pages {
+            self.interrupted.store(2, Relaxed);
+            return true;
+        }
+        false
+    }
+}
+
+impl fmt::Debug for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limits").finish_non_exhaustive()
+    }
+}

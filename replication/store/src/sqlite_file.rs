@@ -1,0 +1,192 @@
+//! What SQLite's safe interface doesn't give: the header of the WAL index, reads of the WAL file, pager counters.
+//!
+//! Owns all unsafe code of the crate. Never writes and never opens a file: it reads through the file objects of a
+//! connection (a second handle on the database would drop its POSIX locks). Read `wal.rs` next.
+#![allow(unsafe_code)]
+
+use std::{ffi::c_void, ptr, sync::atomic};
+
+use rusqlite::{Connection, Error, ffi};
+
+/// The WAL index's header: where the WAL ends for every reader now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WalIndex {
+    /// Counts commits, by whomever; wraps around.
+    pub(crate) change: u32,
+    /// Page size in bytes; 0 in a database whose WAL was never written.
+    pub(crate) page_size: u32,
+    /// Valid frames in the WAL.
+    pub(crate) frames: u32,
+    /// Database size in pages.
+    pub(crate) pages: u32,
+    /// Salts of the WAL as they stand in its frames.
+    pub(crate) salts: [u8; 8],
+    /// Frames already copied into the database file.
+    pub(crate) backfilled: u32,
+}
+
+const HEADER_WORDS: usize = 12;
+const REGION_BYTES: i32 = 32768;
+
+fn failure(code: i32, message: &str) -> Error {
+    Error::SqliteFailure(ffi::Error::new(code), Some(message.to_owned()))
+}
+
+/// A file object of the connection's main database and its methods.
+fn file(
+    connection: &Connection,
+    operation: i32,
+) -> Result<(*mut ffi::sqlite3_file, &ffi::sqlite3_io_methods), Error> {
+    let mut file: *mut ffi::sqlite3_file = ptr::null_mut();
+    // SAFETY: the handle is valid while `connection` lives; both file-pointer operations store a `sqlite3_file *`
+    // through the argument; a null name means the main database.
+    let code = unsafe {
+        ffi::sqlite3_file_control(
+            connection.handle(),
+            ptr::null(),
+            operation,
+            ptr::from_mut(&mut file).cast::<c_void>(),
+        )
+    };
+    if code != ffi::SQLITE_OK || file.is_null() {
+        return Err(failure(code, "no file object"));
+    }
+    // SAFETY: SQLite gave a file object that lives as long as the connection; pMethods is null while it isn't open.
+    let methods = unsafe { (*file).pMethods.as_ref() };
+    methods.map(|methods| (file, methods)).ok_or_else(|| failure(ffi::SQLITE_MISUSE, "file object isn't open"))
+}
+
+/// Reads the header of the WAL index. The connection must have read from the database in WAL mode before.
+pub(crate) fn wal_index(connection: &Connection) -> Result<WalIndex, Error> {
+    let (file, methods) = file(connection, ffi::SQLITE_FCNTL_FILE_POINTER)?;
+    let (Some(map), Some(barrier)) = (methods.xShmMap, methods.xShmBarrier) else {
+        return Err(failure(ffi::SQLITE_MISUSE, "file system without shared memory"));
+    };
+    let mut region: *mut c_void = ptr::null_mut();
+    // SAFETY: region 0 of this size exists since the connection opened the WAL (SQLite maps it with the same size);
+    // without `extend` the call only returns the address of the mapping.
+    let code = unsafe { map(file, 0, REGION_BYTES, 0, &raw mut region) };
+    if code != ffi::SQLITE_OK || region.is_null() {
+        return Err(failure(code, "WAL index isn't mapped"));
+    }
+    let words = region.cast::<u32>();
+    let read = |from: usize| {
+        let mut copy = [0u32; HEADER_WORDS];
+        for (index, word) in copy.iter_mut().enumerate() {
+            // SAFETY: the two headers and the checkpoint word are the first 100 bytes of a mapping of 32 KiB that is
+            // aligned to a page. Other processes write it meanwhile, hence volatile; torn copies are detected below.
+            *word = unsafe { words.add(from + index).read_volatile() };
+        }
+        copy
+    };
+    for attempt in 0..1000 {
+        let first = read(0);
+        // SAFETY: the barrier takes any open file object.
+        unsafe { barrier(file) };
+        let second = read(HEADER_WORDS);
+        if first == second && checksum(&first) == [first[10], first[11]] {
+            // SAFETY: as above; the word after the two headers counts the backfilled frames.
+            let backfilled = unsafe { words.add(2 * HEADER_WORDS).read_volatile() };
+            return Ok(parse(&first, backfilled));
+        }
+        if attempt > 10 {
+            std::thread::yield_now();
+        }
+        atomic::fence(atomic::Ordering::SeqCst);
+    }
+    Err(failure(ffi::SQLITE_PROTOCOL, "header of the WAL index doesn't come to rest"))
+}
+
+/// SQLite's checksum over the first 40 bytes of the header.
+fn checksum(header: &[u32; HEADER_WORDS]) -> [u32; 2] {
+    let mut sums = [0u32; 2];
+    for pair in header[..10].chunks_exact(2) {
+        sums[0] = sums[0].wrapping_add(pair[0]).wrapping_add(sums[1]);
+        sums[1] = sums[1].wrapping_add(pair[1]).wrapping_add(sums[0]);
+    }
+    sums
+}
+
+fn parse(header: &[u32; HEADER_WORDS], backfilled: u32) -> WalIndex {
+    let flags = header[3].to_ne_bytes();
+    let page_size = u16::from_ne_bytes([flags[2], flags[3]]);
+    let mut salts = [0; 8];
+    salts[..4].copy_from_slice(&header[8].to_ne_bytes());
+    salts[4..].copy_from_slice(&header[9].to_ne_bytes());
+    WalIndex {
+        change: header[2],
+        page_size: if page_size == 1 { 65536 } else { u32::from(page_size) },
+        frames: header[4],
+        pages: header[5],
+        salts,
+        backfilled,
+    }
+}
+
+/// Fills `buffer` from the WAL file at `offset`.
+pub(crate) fn read_wal(connection: &Connection, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+    let (file, methods) = file(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
+    let Some(read) = methods.xRead else {
+        return Err(failure(ffi::SQLITE_MISUSE, "file object without read"));
+    };
+    let too_far = || failure(ffi::SQLITE_TOOBIG, "WAL offset");
+    let mut offset = i64::try_from(offset).map_err(|_| too_far())?;
+    for part in buffer.chunks_mut(1 << 20) {
+        let length = i32::try_from(part.len()).map_err(|_| too_far())?;
+        // SAFETY: `part` has room for `length` bytes, the file object is open; SQLite fills what a short read lacks
+        // with zeros and reports it.
+        let code = unsafe { read(file, part.as_mut_ptr().cast::<c_void>(), length, offset) };
+        if code != ffi::SQLITE_OK {
+            return Err(failure(code, "read the WAL"));
+        }
+        offset += i64::from(length);
+    }
+    Ok(())
+}
+
+/// A pager counter of the connection, cumulative; wraps around.
+fn counter(db: *mut ffi::sqlite3, operation: i32) -> u32 {
+    let (mut current, mut highest) = (0, 0);
+    // SAFETY: callers hold a live connection on its own thread; both out-pointers are valid.
+    unsafe { ffi::sqlite3_db_status(db, operation, &raw mut current, &raw mut highest, 0) };
+    current.cast_unsigned()
+}
+
+/// Pages the connection has written to the WAL so far, spilled ones included.
+pub(crate) fn written_pages(connection: &Connection) -> u32 {
+    // SAFETY: only borrowed for the call.
+    counter(unsafe { connection.handle() }, ffi::SQLITE_DBSTATUS_CACHE_WRITE)
+}
+
+/// Whether a foreign key (immediate or deferred) is violated in the open transaction.
+pub(crate) fn foreign_keys_violated(connection: &Connection) -> bool {
+    // SAFETY: only borrowed for the call.
+    counter(unsafe { connection.handle() }, ffi::SQLITE_DBSTATUS_DEFERRED_FKS) != 0
+}
+
+/// Counts the pages that left a connection's cache in the middle of a transaction, also from within its progress
+/// handler.
+#[derive(Debug)]
+pub(crate) struct SpillMeter(*mut ffi::sqlite3);
+
+// SAFETY: moves into the progress handler of the very connection it points to, which calls it only on the thread that
+// uses the connection and drops it when the connection closes.
+unsafe impl Send for SpillMeter {}
+
+impl SpillMeter {
+    /// The meter of `connection`, for its own progress handler only.
+    pub(crate) fn of(connection: &Connection) -> SpillMeter {
+        // SAFETY: the pointer is used while the connection's progress handler exists, see above.
+        SpillMeter(unsafe { connection.handle() })
+    }
+
+    /// Pages spilled so far; wraps around.
+    pub(crate) fn pages(&self) -> u32 {
+        counter(self.0, ffi::SQLITE_DBSTATUS_CACHE_SPILL)
+    }
+}
+
+/// Pages spilled so far; wraps around.
+pub(crate) fn spilled_pages(connection: &Connection) -> u32 {
+    SpillMeter::of(connection).pages()
+}

@@ -1,0 +1,378 @@
+//! The loop around the protocol core: event in, effects performed in order, completions back as events.
+//!
+//! Owns the node, its durable state and the waiting answers; runs on a thread and a runtime of its own, so that
+//! nothing else delays a heartbeat. Decides nothing: read `tanist_replication::Node` for that.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::{Arc, mpsc as std_mpsc},
+    time::{Duration, Instant},
+};
+
+use tanist_replication::{
+    Effect, Event, HardState, MemberId, Message, Node, Position, Stamp, Term, Time, Txid, wire,
+};
+use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    clock,
+    copy::{self, CopyPart},
+    durable::Durable,
+    gate::Gate,
+    inbox::{Command, Inbox, Respond},
+    view,
+    write::{WriteDone, WriteError},
+    writer::StoreEvent,
+};
+
+/// The view for displays is renewed at least so often, and at once when something important happens.
+const VIEW_INTERVAL: Duration = Duration::from_millis(100);
+/// Events handled in a row before the timers are looked at again.
+const BURST: usize = 64;
+/// A write whose acknowledgement doesn't come in this time is answered "outcome unknown".
+const ACKNOWLEDGE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Everything the driver needs.
+pub struct Parts {
+    /// The protocol.
+    pub node: Node,
+    /// This machine's durable votes.
+    pub durable: Durable,
+    /// Links to the others.
+    pub transport: Transport,
+    /// What the links bring.
+    pub transport_events: mpsc::Receiver<TransportEvent>,
+    /// What the store thread says.
+    pub store_events: mpsc::UnboundedReceiver<StoreEvent>,
+    /// The store thread's inbox; none on a witness.
+    pub inbox: Option<Arc<Inbox>>,
+    /// What HTTP may know.
+    pub gate: Arc<Gate>,
+    /// The data directory, to serve copies from.
+    pub directory: PathBuf,
+    /// The cluster's name, for displays.
+    pub cluster: String,
+    /// Asks the driver to stop; answered when the node has said goodbye.
+    pub stop: mpsc::Receiver<oneshot::Sender<()>>,
+}
+
+/// Why the driver ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// Votes can't be written: this machine may not take part any more.
+    #[error("votes can't be stored: {0}")]
+    Durable(#[from] crate::durable::DurableError),
+    /// The replica can't be trusted any more.
+    #[error("the replica's disk failed: {0}")]
+    Store(String),
+}
+
+struct Driver {
+    parts: Parts,
+    hard: Option<HardState>,
+    /// The reign whose writes may wait for an acknowledgement.
+    reign: Option<Term>,
+    /// Answers that wait for the acknowledgement of their transaction.
+    waiting: VecDeque<Waiting>,
+    acknowledged: Txid,
+    last_view: Instant,
+    view_due: bool,
+    /// Which peers are asking for, or getting, a copy.
+    copies: BTreeMap<MemberId, std::thread::JoinHandle<()>>,
+}
+
+struct Waiting {
+    txid: Txid,
+    since: Instant,
+    answers: Vec<(Respond, WriteDone)>,
+}
+
+/// Runs until told to stop, or until this machine's own disk fails.
+///
+/// # Errors
+/// When votes can't be stored or the replica's disk failed: the process must end, a supervisor may start it again.
+pub async fn run(parts: Parts) -> Result<Durable, DriverError> {
+    let mut driver = Driver {
+        parts,
+        hard: None,
+        reign: None,
+        waiting: VecDeque::new(),
+        acknowledged: Txid::ZERO,
+        last_view: Instant::now(),
+        view_due: true,
+        copies: BTreeMap::new(),
+    };
+    driver.event(Event::Tick)?;
+    loop {
+        driver.publish();
+        let now = clock::now_ns();
+        let deadline = driver.parts.node.deadline().0.saturating_sub(now);
+        let wait = Duration::from_nanos(deadline).min(VIEW_INTERVAL);
+        tokio::select! {
+            biased;
+            stop = driver.parts.stop.recv() => {
+                driver.event(Event::Shutdown)?;
+                driver.view_due = true;
+                driver.publish();
+                driver.parts.transport.shutdown().await;
+                if let Some(done) = stop {
+                    let _ = done.send(());
+                }
+                return Ok(driver.parts.durable);
+            }
+            Some(event) = driver.parts.store_events.recv() => driver.store_event(event)?,
+            Some(event) = driver.parts.transport_events.recv() => driver.transport_event(event)?,
+            () = tokio::time::sleep(wait) => driver.event(Event::Tick)?,
+        }
+        for _ in 0..BURST {
+            if let Ok(event) = driver.parts.store_events.try_recv() {
+                driver.store_event(event)?;
+            } else if let Ok(event) = driver.parts.transport_events.try_recv() {
+                driver.transport_event(event)?;
+            } else {
+                break;
+            }
+        }
+        driver.expire();
+    }
+}
+
+impl Driver {
+    fn store_event(&mut self, event: StoreEvent) -> Result<(), DriverError> {
+        match event {
+            StoreEvent::Protocol(event) => {
+                if let Event::Stored(stamp) | Event::ReignEnded(stamp) | Event::CopyFinished(stamp) = &event {
+                    self.parts.gate.set_stored(stamp.position);
+                }
+                self.event(event)
+            }
+            StoreEvent::Await(stamp, answers) => {
+                self.wait_for(stamp, answers);
+                Ok(())
+            }
+            StoreEvent::Fatal(why) => {
+                self.event(Event::StorageFailed(why.clone()))?;
+                Err(DriverError::Store(why))
+            }
+        }
+    }
+
+    fn wait_for(&mut self, stamp: Stamp, answers: Vec<(Respond, WriteDone)>) {
+        let txid = stamp.position.txid;
+        if self.reign.is_none() {
+            for (respond, _) in answers {
+                let why = "this machine stopped being the master".to_owned();
+                let _ = respond.send(Err(WriteError::OutcomeUnknown(why)));
+            }
+        } else if txid <= self.acknowledged {
+            for (respond, done) in answers {
+                let _ = respond.send(Ok(done));
+            }
+        } else {
+            self.waiting.push_back(Waiting { txid, since: Instant::now(), answers });
+        }
+    }
+
+    fn transport_event(&mut self, event: TransportEvent) -> Result<(), DriverError> {
+        match event {
+            TransportEvent::Received { from, packet, .. } => match wire::decode(&packet.head, packet.body) {
+                Ok(message) => self.event(Event::Message { from, message }),
+                Err(error) => {
+                    tracing::warn!(peer = %from, %error, "a message was refused");
+                    Ok(())
+                }
+            },
+            TransportEvent::Connected { peer, channel: Channel::Control } => {
+                self.view_due = true;
+                self.event(Event::LinkUp(peer))
+            }
+            TransportEvent::Closed { peer, channel: Channel::Control, .. } => {
+                self.view_due = true;
+                self.event(Event::LinkDown(peer))
+            }
+            TransportEvent::Closed { peer, channel: Channel::Bulk, .. } => self.event(Event::BulkDown(peer)),
+            TransportEvent::Refused { peer } => self.event(Event::Refused(peer)),
+            TransportEvent::CopyRequested { from, stream } => {
+                self.serve_copy(from, stream);
+                Ok(())
+            }
+            TransportEvent::Connected { .. } | TransportEvent::Closed { .. } => Ok(()),
+        }
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), DriverError> {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let effects = self.parts.node.handle(Time(clock::now_ns()), event);
+            for effect in effects {
+                self.perform(effect, &mut events)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, effect: Effect, events: &mut VecDeque<Event>) -> Result<(), DriverError> {
+        match effect {
+            Effect::Persist(hard) => {
+                if self.hard.as_ref() != Some(&hard) {
+                    self.parts.durable.persist(&hard)?;
+                    self.hard = Some(hard);
+                    self.view_due = true;
+                }
+            }
+            Effect::Send { to, message } => self.send(to, message, events),
+            Effect::Apply(transaction) => self.command(Command::Apply(transaction)),
+            Effect::StartReign { term, reason } => {
+                self.reign = Some(term);
+                self.acknowledged = Txid::ZERO;
+                self.command(Command::StartReign { term, reason });
+            }
+            Effect::EndReign => {
+                self.reign = None;
+                self.command(Command::EndReign);
+                self.fail_waiting("this machine stopped being the master");
+            }
+            Effect::Acknowledge(position) => self.acknowledge(position),
+            Effect::OpenGate { term } => {
+                self.parts.gate.open(term);
+                if let Some(inbox) = &self.parts.inbox {
+                    inbox.open(term);
+                }
+                self.view_due = true;
+            }
+            Effect::ExtendLease { until } => self.parts.gate.extend(until.0),
+            Effect::CloseGate => {
+                self.parts.gate.close();
+                if let Some(inbox) = &self.parts.inbox {
+                    inbox.close();
+                }
+                self.view_due = true;
+            }
+            Effect::AllowWrites(allowed) => {
+                let why = (!allowed).then(|| self.parts.node.status().notice.unwrap_or_default());
+                if let Some(inbox) = &self.parts.inbox {
+                    inbox.refuse(why);
+                }
+                self.view_due = true;
+            }
+            Effect::StartCopy { from } => self.start_copy(from),
+            Effect::Note(note) => {
+                let status = self.parts.node.status();
+                let peer = note.peer.map(|peer| peer.to_string()).unwrap_or_default();
+                let master = status.master.map(|master| master.to_string()).unwrap_or_default();
+                let (term, position, why) = (status.term, status.position, note.why);
+                if note.what == "protocol violation" {
+                    tracing::error!(%term, master, %position, peer, why, "{}", note.what);
+                } else {
+                    tracing::info!(%term, master, %position, peer, why, "{}", note.what);
+                }
+                self.view_due = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&self, command: Command) {
+        if let Some(inbox) = &self.parts.inbox {
+            inbox.command(command);
+        }
+    }
+
+    fn send(&mut self, to: MemberId, message: Message, events: &mut VecDeque<Event>) {
+        let channel = match &message {
+            Message::Append { .. } => Channel::Bulk,
+            _ => Channel::Control,
+        };
+        let (head, body) = wire::encode(message);
+        if let Err(error) = self.parts.transport.send(&to, channel, Packet { head, body }) {
+            tracing::debug!(peer = %to, ?channel, %error, "not sent");
+            // Control messages repeat by themselves; a transaction must not be missed unnoticed.
+            if channel == Channel::Bulk && !events.iter().any(|e| matches!(e, Event::BulkDown(p) if *p == to)) {
+                events.push_back(Event::BulkDown(to));
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, position: Position) {
+        self.acknowledged = position.txid;
+        self.parts.gate.set_acknowledged(position);
+        if let Some(inbox) = &self.parts.inbox {
+            inbox.acknowledged(position);
+        }
+        while self.waiting.front().is_some_and(|waiting| waiting.txid <= position.txid) {
+            if let Some(waiting) = self.waiting.pop_front() {
+                for (respond, done) in waiting.answers {
+                    let _ = respond.send(Ok(done));
+                }
+            }
+        }
+    }
+
+    fn fail_waiting(&mut self, why: &str) {
+        for waiting in self.waiting.drain(..) {
+            for (respond, _) in waiting.answers {
+                let _ = respond.send(Err(WriteError::OutcomeUnknown(why.to_owned())));
+            }
+        }
+    }
+
+    /// Answers that have waited too long: the outcome is unknown, and the client may ask again.
+    fn expire(&mut self) {
+        while self.waiting.front().is_some_and(|waiting| waiting.since.elapsed() > ACKNOWLEDGE_PATIENCE) {
+            if let Some(waiting) = self.waiting.pop_front() {
+                for (respond, _) in waiting.answers {
+                    let why = "no backup has stored it yet".to_owned();
+                    let _ = respond.send(Err(WriteError::OutcomeUnknown(why)));
+                }
+            }
+        }
+    }
+
+    fn start_copy(&mut self, from: MemberId) {
+        let (parts, receiver) = std_mpsc::sync_channel(copy::PARTS_WAITING);
+        self.command(Command::Copy(receiver));
+        let own = Stamp { position: self.parts.node.status().position, ..Stamp::default() };
+        let opening = self.parts.transport.open_copy(&from);
+        tokio::spawn(async move {
+            match opening.await {
+                Ok(stream) => copy::fetch(stream, own, parts).await,
+                Err(error) => {
+                    let _ = parts.try_send(CopyPart::Failed(format!("connect to {from}: {error}")));
+                }
+            }
+        });
+    }
+
+    fn serve_copy(&mut self, from: MemberId, stream: SecureStream) {
+        self.copies.retain(|_, thread| !thread.is_finished());
+        if self.parts.inbox.is_none() || self.copies.contains_key(&from) {
+            tracing::warn!(peer = %from, "copy refused: this machine is a witness, or is sending it one already");
+            return;
+        }
+        let runtime = tokio::runtime::Handle::current();
+        let directory = self.parts.directory.clone();
+        let peer = from.clone();
+        let run = move || {
+            if let Err(error) = copy::serve(&runtime, &directory, &peer, stream) {
+                tracing::warn!(%peer, %error, "copy: sending broke off");
+            }
+        };
+        match std::thread::Builder::new().name("copy".into()).spawn(run) {
+            Ok(thread) => {
+                self.copies.insert(from, thread);
+            }
+            Err(error) => tracing::error!(peer = %from, %error, "copy: no thread"),
+        }
+    }
+
+    fn publish(&mut self) {
+        if !self.view_due && self.last_view.elapsed() < VIEW_INTERVAL {
+            return;
+        }
+        self.view_due = false;
+        self.last_view = Instant::now();
+        self.parts.gate.set_view(view::of(&self.parts.cluster, &self.parts.node.status()));
+    }
+}

@@ -1,0 +1,284 @@
+//! `node.db`: what this machine must not forget of its own (R1), and the data directory's lock.
+//!
+//! Owns the durable votes, the accepted succession record and the clean-stop mark. Never holds user data and is
+//! never copied between machines. Read `driver.rs` for when it is written.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use fs4::fs_std::FileExt as _;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use tanist_replication::HardState;
+
+/// Why `node.db` or the data directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DurableError {
+    /// The directory can't be made or written.
+    #[error("data directory {path}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another process uses it.
+    #[error("data directory {path} is in use by another tanist process{owner}")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Its process id, when known.
+        owner: String,
+    },
+    /// SQLite refuses the file.
+    #[error("{context} {path}: {source}")]
+    Database {
+        /// What was tried.
+        context: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The stored state can't be read.
+    #[error("read {path}: the stored votes can't be decoded ({why}); restore the file or remove this machine's data directory and let it join again")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was wrong.
+        why: String,
+    },
+    /// The directory belongs to another machine or cluster.
+    #[error("{path} belongs to {what} {found:?}, the configuration says {expected:?}")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// `cluster` or `member`.
+        what: &'static str,
+        /// What the file says.
+        found: String,
+        /// What the configuration says.
+        expected: String,
+    },
+}
+
+/// Exclusive use of a data directory, as long as it lives.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Makes the directory if needed and takes it for this process.
+    ///
+    /// # Errors
+    /// When it can't be made or written, or another process holds it.
+    pub fn take(directory: &Path) -> Result<DirectoryLock, DurableError> {
+        let fail = |source| DurableError::Directory { path: directory.to_owned(), source };
+        std::fs::create_dir_all(directory).map_err(fail)?;
+        let path = directory.join("tanist.lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(fail)?;
+        match FileExt::try_lock_exclusive(&file) {
+            Ok(true) => {}
+            Ok(false) => {
+                let owner = std::fs::read_to_string(directory.join("tanist.pid")).unwrap_or_default();
+                let owner = owner.trim();
+                let owner = if owner.is_empty() { String::new() } else { format!(" (pid {owner})") };
+                return Err(DurableError::InUse { path: directory.to_owned(), owner });
+            }
+            Err(source) => return Err(fail(source)),
+        }
+        std::fs::write(directory.join("tanist.pid"), format!("{}\n", std::process::id())).map_err(fail)?;
+        file.flush().map_err(fail)?;
+        Ok(DirectoryLock { _file: file })
+    }
+}
+
+/// This machine's durable protocol state.
+#[derive(Debug)]
+pub struct Durable {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// What was on disk at the start.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Votes and record; `None` on the first start.
+    pub hard: Option<HardState>,
+    /// Whether the last stop left its mark.
+    pub clean: bool,
+}
+
+impl Durable {
+    /// Opens or makes `node.db` and takes away the clean-stop mark.
+    ///
+    /// # Errors
+    /// When the file can't be used, or belongs to another member or cluster.
+    pub fn open(directory: &Path, cluster: &str, member: &str) -> Result<(Durable, Recovered), DurableError> {
+        let path = directory.join("node.db");
+        let fail = |context| {
+            let path = path.clone();
+            move |source| DurableError::Database { context, path, source }
+        };
+        let connection = Connection::open(&path).map_err(fail("open"))?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL;
+                 PRAGMA synchronous = FULL;
+                 PRAGMA locking_mode = NORMAL;
+                 CREATE TABLE IF NOT EXISTS node (
+                     id INTEGER PRIMARY KEY CHECK (id = 1),
+                     cluster TEXT NOT NULL,
+                     member TEXT NOT NULL,
+                     clean INTEGER NOT NULL,
+                     term INTEGER NOT NULL DEFAULT 0,
+                     voted_for TEXT,
+                     record TEXT,
+                     state BLOB
+                 ) STRICT;",
+            )
+            .map_err(fail("open"))?;
+        let row = connection
+            .query_row("SELECT cluster, member, clean, state FROM node", [], |row| {
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, bool>(2)?,
+                    row.get::<_, Option<Vec<u8>>>(3)?,
+                ))
+            })
+            .optional()
+            .map_err(fail("read"))?;
+        let recovered = match row {
+            None => {
+                connection
+                    .execute("INSERT INTO node (id, cluster, member, clean) VALUES (1, ?1, ?2, 0)", [cluster, member])
+                    .map_err(fail("write"))?;
+                Recovered { hard: None, clean: true }
+            }
+            Some((found_cluster, found_member, clean, state)) => {
+                for (what, found, expected) in
+                    [("cluster", found_cluster, cluster), ("member", found_member, member)]
+                {
+                    if found != expected {
+                        let expected = expected.to_owned();
+                        return Err(DurableError::Foreign { path, what, found, expected });
+                    }
+                }
+                let hard = match state {
+                    None => None,
+                    Some(bytes) => Some(minicbor::decode(&bytes).map_err(
+                        |error: minicbor::decode::Error| DurableError::Damaged {
+                            path: path.clone(),
+                            why: error.to_string(),
+                        },
+                    )?),
+                };
+                connection.execute("UPDATE node SET clean = 0", []).map_err(fail("write"))?;
+                Recovered { hard, clean }
+            }
+        };
+        Ok((Durable { connection, path: path.clone() }, recovered))
+    }
+
+    /// Writes votes and record; on disk when it returns (R1).
+    ///
+    /// # Errors
+    /// When the disk refuses: the caller must not send what depends on it.
+    pub fn persist(&self, hard: &HardState) -> Result<(), DurableError> {
+        let state = minicbor::to_vec(hard).unwrap_or_default();
+        let record = format!("{} sync set {:?}", hard.record.key, hard.record.sync_set);
+        self.connection
+            .prepare_cached("UPDATE node SET term = ?1, voted_for = ?2, record = ?3, state = ?4")
+            .and_then(|mut statement| {
+                statement.execute(params![
+                    i64::try_from(hard.term.0).unwrap_or(i64::MAX),
+                    hard.voted_for.as_ref().map(|id| id.as_str()),
+                    record,
+                    state
+                ])
+            })
+            .map(drop)
+            .map_err(|source| DurableError::Database { context: "write", path: self.path.clone(), source })
+    }
+
+    /// Leaves the mark of a clean stop.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn mark_clean(&self) -> Result<(), DurableError> {
+        self.connection
+            .execute("UPDATE node SET clean = 1", [])
+            .map(drop)
+            .map_err(|source| DurableError::Database { context: "write", path: self.path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tanist_replication::{Member, Rank, SuccessionRecord, Term};
+
+    use super::*;
+
+    fn hard() -> HardState {
+        let member = Member { id: "a".parse().unwrap(), rank: Rank(1), peer_addresses: vec![], urls: vec![] };
+        HardState {
+            term: Term(7),
+            voted_for: Some("a".parse().unwrap()),
+            record: SuccessionRecord::blank(vec![member]),
+        }
+    }
+
+    #[test]
+    fn votes_survive_a_reopen_and_the_clean_mark_holds_for_one_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let (durable, recovered) = Durable::open(directory.path(), "c", "a").unwrap();
+        assert!(recovered.hard.is_none() && recovered.clean);
+        durable.persist(&hard()).unwrap();
+        drop(durable);
+        let (durable, recovered) = Durable::open(directory.path(), "c", "a").unwrap();
+        assert_eq!(recovered.hard, Some(hard()));
+        assert!(!recovered.clean, "no mark was left");
+        durable.mark_clean().unwrap();
+        drop(durable);
+        assert!(Durable::open(directory.path(), "c", "a").unwrap().1.clean);
+        assert!(!Durable::open(directory.path(), "c", "a").unwrap().1.clean);
+    }
+
+    #[test]
+    fn node_db_of_another_member_or_cluster_is_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Durable::open(directory.path(), "c", "a").unwrap());
+        let error = Durable::open(directory.path(), "c", "b").unwrap_err().to_string();
+        assert!(error.contains("member \"a\"") && error.contains("\"b\""), "{error}");
+        let error = Durable::open(directory.path(), "d", "a").unwrap_err().to_string();
+        assert!(error.contains("cluster \"c\""), "{error}");
+    }
+
+    #[test]
+    fn node_db_that_is_no_database_is_refused_by_path() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("node.db"), vec![7; 5000]).unwrap();
+        let error = Durable::open(directory.path(), "c", "a").unwrap_err().to_string();
+        assert!(error.contains("node.db"), "{error}");
+    }
+
+    #[test]
+    fn data_directory_is_taken_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = DirectoryLock::take(directory.path()).unwrap();
+        let error = DirectoryLock::take(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("in use") && error.contains(&std::process::id().to_string()), "{error}");
+        drop(lock);
+        DirectoryLock::take(directory.path()).unwrap();
+    }
+}

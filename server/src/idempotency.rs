@@ -1,0 +1,88 @@
+//! Answers of idempotent writes, kept in the replicated table `requests` in the same transaction as the write.
+//!
+//! A key repeated within the retention gives the first answer, on any later master too. Never decides when to look:
+//! `writer.rs` does, inside the batch.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use rusqlite::{OptionalExtension as _, params};
+use tanist_store::{Batch, StoreError};
+
+use crate::write::Idempotency;
+
+/// What is known of a key.
+#[derive(Debug)]
+pub enum Stored {
+    /// Never seen, or forgotten.
+    Unknown,
+    /// The first answer.
+    Answer(Bytes),
+    /// The key came with another request before.
+    OtherRequest,
+}
+
+/// Wall-clock milliseconds, for the retention only: a jumping clock can prune early or late, never lose a write.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Looks the key up.
+///
+/// # Errors
+/// When the database can't be read.
+pub fn stored(batch: &Batch<'_>, key: &Idempotency) -> Result<Stored, StoreError> {
+    let row = batch
+        .connection()
+        .prepare_cached("SELECT fingerprint, answer FROM requests WHERE key = ?1")
+        .and_then(|mut statement| {
+            statement
+                .query_row([&key.key], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))
+                .optional()
+        })
+        .map_err(|source| StoreError::sqlite("look an idempotency key up", source))?;
+    Ok(match row {
+        None => Stored::Unknown,
+        Some((fingerprint, answer)) if fingerprint == key.fingerprint => Stored::Answer(answer.into()),
+        Some(_) => Stored::OtherRequest,
+    })
+}
+
+/// Keeps the answer, in the write's own transaction.
+///
+/// # Errors
+/// When the row can't be written: the batch must not commit.
+pub fn store(batch: &mut Batch<'_>, key: &Idempotency, answer: &[u8]) -> Result<(), StoreError> {
+    batch
+        .internal(|connection| {
+            connection
+                .prepare_cached(
+                    "INSERT INTO requests (key, fingerprint, answer, created_ms) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![key.key, key.fingerprint, answer, now_ms()])
+        })?
+        .map(drop)
+        .map_err(|source| StoreError::sqlite("keep an idempotency key", source))
+}
+
+/// Forgets answers older than the retention, a bounded number at a time.
+///
+/// # Errors
+/// When the batch is lost.
+pub fn prune(batch: &mut Batch<'_>, retention: Duration) -> Result<(), StoreError> {
+    let before = now_ms().saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX));
+    let pruned = batch.internal(|connection| {
+        connection
+            .prepare_cached(
+                "DELETE FROM requests WHERE key IN (SELECT key FROM requests WHERE created_ms < ?1 LIMIT 10000)",
+            )?
+            .execute([before])
+    })?;
+    match pruned {
+        Ok(0) => {}
+        Ok(count) => tracing::debug!(count, "idempotency keys pruned"),
+        Err(error) => tracing::warn!(%error, "prune idempotency keys"),
+    }
+    Ok(())
+}

@@ -1,0 +1,301 @@
+//! Assembly: starts a machine's parts in the order in which each can fail clearly, and stops them in reverse.
+//!
+//! Owns the threads and the listening sockets. Decides nothing. Read `driver.rs` for the life in between.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tanist_replication::{Config as NodeConfig, Node, Stamp, Time};
+use tanist_store::Database;
+use tanist_transport::{Transport, TransportEvent};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    clock,
+    config::Config,
+    driver::{self, DriverError, Parts},
+    durable::{DirectoryLock, Durable, DurableError},
+    gate::Gate,
+    http,
+    inbox::{Command, Inbox, InboxLimits},
+    reader::ReadPool,
+    view,
+    write::WriterHandle,
+    writer::{self, WriterConfig},
+};
+
+/// Peer events that wait for the driver; beyond that, links wait (TCP back-pressure).
+const PEER_EVENTS: usize = 1024;
+/// How long a stop waits for the goodbye.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a machine can't start. Nothing was changed that another start would miss.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Data directory or `node.db`.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    /// `state.db`.
+    #[error(transparent)]
+    Store(#[from] tanist_store::StoreError),
+    /// A listening address.
+    #[error("{field} {address}: {source}")]
+    Listen {
+        /// The configuration field.
+        field: &'static str,
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The operating system.
+    #[error("{context}: {source}")]
+    System {
+        /// What was tried.
+        context: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Why a running machine had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// See [`DriverError`].
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// A part ended that never should.
+    #[error("{0} ended unexpectedly")]
+    Ended(&'static str),
+}
+
+/// A running machine.
+#[derive(Debug)]
+pub struct Server {
+    http_address: SocketAddr,
+    peer_address: SocketAddr,
+    stop_driver: mpsc::Sender<oneshot::Sender<()>>,
+    stop_http: Option<oneshot::Sender<()>>,
+    http: tokio::task::JoinHandle<()>,
+    driver_ended: Option<oneshot::Receiver<Result<(), DriverError>>>,
+    driver: Option<JoinHandle<Option<Durable>>>,
+    store: Option<(Arc<Inbox>, JoinHandle<()>)>,
+    _lock: DirectoryLock,
+}
+
+fn listen(field: &'static str, address: &str) -> Result<TcpListener, StartError> {
+    let fail = |source| StartError::Listen { field, address: address.to_owned(), source };
+    let listener = TcpListener::bind(address).map_err(fail)?;
+    listener.set_nonblocking(true).map_err(fail)?;
+    Ok(listener)
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|source| StartError::System { context: "read a listening address", source })
+}
+
+fn random<const N: usize>() -> Result<[u8; N], StartError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| StartError::System {
+        context: "get random bytes",
+        source: std::io::Error::other(error.to_string()),
+    })?;
+    Ok(bytes)
+}
+
+impl Server {
+    /// Starts a machine. The calling tokio runtime serves HTTP; replication has a thread and a runtime of its own.
+    ///
+    /// # Errors
+    /// When something the configuration names can't be used; the message names it.
+    pub async fn start(config: Config) -> Result<Server, StartError> {
+        let lock = DirectoryLock::take(&config.data_dir)?;
+        let http_listener = listen("listen.http", &config.listen.http)?;
+        let peer_listener = listen("listen.peer", &config.listen.peer)?;
+        let (http_address, peer_address) = (local(&http_listener)?, local(&peer_listener)?);
+        let (durable, recovered) =
+            Durable::open(&config.data_dir, config.cluster.as_str(), config.id.as_str())?;
+        let witness = config.me().rank.is_witness();
+        let database = match witness {
+            true => None,
+            false => Some(Database::open(&config.data_dir, config.store_options())?),
+        };
+        let stamp = database.as_ref().map_or(Stamp::default(), Database::stamp);
+        let node = Node::new(
+            NodeConfig { seed: u64::from_le_bytes(random()?), ..config.node() },
+            recovered.hard,
+            stamp,
+            recovered.clean,
+            Time(clock::now_ns()),
+        );
+        tracing::info!(
+            cluster = %config.cluster,
+            member = %config.id,
+            position = %stamp.position,
+            term = %node.status().term,
+            clean_stop = recovered.clean,
+            "replica opened"
+        );
+        let gate = Arc::new(Gate::new(view::of(config.cluster.as_str(), &node.status())));
+        gate.set_stored(stamp.position);
+
+        let (store_sender, store_events) = mpsc::unbounded_channel();
+        let inbox = Arc::new(Inbox::new(InboxLimits::default()));
+        let store = match database {
+            None => None,
+            Some(database) => {
+                let (inbox, for_thread) = (Arc::clone(&inbox), Arc::clone(&inbox));
+                let writer_config = WriterConfig {
+                    member: config.id.to_string(),
+                    sql: config.sql_limits(),
+                    request_retention: config.limits.request_retention,
+                };
+                let run = move || writer::run(database, &for_thread, &store_sender, writer_config);
+                let thread = spawn("store", run)?;
+                Some((inbox, thread))
+            }
+        };
+
+        let (stop_driver, stop) = mpsc::channel(1);
+        let (tell_ended, driver_ended) = oneshot::channel();
+        let driver = {
+            let gate = Arc::clone(&gate);
+            let inbox = store.as_ref().map(|(inbox, _)| Arc::clone(inbox));
+            let directory = config.data_dir.clone();
+            let cluster = config.cluster.to_string();
+            let transport_config = config.transport(random()?);
+            let peers = config.peers();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|source| StartError::System { context: "start the replication runtime", source })?;
+            let run = move || {
+                let result = runtime.block_on(async move {
+                    let (sender, transport_events) = mpsc::channel::<TransportEvent>(PEER_EVENTS);
+                    let transport = Transport::start(transport_config, vec![peer_listener], sender);
+                    transport.set_peers(peers);
+                    let parts = Parts {
+                        node,
+                        durable,
+                        transport,
+                        transport_events,
+                        store_events,
+                        inbox,
+                        gate,
+                        directory,
+                        cluster,
+                        stop,
+                    };
+                    driver::run(parts).await
+                });
+                // Copies that still run are given up.
+                runtime.shutdown_timeout(Duration::from_millis(200));
+                match result {
+                    Ok(durable) => {
+                        let _ = tell_ended.send(Ok(()));
+                        Some(durable)
+                    }
+                    Err(error) => {
+                        let _ = tell_ended.send(Err(error));
+                        None
+                    }
+                }
+            };
+            spawn("replication", run)?
+        };
+
+        let (stop_http, http_stopped) = oneshot::channel();
+        let state = http::AppState::new(
+            Arc::clone(&gate),
+            WriterHandle::new(inbox),
+            ReadPool::start(&config.data_dir, config.read_pool(), witness),
+            &config,
+        );
+        let http = tokio::spawn(async move {
+            if let Err(error) = http::serve(http_listener, state, http_stopped).await {
+                tracing::error!(%error, "HTTP");
+            }
+        });
+        Ok(Server {
+            http_address,
+            peer_address,
+            stop_driver,
+            stop_http: Some(stop_http),
+            http,
+            driver_ended: Some(driver_ended),
+            driver: Some(driver),
+            store,
+            _lock: lock,
+        })
+    }
+
+    /// Where HTTP is served.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Where peers connect.
+    #[must_use]
+    pub fn peer_address(&self) -> SocketAddr {
+        self.peer_address
+    }
+
+    /// Waits until the machine must end because of its own failure; otherwise for ever.
+    pub async fn failed(&mut self) -> ServerError {
+        match &mut self.driver_ended {
+            None => std::future::pending().await,
+            Some(ended) => {
+                let result = ended.await;
+                self.driver_ended = None;
+                match result {
+                    Ok(Err(error)) => ServerError::Driver(error),
+                    Ok(Ok(())) | Err(_) => ServerError::Ended("the replication thread"),
+                }
+            }
+        }
+    }
+
+    /// Says goodbye, so that the heir takes over at once, and stops cleanly.
+    pub async fn stop(mut self) {
+        let (done, goodbye) = oneshot::channel();
+        if self.stop_driver.send(done).await.is_ok() {
+            let _ = tokio::time::timeout(STOP_PATIENCE, goodbye).await;
+        }
+        if let Some(stop) = self.stop_http.take() {
+            let _ = stop.send(());
+        }
+        let _ = tokio::time::timeout(STOP_PATIENCE, &mut self.http).await;
+        let durable = join(self.driver.take()).await.flatten();
+        let mut store_stopped = true;
+        if let Some((inbox, thread)) = self.store.take() {
+            inbox.command(Command::Stop);
+            store_stopped = join(Some(thread)).await.is_some();
+        }
+        if let (Some(durable), true) = (durable, store_stopped)
+            && let Err(error) = durable.mark_clean()
+        {
+            tracing::warn!(%error, "the clean-stop mark could not be left");
+        }
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StartError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|source| StartError::System { context: "start a thread", source })
+}
+
+async fn join<T: Send + 'static>(thread: Option<JoinHandle<T>>) -> Option<T> {
+    let thread = thread?;
+    let joined = tokio::task::spawn_blocking(move || thread.join().ok());
+    tokio::time::timeout(STOP_PATIENCE, joined).await.ok()?.ok()?
+}

@@ -1,0 +1,91 @@
+//! The seam between HTTP and the store thread: one write, its answer, and why it may have none.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tanist_api::Statement;
+use tanist_replication::Position;
+use tokio::sync::oneshot;
+
+use crate::{inbox::Inbox, sql::SqlError};
+
+/// A key that makes a repeated write return its first answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// As the client sent it: 1 to 200 visible ASCII characters.
+    pub key: String,
+    /// Hash of the request, so that a key can't be used for another one.
+    pub fingerprint: [u8; 32],
+}
+
+/// A write, checked as far as it can be without the database.
+#[derive(Debug)]
+pub struct WriteRequest {
+    /// Run in order, all or nothing.
+    pub statements: Vec<Statement>,
+    /// The client's key, if it gave one.
+    pub idempotency: Option<Idempotency>,
+    /// How long the statements may run together.
+    pub time_limit: Duration,
+}
+
+/// A write that every member of the sync set has on disk (R7).
+#[derive(Debug, Clone)]
+pub struct WriteDone {
+    /// Where it stands.
+    pub position: Position,
+    /// JSON array of the statements' results.
+    pub answer: Bytes,
+    /// Whether this is the first answer to the same key, given again.
+    pub replayed: bool,
+}
+
+/// Why a write has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WriteError {
+    /// This machine doesn't serve writes; nothing was done.
+    #[error("this machine is not the master")]
+    NotMaster,
+    /// Too many writes wait; nothing was done.
+    #[error("too many writes wait")]
+    Overloaded,
+    /// R10: `min_sync_backups` forbids writes now; nothing was done.
+    #[error("{0}")]
+    NotEnoughBackups(String),
+    /// A statement was refused; nothing was done.
+    #[error("{0}")]
+    Sql(SqlError),
+    /// The key came with another request before; nothing was done.
+    #[error("the idempotency key was used for another request")]
+    IdempotencyMismatch,
+    /// The write was committed here, and whether it lasts isn't known.
+    #[error("outcome unknown: {0}")]
+    OutcomeUnknown(String),
+    /// The disk refused; nothing was done.
+    #[error("{0}")]
+    Storage(String),
+}
+
+/// Where HTTP hands writes in; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WriterHandle {
+    inbox: Arc<Inbox>,
+}
+
+impl WriterHandle {
+    /// A handle on the store thread's inbox.
+    #[must_use]
+    pub fn new(inbox: Arc<Inbox>) -> WriterHandle {
+        WriterHandle { inbox }
+    }
+
+    /// Does the write and waits until it is acknowledged (R7).
+    ///
+    /// # Errors
+    /// See [`WriteError`]: all but `OutcomeUnknown` mean that nothing was done.
+    pub async fn write(&self, request: WriteRequest) -> Result<WriteDone, WriteError> {
+        let (respond, answer) = oneshot::channel();
+        self.inbox.write(request, respond);
+        answer.await.unwrap_or_else(|_| Err(WriteError::OutcomeUnknown("the server stopped".to_owned())))
+    }
+}

@@ -1,0 +1,530 @@
+//! The store thread: the only one that writes `state.db`, as master (group commit) or as backup (apply, copy).
+//!
+//! Takes work from the inbox in order and answers the driver with events. Never decides anything about succession.
+//! Read `inbox.rs` for the pacing and `driver.rs` for what the events lead to.
+
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tanist_replication::{Event, Pages, Position, Stamp, Term, Transaction};
+use tanist_store::{Batch, Captured, CheckpointOutcome, Checkpointer, Database, StoreError, WalSync};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::{
+    copy::CopyPart,
+    inbox::{Command, Inbox, QueuedWrite, Respond, Work},
+    idempotency,
+    sql::{self, SqlLimits},
+    write::{WriteDone, WriteError},
+};
+
+/// What the store thread tells the driver.
+#[derive(Debug)]
+pub enum StoreEvent {
+    /// For the protocol.
+    Protocol(Event),
+    /// Answers that wait until everything up to the stamp is acknowledged.
+    Await(Stamp, Vec<(Respond, WriteDone)>),
+    /// The disk can't be trusted any more: stop.
+    Fatal(String),
+}
+
+/// Where the store thread reports; cheap to clone.
+pub type StoreEvents = UnboundedSender<StoreEvent>;
+
+/// How long the store thread sleeps when there is nothing to do.
+const IDLE: Duration = Duration::from_millis(250);
+/// A backup that can't write waits so long before it says so, so that it isn't sent the same again at once.
+const FAILED_APPLY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Settings of the store thread.
+#[derive(Debug, Clone)]
+pub struct WriterConfig {
+    /// This machine's name, for the term history.
+    pub member: String,
+    /// Limits on users' SQL.
+    pub sql: SqlLimits,
+    /// How long answers of idempotent writes are kept.
+    pub request_retention: Duration,
+}
+
+/// Runs the store thread's loop until `Stop`.
+pub fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEvents, config: WriterConfig) {
+    let syncer = match database.wal_sync().map(|wal| Syncer::start(wal, events.clone())) {
+        Ok(syncer) => syncer,
+        Err(error) => {
+            let _ = events.send(StoreEvent::Fatal(error.to_string()));
+            return;
+        }
+    };
+    let checkpoints = Checkpoints::start(&database);
+    let mut writer = Writer {
+        reign: None,
+        pruned: Instant::now(),
+        database: &mut database,
+        inbox,
+        events,
+        config,
+        syncer,
+        checkpoints,
+    };
+    loop {
+        match inbox.next(IDLE) {
+            Work::Command(Command::Stop) => break,
+            Work::Command(command) => writer.command(command),
+            Work::Apply(transactions) => writer.apply(&transactions),
+            Work::Batch(term, writes) => writer.batch(term, writes),
+            Work::Idle => writer.idle(),
+        }
+        writer.checkpoint();
+    }
+    writer.syncer.flush();
+}
+
+struct Writer<'a> {
+    database: &'a mut Database,
+    inbox: &'a Arc<Inbox>,
+    events: &'a StoreEvents,
+    config: WriterConfig,
+    syncer: Syncer,
+    checkpoints: Checkpoints,
+    reign: Option<Term>,
+    pruned: Instant,
+}
+
+impl Writer<'_> {
+    fn tell(&self, event: Event) {
+        let _ = self.events.send(StoreEvent::Protocol(event));
+    }
+
+    fn fatal(&self, context: &str, error: &StoreError) {
+        let _ = self.events.send(StoreEvent::Fatal(format!("{context}: {error}")));
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::StartReign { term, reason } => self.start_reign(term, &reason),
+            Command::EndReign => self.end_reign(),
+            Command::Copy(parts) => self.copy(&parts),
+            Command::Apply(transaction) => self.apply(&[transaction]),
+            Command::Stop => {}
+        }
+    }
+
+    fn start_reign(&mut self, term: Term, reason: &str) {
+        let base = self.database.stamp();
+        let started = self
+            .database
+            .become_master()
+            .and_then(|()| self.database.start_reign(term, &self.config.member, reason));
+        match started {
+            Ok(transactions) => {
+                self.reign = Some(term);
+                let stamp = self.database.stamp();
+                self.inbox.captured(stamp.position);
+                let history = self.database.history().clone();
+                self.tell(Event::ReignStarted { term, base, transactions, history });
+                self.syncer.captured(stamp);
+            }
+            Err(error) => {
+                tracing::error!(%term, %error, "the reign's first transaction failed");
+                if let Err(error) = self.database.become_backup() {
+                    self.fatal("become a backup again", &error);
+                }
+                let stamp = self.database.stamp();
+                self.tell(Event::ReignFailed { term, stamp, why: error.to_string() });
+            }
+        }
+    }
+
+    fn end_reign(&mut self) {
+        self.reign = None;
+        self.syncer.flush();
+        if let Err(error) = self.database.become_backup() {
+            self.fatal("become a backup", &error);
+            return;
+        }
+        self.tell(Event::ReignEnded(self.database.stamp()));
+    }
+
+    fn apply(&mut self, transactions: &[Transaction]) {
+        match self.database.apply(transactions) {
+            Ok(applied) => self.tell(Event::Stored(applied.stamp)),
+            Err(error) => {
+                let stamp = self.database.stamp();
+                if error.is_mismatch() {
+                    tracing::debug!(%error, position = %stamp.position, "transaction refused");
+                } else {
+                    tracing::error!(%error, position = %stamp.position, "a transaction could not be stored");
+                    thread::sleep(FAILED_APPLY_PAUSE);
+                }
+                self.tell(Event::ApplyFailed(stamp));
+            }
+        }
+    }
+
+    /// Takes over the master's database in one transaction (R12).
+    fn copy(&mut self, parts: &mpsc::Receiver<CopyPart>) {
+        let result = copy_in(self.database, parts);
+        let stamp = self.database.stamp();
+        match result {
+            Ok(()) => self.tell(Event::CopyFinished(stamp)),
+            Err(error) => {
+                tracing::warn!(%error, position = %stamp.position, "copy failed, nothing was changed");
+                thread::sleep(FAILED_APPLY_PAUSE);
+                self.tell(Event::CopyFailed(stamp));
+            }
+        }
+    }
+
+    /// Commits the writes together, each in a savepoint of its own, and hands the frames on.
+    fn batch(&mut self, term: Term, writes: Vec<QueuedWrite>) {
+        if self.reign != Some(term) {
+            for write in writes {
+                let _ = write.respond.send(Err(WriteError::NotMaster));
+            }
+            return;
+        }
+        let prune = self.pruned.elapsed() > Duration::from_secs(60);
+        let mut batch = match self.database.begin(term) {
+            Ok(batch) => batch,
+            Err(error) => {
+                let error = WriteError::Storage(error.to_string());
+                tracing::error!(%error, "a batch of writes could not begin");
+                for write in writes {
+                    let _ = write.respond.send(Err(error.clone()));
+                }
+                return;
+            }
+        };
+        let mut done = Vec::with_capacity(writes.len());
+        let mut lost = None;
+        let mut waiting = writes.into_iter();
+        for write in waiting.by_ref() {
+            match run_write(&mut batch, &write, &self.config.sql) {
+                Ok(Ok(result)) => done.push((write.respond, result)),
+                Ok(Err(error)) => {
+                    let _ = write.respond.send(Err(error));
+                }
+                Err(error) => {
+                    lost = Some(error);
+                    let _ = write.respond.send(Err(WriteError::Storage("the transaction was lost".into())));
+                    break;
+                }
+            }
+        }
+        if prune && lost.is_none() {
+            self.pruned = Instant::now();
+            lost = idempotency::prune(&mut batch, self.config.request_retention).err();
+        }
+        let captured = match lost {
+            Some(error) => {
+                drop(batch);
+                Err(error)
+            }
+            None => batch.commit(),
+        };
+        match captured {
+            Ok(captured) => {
+                let stamp = self.database.stamp();
+                for (_, result) in &mut done {
+                    result.position = stamp.position;
+                }
+                if !done.is_empty() {
+                    let _ = self.events.send(StoreEvent::Await(stamp, done));
+                }
+                self.captured(captured);
+            }
+            Err(error) => {
+                tracing::error!(%error, writes = done.len(), "a batch of writes was rolled back");
+                let error = WriteError::Storage(error.to_string());
+                for respond in done.into_iter().map(|(respond, _)| respond).chain(waiting.map(|w| w.respond)) {
+                    let _ = respond.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn captured(&mut self, captured: Captured) {
+        let stamp = self.database.stamp();
+        match captured {
+            Captured::Nothing => return,
+            Captured::Transaction(transaction) => self.tell(Event::Captured(transaction)),
+            Captured::Break(stamp) => {
+                tracing::warn!(position = %stamp.position, "changes from outside could not be captured: every backup must copy");
+                self.tell(Event::CaptureBroken(stamp));
+            }
+        }
+        self.inbox.captured(stamp.position);
+        self.syncer.captured(stamp);
+        if let Err(error) = self.database.after_capture() {
+            tracing::warn!(%error, "the guard on the WAL could not be renewed");
+        }
+    }
+
+    /// Adopts what somebody else has written to the master's database.
+    fn idle(&mut self) {
+        let Some(term) = self.reign else { return };
+        match self.database.outside_change() {
+            Ok(false) => {}
+            Ok(true) => {
+                let adopted = self.database.begin(term).and_then(Batch::commit);
+                match adopted {
+                    Ok(captured) => {
+                        tracing::info!(position = %self.database.stamp().position, "a write from outside was adopted");
+                        self.captured(captured);
+                    }
+                    Err(error) => tracing::error!(%error, "a write from outside could not be adopted"),
+                }
+            }
+            Err(error) => tracing::error!(%error, "look for writes from outside"),
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        if !self.database.checkpoint_due() || !self.checkpoints.ready() {
+            return;
+        }
+        match self.database.checkpoint_step() {
+            Ok(outcome) => self.checkpoints.stepped(&outcome, self.database.wal_bytes()),
+            Err(error) => tracing::warn!(%error, "checkpoint"),
+        }
+    }
+}
+
+/// Runs one write in its savepoint; the inner error fails it alone, the outer one the whole batch.
+fn run_write(
+    batch: &mut Batch<'_>,
+    write: &QueuedWrite,
+    limits: &SqlLimits,
+) -> Result<Result<WriteDone, WriteError>, StoreError> {
+    let request = &write.request;
+    if let Some(key) = &request.idempotency {
+        match idempotency::stored(batch, key)? {
+            idempotency::Stored::Unknown => {}
+            idempotency::Stored::Answer(answer) => {
+                return Ok(Ok(WriteDone { position: Position::ZERO, answer, replayed: true }));
+            }
+            idempotency::Stored::OtherRequest => return Ok(Err(WriteError::IdempotencyMismatch)),
+        }
+    }
+    batch.set_deadline(Some(Instant::now() + request.time_limit));
+    let result = batch.request(|connection| sql::run(connection, &request.statements, limits));
+    batch.set_deadline(None);
+    let results = match result? {
+        Ok(results) => results,
+        Err(error) => return Ok(Err(WriteError::Sql(error))),
+    };
+    let answer = serde_json::to_vec(&results).map(Bytes::from).unwrap_or_default();
+    if let Some(key) = &request.idempotency {
+        // Not in the request's savepoint, where Tanist's own tables are closed: if it fails, the batch is lost whole.
+        idempotency::store(batch, key, &answer)?;
+    }
+    Ok(Ok(WriteDone { position: Position::ZERO, answer, replayed: false }))
+}
+
+/// What went wrong with an incoming copy.
+#[derive(Debug, thiserror::Error)]
+enum CopyInError {
+    #[error("{0}")]
+    Stream(String),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Pages(#[from] tanist_replication::PayloadError),
+}
+
+fn copy_in(database: &mut Database, parts: &mpsc::Receiver<CopyPart>) -> Result<(), CopyInError> {
+    let patience = Duration::from_secs(60);
+    let next = || {
+        parts.recv_timeout(patience).map_err(|_| CopyInError::Stream("the copy stream fell silent".into()))
+    };
+    let (stamp, page_size, pages) = match next()? {
+        CopyPart::Start { stamp, page_size, pages } => (stamp, page_size, pages),
+        CopyPart::Failed(why) => return Err(CopyInError::Stream(why)),
+        other => return Err(CopyInError::Stream(format!("expected the start, got {other:?}"))),
+    };
+    let started = Instant::now();
+    let mut logged = started;
+    tracing::info!(position = %stamp.position, pages, "copy: receiving the database");
+    let mut copy = database.begin_copy(page_size)?;
+    let mut count = 0u32;
+    loop {
+        match next()? {
+            CopyPart::Pages(bytes) => {
+                for (number, image) in Pages::parse(bytes)?.iter() {
+                    copy.page(number, image)?;
+                    count += 1;
+                }
+                if logged.elapsed() > Duration::from_secs(5) {
+                    logged = Instant::now();
+                    tracing::info!(pages = count, of = pages, "copy: in progress");
+                }
+            }
+            CopyPart::End => break,
+            CopyPart::Failed(why) => return Err(CopyInError::Stream(why)),
+            CopyPart::Start { .. } => return Err(CopyInError::Stream("a second start".into())),
+        }
+    }
+    copy.finish(pages, stamp)?;
+    tracing::info!(position = %stamp.position, pages = count, seconds = started.elapsed().as_secs_f32(), "copy: finished");
+    Ok(())
+}
+
+/// Syncs the WAL in a thread of its own, while the frames travel.
+struct Syncer {
+    shared: Arc<SyncShared>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct SyncShared {
+    state: Mutex<SyncState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct SyncState {
+    captured: Option<Stamp>,
+    busy: bool,
+    stop: bool,
+}
+
+impl Syncer {
+    fn start(wal: WalSync, events: StoreEvents) -> Syncer {
+        let shared = Arc::new(SyncShared::default());
+        let for_thread = Arc::clone(&shared);
+        let run = move || {
+            let mut state = for_thread.state.lock();
+            loop {
+                if let Some(stamp) = state.captured.take() {
+                    state.busy = true;
+                    drop(state);
+                    match wal.sync() {
+                        Ok(()) => {
+                            let _ = events.send(StoreEvent::Protocol(Event::Stored(stamp)));
+                        }
+                        // After a failed sync nobody knows what is on the disk: retrying would lie.
+                        Err(error) => {
+                            let _ = events.send(StoreEvent::Fatal(format!("sync the WAL: {error}")));
+                            return;
+                        }
+                    }
+                    state = for_thread.state.lock();
+                    state.busy = false;
+                    for_thread.changed.notify_all();
+                } else if state.stop {
+                    return;
+                } else {
+                    for_thread.changed.wait(&mut state);
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("wal-sync".into()).spawn(run).ok();
+        Syncer { shared, thread }
+    }
+
+    /// Everything up to `stamp` is in the WAL: sync it.
+    fn captured(&self, stamp: Stamp) {
+        self.shared.state.lock().captured = Some(stamp);
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until all captured is synced and reported.
+    fn flush(&self) {
+        let mut state = self.shared.state.lock();
+        while (state.captured.is_some() || state.busy) && !self.thread_ended() {
+            self.shared.changed.wait_for(&mut state, Duration::from_millis(50));
+        }
+    }
+
+    fn thread_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(thread::JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.shared.state.lock().stop = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Moves the WAL into the database file in the background, and tells when the rest can be done at once.
+struct Checkpoints {
+    ask: Option<mpsc::SyncSender<()>>,
+    done: mpsc::Receiver<()>,
+    running: bool,
+    thread: Option<thread::JoinHandle<()>>,
+    warned: Instant,
+}
+
+impl Checkpoints {
+    fn start(database: &Database) -> Checkpoints {
+        let (ask, asked) = mpsc::sync_channel::<()>(1);
+        let (tell, done) = mpsc::sync_channel::<()>(1);
+        let thread = match database.background_checkpointer() {
+            Ok(mut checkpointer) => {
+                let run = move || {
+                    while asked.recv().is_ok() {
+                        run_passive(&mut checkpointer);
+                        if tell.send(()).is_err() {
+                            return;
+                        }
+                    }
+                };
+                thread::Builder::new().name("checkpoint".into()).spawn(run).ok()
+            }
+            Err(error) => {
+                tracing::error!(%error, "no background checkpoints");
+                None
+            }
+        };
+        Checkpoints { ask: Some(ask), done, running: false, thread, warned: Instant::now() }
+    }
+
+    /// Whether the background part has just ended; starts it otherwise.
+    fn ready(&mut self) -> bool {
+        if self.running {
+            if self.done.try_recv().is_ok() {
+                self.running = false;
+                return true;
+            }
+            return false;
+        }
+        if let Some(ask) = &self.ask {
+            self.running = ask.try_send(()).is_ok();
+        }
+        false
+    }
+
+    fn stepped(&mut self, outcome: &CheckpointOutcome, wal_bytes: u64) {
+        if outcome.busy && self.warned.elapsed() > Duration::from_secs(30) {
+            self.warned = Instant::now();
+            tracing::warn!(wal_bytes, "the WAL can't be restarted: a reader keeps an old snapshot open");
+        }
+    }
+}
+
+fn run_passive(checkpointer: &mut Checkpointer) {
+    if let Err(error) = checkpointer.passive() {
+        tracing::warn!(%error, "background checkpoint");
+    }
+}
+
+impl Drop for Checkpoints {
+    fn drop(&mut self) {
+        self.ask = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! A cluster of real processes. Every cluster has loopback addresses of its own, so that tests run side by side.
+
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tanist_client::Client;
+
+pub const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub const HTTP_PORT: u16 = 8080;
+pub const PEER_PORT: u16 = 7450;
+
+/// How a cluster is laid out.
+pub struct Layout {
+    /// Rank of each machine.
+    pub ranks: Vec<u32>,
+    /// Appended to every configuration file.
+    pub extra: String,
+    /// `from, to -> peer address`, where a machine must not connect directly.
+    pub peer_address: Option<Box<dyn Fn(usize, usize) -> String>>,
+}
+
+impl Layout {
+    pub fn of(count: u32) -> Layout {
+        Layout { ranks: (1..=count).collect(), extra: String::new(), peer_address: None }
+    }
+}
+
+pub struct Machine {
+    pub id: String,
+    pub ip: String,
+    pub config: PathBuf,
+    pub child: Option<Child>,
+}
+
+pub struct Cluster {
+    pub dir: tempfile::TempDir,
+    pub machines: Vec<Machine>,
+}
+
+/// An address block of 127.0.0.0/8 that no other cluster of this or another test process uses.
+pub fn addresses(count: usize) -> Vec<String> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let block = NEXT.fetch_add(1, Ordering::Relaxed);
+    let pid = std::process::id();
+    let (b, c) = (1 + (pid >> 3) % 250, ((pid & 7) << 5) | (block & 31));
+    (0..count).map(|i| format!("127.{b}.{c}.{}", i + 1)).collect()
+}
+
+pub fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_tanist")
+}
+
+impl Cluster {
+    pub fn lay_out(layout: &Layout) -> Cluster {
+        let dir = tempfile::Builder::new().prefix("tanist-test-").tempdir().unwrap();
+        let ips = addresses(layout.ranks.len());
+        let machines: Vec<Machine> = ips
+            .iter()
+            .enumerate()
+            .map(|(i, ip)| Machine {
+                id: format!("pc-{}", i + 1),
+                ip: ip.clone(),
+                config: dir.path().join(format!("pc-{}", i + 1)).join("tanist.toml"),
+                child: None,
+            })
+            .collect();
+        for (i, machine) in machines.iter().enumerate() {
+            let mut text = format!(
+                "cluster = \"test\"\nid = \"{}\"\ndata_dir = \"data\"\nkey = \"{KEY}\"\n[listen]\npeer = \"{}:{PEER_PORT}\"\nhttp = \"{}:{HTTP_PORT}\"\n{}\n",
+                machine.id, machine.ip, machine.ip, layout.extra
+            );
+            for (j, member) in machines.iter().enumerate() {
+                let peer = match &layout.peer_address {
+                    Some(address) if i != j => address(i, j),
+                    _ => format!("{}:{PEER_PORT}", member.ip),
+                };
+                text += &format!(
+                    "[[member]]\nid = \"{}\"\nrank = {}\npeer = [\"{peer}\"]\nurl = [\"http://{}:{HTTP_PORT}\"]\n",
+                    member.id, layout.ranks[j], member.ip
+                );
+            }
+            std::fs::create_dir_all(machine.config.parent().unwrap()).unwrap();
+            std::fs::write(&machine.config, text).unwrap();
+        }
+        Cluster { dir, machines }
+    }
+
+    /// Starts all machines and waits until one serves writes.
+    pub async fn start(layout: &Layout) -> Cluster {
+        let mut cluster = Cluster::lay_out(layout);
+        cluster.start_all();
+        cluster.wait_master().await;
+        cluster
+    }
+
+    pub async fn of(count: u32) -> Cluster {
+        Cluster::start(&Layout::of(count)).await
+    }
+
+    pub fn start_all(&mut self) {
+        for i in 0..self.machines.len() {
+            self.start_machine(i);
+        }
+    }
+
+    pub fn start_machine(&mut self, i: usize) {
+        let machine = &mut self.machines[i];
+        assert!(machine.child.is_none(), "{} runs already", machine.id);
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(machine.config.with_file_name("tanist.log"))
+            .unwrap();
+        let child = Command::new(binary())
+            .arg("run")
+            .arg("--config")
+            .arg(&machine.config)
+            .env("TANIST_LOG", std::env::var("TANIST_LOG").unwrap_or_else(|_| "info".into()))
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        machine.child = Some(child);
+    }
+
+    pub fn url(&self, i: usize) -> String {
+        format!("http://{}:{HTTP_PORT}", self.machines[i].ip)
+    }
+
+    pub fn hosts(&self) -> String {
+        (0..self.machines.len()).map(|i| self.url(i)).collect::<Vec<_>>().join(",")
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(&self.hosts()).unwrap()
+    }
+
+    pub fn client_of(&self, i: usize) -> Client {
+        Client::new(&self.url(i)).unwrap()
+    }
+
+    pub fn data_dir(&self, i: usize) -> PathBuf {
+        self.machines[i].config.with_file_name("data")
+    }
+
+    pub fn log_of(&self, i: usize) -> String {
+        std::fs::read_to_string(self.machines[i].config.with_file_name("tanist.log")).unwrap_or_default()
+    }
+
+    fn pid(&self, i: usize) -> Pid {
+        let child = self.machines[i].child.as_ref().expect("the machine runs");
+        Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap()
+    }
+
+    pub fn signal(&self, i: usize, signal: Signal) {
+        kill_process(self.pid(i), signal).unwrap();
+    }
+
+    /// `kill -9`, and the process is gone when this returns.
+    pub fn kill(&mut self, i: usize) {
+        let mut child = self.machines[i].child.take().expect("the machine runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the process is gone when this returns.
+    pub fn terminate(&mut self, i: usize) -> std::process::ExitStatus {
+        self.signal(i, Signal::TERM);
+        let mut child = self.machines[i].child.take().expect("the machine runs");
+        child.wait().unwrap()
+    }
+
+    pub fn index_of(&self, id: &str) -> usize {
+        self.machines.iter().position(|machine| machine.id == id).unwrap()
+    }
+
+    /// The machine that says of itself that it is a serving master.
+    pub async fn master(&self) -> Option<usize> {
+        for i in 0..self.machines.len() {
+            if self.machines[i].child.is_none() {
+                continue;
+            }
+            if let Ok(view) = self.view(i).await
+                && view.master.as_deref() == Some(&self.machines[i].id)
+                && view.writable
+            {
+                return Some(i);
+            }
+        }
+        None
+    }
+
+    pub async fn view(&self, i: usize) -> Result<tanist_api::Cluster, String> {
+        let client = self.client_of(i);
+        let answer = tokio::time::timeout(Duration::from_secs(2), client.cluster_of(&self.url(i))).await;
+        answer.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())
+    }
+
+    pub async fn wait_master(&self) -> usize {
+        self.wait("a master serves", || self.master()).await
+    }
+
+    /// Waits for a condition; on failure says which, with the machines' last log lines.
+    pub async fn wait<T, F: Future<Output = Option<T>>>(&self, what: &str, mut condition: impl FnMut() -> F) -> T {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(value) = condition().await {
+                return value;
+            }
+            if Instant::now() > until {
+                panic!("waited 60 s until {what}\n{}", self.logs());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for (i, machine) in self.machines.iter().enumerate() {
+            let log = self.log_of(i);
+            let lines: Vec<_> = log.lines().collect();
+            text += &format!("--- {}\n{}\n", machine.id, lines[lines.len().saturating_sub(25)..].join("\n"));
+        }
+        text
+    }
+
+    /// Waits until every data machine that runs stands where the master stands, and gives the checksums of all.
+    pub async fn settle(&self) -> Vec<[u8; 32]> {
+        self.wait("all replicas stand where the master stands", || async {
+            let master = self.master().await?;
+            let position = self.view(master).await.ok()?.position;
+            for i in 0..self.machines.len() {
+                let view = self.view(i).await.ok()?;
+                if view.role != tanist_api::Role::Witness && view.position != position {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+        (0..self.machines.len())
+            .filter(|i| self.data_dir(*i).join("state.db").exists())
+            .map(|i| tanist_store::database_checksum(&self.data_dir(i)).unwrap().0)
+            .collect()
+    }
+
+    /// Asserts that all replicas are identical page for page (I3).
+    pub async fn assert_identical(&self) {
+        let sums = self.settle().await;
+        assert!(sums.windows(2).all(|pair| pair[0] == pair[1]), "replicas differ: {sums:?}\n{}", self.logs());
+    }
+
+    /// Asserts that no machine has met one of our own bugs.
+    pub fn assert_no_panic(&self) {
+        for i in 0..self.machines.len() {
+            let log = self.log_of(i);
+            assert!(!log.contains("panicked at"), "{} panicked:\n{log}", self.machines[i].id);
+            assert!(!log.contains("protocol violation"), "{}:\n{log}", self.machines[i].id);
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for machine in &mut self.machines {
+            if let Some(mut child) = machine.child.take() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+/// Reads a replica's file as a DBA would: read-only, beside the running server.
+pub fn read<T: rusqlite::types::FromSql>(dir: &Path, sql: &str) -> T {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = rusqlite::Connection::open_with_flags(dir.join("state.db"), flags).unwrap();
+    connection.busy_timeout(Duration::from_secs(5)).unwrap();
+    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}

@@ -1,0 +1,12 @@
+//! Tests on real processes and real files: clusters of the `tanist` binary on loopback, killed, stopped, cut off and
+//! restarted. Longer: `TANIST_ROUNDS=20`.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod bad_start;
+mod cluster;
+mod cut_off;
+mod failover;
+mod files;
+mod http_input;
+mod proxy;
+mod workload;
