@@ -72,6 +72,14 @@ pub struct Stamp {
     pub chain: ChainHash,
 }
 
+impl Stamp {
+    /// What a replica says it is when it holds something that no master numbered: a stamp of nobody's branch.
+    #[must_use]
+    pub fn off_branch(position: Position) -> Stamp {
+        Stamp { position, chain: ChainHash([0xff; 16]) }
+    }
+}
+
 /// How a payload's bytes are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]

@@ -4,12 +4,10 @@
 //! never copied between machines. Read `driver.rs` for when it is written.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::Write as _,
+    fs::{File, OpenOptions, TryLockError},
     path::{Path, PathBuf},
 };
 
-use fs4::fs_std::FileExt as _;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tanist_replication::HardState;
 
@@ -79,25 +77,24 @@ impl DirectoryLock {
         let fail = |source| DurableError::Directory { path: directory.to_owned(), source };
         std::fs::create_dir_all(directory).map_err(fail)?;
         let path = directory.join("tanist.lock");
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(&path)
             .map_err(fail)?;
-        match FileExt::try_lock_exclusive(&file) {
-            Ok(true) => {}
-            Ok(false) => {
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
                 let owner = std::fs::read_to_string(directory.join("tanist.pid")).unwrap_or_default();
                 let owner = owner.trim();
                 let owner = if owner.is_empty() { String::new() } else { format!(" (pid {owner})") };
                 return Err(DurableError::InUse { path: directory.to_owned(), owner });
             }
-            Err(source) => return Err(fail(source)),
+            Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
         std::fs::write(directory.join("tanist.pid"), format!("{}\n", std::process::id())).map_err(fail)?;
-        file.flush().map_err(fail)?;
         Ok(DirectoryLock { _file: file })
     }
 }

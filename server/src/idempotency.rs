@@ -41,7 +41,7 @@ pub fn stored(batch: &Batch<'_>, key: &Idempotency) -> Result<Stored, StoreError
                 .query_row([&key.key], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))
                 .optional()
         })
-        .map_err(|source| StoreError::sqlite("look an idempotency key up", source))?;
+        .map_err(|source| StoreError::Sqlite { doing: "look an idempotency key up", source })?;
     Ok(match row {
         None => Stored::Unknown,
         Some((fingerprint, answer)) if fingerprint == key.fingerprint => Stored::Answer(answer.into()),
@@ -63,7 +63,7 @@ pub fn store(batch: &mut Batch<'_>, key: &Idempotency, answer: &[u8]) -> Result<
                 .execute(params![key.key, key.fingerprint, answer, now_ms()])
         })?
         .map(drop)
-        .map_err(|source| StoreError::sqlite("keep an idempotency key", source))
+        .map_err(|source| StoreError::Sqlite { doing: "keep an idempotency key", source })
 }
 
 /// Forgets answers older than the retention, a bounded number at a time.

@@ -179,6 +179,18 @@ impl Inbox {
         }
     }
 
+    /// Gives writes back to the head of the queue: the batch was full before their turn.
+    pub fn put_back(&self, writes: Vec<QueuedWrite>) {
+        let mut state = self.state.lock();
+        for write in writes.into_iter().rev() {
+            if state.open.is_some() {
+                state.writes.push_front(write);
+            } else {
+                let _ = write.respond.send(Err(WriteError::NotMaster));
+            }
+        }
+    }
+
     /// Waits for something to do, up to `patience`.
     #[must_use]
     pub fn next(&self, patience: Duration) -> Work {

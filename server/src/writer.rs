@@ -11,15 +11,15 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tanist_replication::{Event, Pages, Position, Stamp, Term, Transaction};
+use tanist_replication::{Event, Position, Stamp, Term, Transaction};
 use tanist_store::{Batch, Captured, CheckpointOutcome, Checkpointer, Database, StoreError, WalSync};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     copy::CopyPart,
-    inbox::{Command, Inbox, QueuedWrite, Respond, Work},
     idempotency,
-    sql::{self, SqlLimits},
+    inbox::{Command, Inbox, QueuedWrite, Respond, Work},
+    sql::{self, SqlError, SqlLimits},
     write::{WriteDone, WriteError},
 };
 
@@ -41,6 +41,9 @@ pub type StoreEvents = UnboundedSender<StoreEvent>;
 const IDLE: Duration = Duration::from_millis(250);
 /// A backup that can't write waits so long before it says so, so that it isn't sent the same again at once.
 const FAILED_APPLY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Between two looks for idempotency keys to forget.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// Settings of the store thread.
 #[derive(Debug, Clone)]
@@ -122,8 +125,8 @@ impl Writer<'_> {
             .database
             .become_master()
             .and_then(|()| self.database.start_reign(term, &self.config.member, reason));
-        match started {
-            Ok(transactions) => {
+        match started.map(transactions) {
+            Ok(Ok(transactions)) => {
                 self.reign = Some(term);
                 let stamp = self.database.stamp();
                 self.inbox.captured(stamp.position);
@@ -131,15 +134,25 @@ impl Writer<'_> {
                 self.tell(Event::ReignStarted { term, base, transactions, history });
                 self.syncer.captured(stamp);
             }
-            Err(error) => {
-                tracing::error!(%term, %error, "the reign's first transaction failed");
-                if let Err(error) = self.database.become_backup() {
-                    self.fatal("become a backup again", &error);
-                }
-                let stamp = self.database.stamp();
-                self.tell(Event::ReignFailed { term, stamp, why: error.to_string() });
-            }
+            Ok(Err(why)) => self.reign_failed(term, why.to_owned()),
+            Err(error) => self.reign_failed(term, error.to_string()),
         }
+    }
+
+    fn reign_failed(&mut self, term: Term, why: String) {
+        tracing::error!(%term, why, "the reign's first transaction failed");
+        self.syncer.flush();
+        if let Err(error) = self.database.become_backup() {
+            self.fatal("become a backup again", &error);
+        }
+        self.tell(Event::ReignFailed { term, stamp: self.stamp(), why });
+    }
+
+    /// What this replica is, to the protocol.
+    fn stamp(&self) -> Stamp {
+        let stamp = self.database.stamp();
+        // Something that no master numbered got in: the replica is on nobody's branch until it is copied anew.
+        if self.database.is_diverged() { Stamp::off_branch(stamp.position) } else { stamp }
     }
 
     fn end_reign(&mut self) {
@@ -149,21 +162,22 @@ impl Writer<'_> {
             self.fatal("become a backup", &error);
             return;
         }
-        self.tell(Event::ReignEnded(self.database.stamp()));
+        self.tell(Event::ReignEnded(self.stamp()));
     }
 
     fn apply(&mut self, transactions: &[Transaction]) {
         match self.database.apply(transactions) {
             Ok(applied) => self.tell(Event::Stored(applied.stamp)),
+            Err(error @ (StoreError::Predecessor { .. } | StoreError::Mode { .. })) => {
+                tracing::debug!(%error, "transaction refused");
+                self.tell(Event::ApplyFailed(self.stamp()));
+            }
             Err(error) => {
-                let stamp = self.database.stamp();
-                if error.is_mismatch() {
-                    tracing::debug!(%error, position = %stamp.position, "transaction refused");
-                } else {
-                    tracing::error!(%error, position = %stamp.position, "a transaction could not be stored");
+                tracing::error!(%error, position = %self.database.stamp().position, "a transaction could not be stored");
+                if !error.needs_copy() {
                     thread::sleep(FAILED_APPLY_PAUSE);
                 }
-                self.tell(Event::ApplyFailed(stamp));
+                self.tell(Event::ApplyFailed(self.stamp()));
             }
         }
     }
@@ -171,7 +185,7 @@ impl Writer<'_> {
     /// Takes over the master's database in one transaction (R12).
     fn copy(&mut self, parts: &mpsc::Receiver<CopyPart>) {
         let result = copy_in(self.database, parts);
-        let stamp = self.database.stamp();
+        let stamp = self.stamp();
         match result {
             Ok(()) => self.tell(Event::CopyFinished(stamp)),
             Err(error) => {
@@ -190,62 +204,84 @@ impl Writer<'_> {
             }
             return;
         }
-        let prune = self.pruned.elapsed() > Duration::from_secs(60);
+        let mut writes = writes;
+        loop {
+            match self.try_batch(term, writes) {
+                Ok(captured) => {
+                    if let Some(captured) = captured {
+                        self.captured(captured);
+                    }
+                    return;
+                }
+                // The one that cost the others their transaction is answered; they run again without it.
+                Err(again) => writes = again,
+            }
+        }
+    }
+
+    /// One try; `Err` gives back the writes that should run again.
+    fn try_batch(&mut self, term: Term, writes: Vec<QueuedWrite>) -> Result<Option<Captured>, Vec<QueuedWrite>> {
+        let prune = self.pruned.elapsed() > PRUNE_EVERY;
         let mut batch = match self.database.begin(term) {
             Ok(batch) => batch,
             Err(error) => {
-                let error = WriteError::Storage(error.to_string());
-                tracing::error!(%error, "a batch of writes could not begin");
-                for write in writes {
-                    let _ = write.respond.send(Err(error.clone()));
-                }
-                return;
+                tracing::error!(%error, writes = writes.len(), "a batch of writes could not begin");
+                fail_all(writes, &error);
+                return Ok(None);
             }
         };
-        let mut done = Vec::with_capacity(writes.len());
-        let mut lost = None;
+        let mut done: Vec<(QueuedWrite, WriteDone)> = Vec::with_capacity(writes.len());
         let mut waiting = writes.into_iter();
-        for write in waiting.by_ref() {
+        let mut later = Vec::new();
+        while let Some(write) = waiting.next() {
             match run_write(&mut batch, &write, &self.config.sql) {
-                Ok(Ok(result)) => done.push((write.respond, result)),
+                Ok(Ok(result)) => done.push((write, result)),
                 Ok(Err(error)) => {
                     let _ = write.respond.send(Err(error));
                 }
                 Err(error) => {
-                    lost = Some(error);
-                    let _ = write.respond.send(Err(WriteError::Storage("the transaction was lost".into())));
-                    break;
+                    let error = match (&error, batch.interrupted()) {
+                        (StoreError::BatchLost { .. }, Some(why)) => WriteError::Sql(SqlError::interrupted(why)),
+                        _ => {
+                            tracing::error!(%error, "a batch of writes was rolled back");
+                            WriteError::Storage(error.to_string())
+                        }
+                    };
+                    drop(batch);
+                    let _ = write.respond.send(Err(error));
+                    return Err(done.into_iter().map(|(write, _)| write).chain(waiting).collect());
                 }
             }
-        }
-        if prune && lost.is_none() {
-            self.pruned = Instant::now();
-            lost = idempotency::prune(&mut batch, self.config.request_retention).err();
-        }
-        let captured = match lost {
-            Some(error) => {
-                drop(batch);
-                Err(error)
+            if batch.is_large() {
+                later = waiting.collect();
+                break;
             }
-            None => batch.commit(),
-        };
-        match captured {
+        }
+        self.inbox.put_back(later);
+        if prune {
+            self.pruned = Instant::now();
+            if let Err(error) = idempotency::prune(&mut batch, self.config.request_retention) {
+                tracing::error!(%error, "prune idempotency keys");
+                drop(batch);
+                return Err(done.into_iter().map(|(write, _)| write).collect());
+            }
+        }
+        match batch.commit() {
             Ok(captured) => {
                 let stamp = self.database.stamp();
-                for (_, result) in &mut done {
-                    result.position = stamp.position;
+                let answers: Vec<_> = done
+                    .into_iter()
+                    .map(|(write, result)| (write.respond, WriteDone { position: stamp.position, ..result }))
+                    .collect();
+                if !answers.is_empty() {
+                    let _ = self.events.send(StoreEvent::Await(stamp, answers));
                 }
-                if !done.is_empty() {
-                    let _ = self.events.send(StoreEvent::Await(stamp, done));
-                }
-                self.captured(captured);
+                Ok(Some(captured))
             }
             Err(error) => {
-                tracing::error!(%error, writes = done.len(), "a batch of writes was rolled back");
-                let error = WriteError::Storage(error.to_string());
-                for respond in done.into_iter().map(|(respond, _)| respond).chain(waiting.map(|w| w.respond)) {
-                    let _ = respond.send(Err(error.clone()));
-                }
+                tracing::error!(%error, writes = done.len(), "a batch of writes was not committed");
+                fail_all(done.into_iter().map(|(write, _)| write).collect(), &error);
+                Ok(None)
             }
         }
     }
@@ -262,9 +298,6 @@ impl Writer<'_> {
         }
         self.inbox.captured(stamp.position);
         self.syncer.captured(stamp);
-        if let Err(error) = self.database.after_capture() {
-            tracing::warn!(%error, "the guard on the WAL could not be renewed");
-        }
     }
 
     /// Adopts what somebody else has written to the master's database.
@@ -316,9 +349,11 @@ fn run_write(
     batch.set_deadline(Some(Instant::now() + request.time_limit));
     let result = batch.request(|connection| sql::run(connection, &request.statements, limits));
     batch.set_deadline(None);
-    let results = match result? {
-        Ok(results) => results,
-        Err(error) => return Ok(Err(WriteError::Sql(error))),
+    let results = match result {
+        Ok(Ok(results)) => results,
+        Ok(Err(error)) => return Ok(Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied())))),
+        Err(error) if error.is_request() => return Ok(Err(WriteError::Sql(SqlError::refused(&error)))),
+        Err(error) => return Err(error),
     };
     let answer = serde_json::to_vec(&results).map(Bytes::from).unwrap_or_default();
     if let Some(key) = &request.idempotency {
@@ -328,6 +363,24 @@ fn run_write(
     Ok(Ok(WriteDone { position: Position::ZERO, answer, replayed: false }))
 }
 
+fn fail_all(writes: Vec<QueuedWrite>, error: &StoreError) {
+    for write in writes {
+        let _ = write.respond.send(Err(WriteError::Storage(error.to_string())));
+    }
+}
+
+/// The reign's first transactions; a reign that begins with changes that couldn't be captured doesn't begin.
+fn transactions(captured: Vec<Captured>) -> Result<Vec<Transaction>, &'static str> {
+    captured
+        .into_iter()
+        .filter_map(|captured| match captured {
+            Captured::Nothing => None,
+            Captured::Transaction(transaction) => Some(Ok(transaction)),
+            Captured::Break(_) => Some(Err("changes from outside could not be captured")),
+        })
+        .collect()
+}
+
 /// What went wrong with an incoming copy.
 #[derive(Debug, thiserror::Error)]
 enum CopyInError {
@@ -335,8 +388,6 @@ enum CopyInError {
     Stream(String),
     #[error("{0}")]
     Store(#[from] StoreError),
-    #[error("{0}")]
-    Pages(#[from] tanist_replication::PayloadError),
 }
 
 fn copy_in(database: &mut Database, parts: &mpsc::Receiver<CopyPart>) -> Result<(), CopyInError> {
@@ -353,17 +404,15 @@ fn copy_in(database: &mut Database, parts: &mpsc::Receiver<CopyPart>) -> Result<
     let mut logged = started;
     tracing::info!(position = %stamp.position, pages, "copy: receiving the database");
     let mut copy = database.begin_copy(page_size)?;
-    let mut count = 0u32;
+    let mut chunks = 0u32;
     loop {
         match next()? {
             CopyPart::Pages(bytes) => {
-                for (number, image) in Pages::parse(bytes)?.iter() {
-                    copy.page(number, image)?;
-                    count += 1;
-                }
+                copy.chunk(bytes)?;
+                chunks += 1;
                 if logged.elapsed() > Duration::from_secs(5) {
                     logged = Instant::now();
-                    tracing::info!(pages = count, of = pages, "copy: in progress");
+                    tracing::info!(chunks, of_pages = pages, "copy: in progress");
                 }
             }
             CopyPart::End => break,
@@ -372,7 +421,7 @@ fn copy_in(database: &mut Database, parts: &mpsc::Receiver<CopyPart>) -> Result<
         }
     }
     copy.finish(pages, stamp)?;
-    tracing::info!(position = %stamp.position, pages = count, seconds = started.elapsed().as_secs_f32(), "copy: finished");
+    tracing::info!(position = %stamp.position, pages, seconds = started.elapsed().as_secs_f32(), "copy: finished");
     Ok(())
 }
 
@@ -507,7 +556,7 @@ impl Checkpoints {
     }
 
     fn stepped(&mut self, outcome: &CheckpointOutcome, wal_bytes: u64) {
-        if outcome.busy && self.warned.elapsed() > Duration::from_secs(30) {
+        if outcome.is_busy() && self.warned.elapsed() > Duration::from_secs(30) {
             self.warned = Instant::now();
             tracing::warn!(wal_bytes, "the WAL can't be restarted: a reader keeps an old snapshot open");
         }

@@ -16,7 +16,10 @@ fn report(what: &str, count: u32, time: Duration) {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = std::env::args().nth(1).map_or_else(std::env::temp_dir, Into::into).join(format!("tanist-micro-{}", std::process::id()));
+    let root = std::env::args()
+        .nth(1)
+        .map_or_else(std::env::temp_dir, Into::into)
+        .join(format!("tanist-micro-{}", std::process::id()));
     let (master_dir, backup_dir) = (root.join("master"), root.join("backup"));
     std::fs::create_dir_all(&master_dir)?;
     std::fs::create_dir_all(&backup_dir)?;

@@ -8,7 +8,7 @@ use tanist_replication::{Pages, Stamp, Transaction};
 use crate::{
     database::{Database, Mode},
     error::StoreError,
-    tables, wal,
+    tables,
 };
 
 /// What an apply came to.
@@ -192,9 +192,4 @@ fn newest_images(payloads: &[Pages]) -> Vec<(u32, &[u8])> {
     images.sort_unstable_by_key(|(page, order, _)| (*page, std::cmp::Reverse(*order)));
     images.dedup_by_key(|(page, ..)| *page);
     images.into_iter().map(|(page, _, image)| (page, image)).collect()
-}
-
-/// Whether `page` is the one with SQLite's lock bytes.
-pub(crate) fn is_lock_page(page: u32, page_size: u32) -> bool {
-    page == wal::lock_page(page_size)
 }

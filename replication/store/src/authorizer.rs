@@ -69,7 +69,14 @@ const FUNCTIONS: [&str; 2] = ["load_extension", "fts3_tokenizer"];
 /// Whether SQLite refused `error`'s statement because users may not do that.
 #[must_use]
 pub fn is_denied(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::AuthorizationForStatementDenied)
+    let function = match error {
+        // SQLite has no code of its own for a denied function.
+        rusqlite::Error::SqlInputError { msg, .. } | rusqlite::Error::SqliteFailure(_, Some(msg)) => {
+            msg.starts_with("not authorized to use function")
+        }
+        _ => false,
+    };
+    function || error.sqlite_error_code() == Some(ErrorCode::AuthorizationForStatementDenied)
 }
 
 #[derive(Debug, Default)]
@@ -144,7 +151,8 @@ impl Shared {
 
 /// The tables and views of `connection` with reserved names.
 pub(crate) fn reserved_names(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
-    let mut statement = connection.prepare("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")?;
+    let mut statement =
+        connection.prepare("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")?;
     let names = statement.query_map([], |row| row.get::<_, String>(0))?;
     names.filter(|name| name.as_ref().map_or(true, |name| reserved(name))).collect()
 }
@@ -201,9 +209,9 @@ fn denied_to_users(action: &AuthAction<'_>) -> Option<String> {
         AuthAction::CreateIndex { index_name: name, table_name }
         | AuthAction::DropIndex { index_name: name, table_name }
         | AuthAction::CreateTrigger { trigger_name: name, table_name }
-        | AuthAction::DropTrigger { trigger_name: name, table_name } => {
-            (reserved(name) || reserved(table_name)).then(|| format!("index or trigger {name} on {table_name}"))
-        }
+        | AuthAction::DropTrigger { trigger_name: name, table_name } => (reserved(name)
+            || reserved(table_name))
+        .then(|| format!("index or trigger {name} on {table_name}")),
         AuthAction::CreateTable { table_name: name }
         | AuthAction::DropTable { table_name: name }
         | AuthAction::AlterTable { table_name: name, .. }

@@ -26,7 +26,10 @@ const GUARD_LAG_DUE: u32 = 64;
 ///
 /// # Errors
 /// SQLite's, a denial among them (see [`crate::is_denied`]).
-pub fn prepare_user<'c>(connection: &'c Connection, sql: &str) -> Result<CachedStatement<'c>, rusqlite::Error> {
+pub fn prepare_user<'c>(
+    connection: &'c Connection,
+    sql: &str,
+) -> Result<CachedStatement<'c>, rusqlite::Error> {
     connection.prepare_cached(&format!("{sql}\n--user"))
 }
 
@@ -50,7 +53,9 @@ pub struct Batch<'d> {
 impl<'d> Batch<'d> {
     pub(crate) fn begin(database: &'d mut Database, term: Term) -> Result<Batch<'d>, StoreError> {
         database.check_term(term)?;
-        database.sqlite("begin a batch", |db| db.writer.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop))?;
+        database.sqlite("begin a batch", |db| {
+            db.writer.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
+        })?;
         let mut batch = Batch {
             total_changes: database.writer.total_changes(),
             spilled: sqlite_file::spilled_pages(&database.writer),
@@ -208,9 +213,9 @@ impl<'d> Batch<'d> {
             return Ok(Some(StoreError::ForeignKeys));
         }
         if limited && database.user_mode.altered() {
-            let names = |connection| reserved_names(connection);
-            let (before, now) = database
-                .sqlite("look for reserved names", |db| Ok((names(&db.checkpoints)?, names(&db.writer)?)))?;
+            let (before, now) = database.sqlite("look for reserved names", |db| {
+                Ok((reserved_names(&db.checkpoints)?, reserved_names(&db.writer)?))
+            })?;
             let new = now.into_iter().find(|name| !before.contains(name));
             return Ok(new.map(|name| StoreError::ReservedName { name }));
         }

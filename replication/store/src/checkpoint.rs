@@ -78,10 +78,13 @@ impl Database {
 
     /// With the write lock held, so that the guard moves exactly to the captured point and nobody writes meanwhile.
     fn checkpoint_as_master(&mut self) -> Result<CheckpointOutcome, StoreError> {
-        self.sqlite("take the write lock", |db| db.writer.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop))?;
+        self.sqlite("take the write lock", |db| {
+            db.writer.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
+        })?;
         let result = self.checkpoint_locked();
-        let rollback =
-            self.sqlite("release the write lock", |db| db.writer.prepare_cached("ROLLBACK")?.execute([]).map(drop));
+        let rollback = self.sqlite("release the write lock", |db| {
+            db.writer.prepare_cached("ROLLBACK")?.execute([]).map(drop)
+        });
         let outcome = result?;
         rollback?;
         Ok(outcome)
@@ -110,7 +113,9 @@ impl Database {
         self.ensure_locked()?;
         let outcome = self.sqlite("checkpoint", |db| passive(&db.checkpoints))?;
         // A new snapshot, which doesn't use the WAL if everything is in the database file.
-        self.sqlite("release the write lock", |db| db.writer.prepare_cached("ROLLBACK")?.execute([]).map(drop))?;
+        self.sqlite("release the write lock", |db| {
+            db.writer.prepare_cached("ROLLBACK")?.execute([]).map(drop)
+        })?;
         self.lock(self.captured.change)?;
         Ok(outcome)
     }

@@ -7,7 +7,12 @@ use std::path::Path;
 use rusqlite::Connection;
 use tanist_replication::Stamp;
 
-use crate::{apply::is_lock_page, connection, error::StoreError, tables, wal};
+use crate::{
+    connection,
+    error::StoreError,
+    tables,
+    wal::{self, is_lock_page},
+};
 
 /// Bytes of page 1 that each machine's SQLite writes by itself: the change counter, the counter at the version and the
 /// version of the library that wrote last.

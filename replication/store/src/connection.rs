@@ -66,8 +66,9 @@ pub(crate) fn open(dir: &Path, usage: Use, options: &Options) -> Result<Connecti
         }
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
-        connection
-            .pragma_update_and_check(None, "journal_size_limit", WAL_FILE_LIMIT, |row| row.get::<_, i64>(0))?;
+        connection.pragma_update_and_check(None, "journal_size_limit", WAL_FILE_LIMIT, |row| {
+            row.get::<_, i64>(0)
+        })?;
         let cache_bytes = match usage {
             Use::Writer => options.writer_cache_bytes(),
             Use::Observer | Use::Checkpointer => 256 << 10,
@@ -113,7 +114,10 @@ fn set_cache(connection: &Connection, bytes: u64) -> Result<(), rusqlite::Error>
 /// Whether the SQLite linked in is recent enough and has what replication needs.
 pub(crate) fn check_library() -> Result<(), StoreError> {
     if rusqlite::version_number() < OLDEST_LIBRARY {
-        return Err(StoreError::Library(format!("version {}, at least 3.51.3 is needed", rusqlite::version())));
+        return Err(StoreError::Library(format!(
+            "version {}, at least 3.51.3 is needed",
+            rusqlite::version()
+        )));
     }
     let options = || -> Result<Vec<String>, rusqlite::Error> {
         let connection = Connection::open_in_memory()?;

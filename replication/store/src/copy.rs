@@ -10,11 +10,11 @@ use rusqlite::Connection;
 use tanist_replication::{Pages, PagesWriter, Stamp};
 
 use crate::{
-    apply::is_lock_page,
     connection,
     database::{Database, Mode},
     error::StoreError,
-    tables, wal,
+    tables,
+    wal::{self, is_lock_page},
 };
 
 const CACHE_BYTES: u64 = 512 << 10;
@@ -41,7 +41,8 @@ impl CopyOut {
         let error = |error| StoreError::sqlite(&path, "begin a copy", error);
         connection.execute_batch("BEGIN").map_err(error)?;
         let stamp = tables::read_stamp(&connection, &path)?;
-        let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0)).map_err(error);
+        let number =
+            |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0)).map_err(error);
         let (page_size, pages) = (number("page_size")?, number("page_count")?);
         Ok(CopyOut { connection, path, stamp, page_size, pages, next: 1 })
     }

@@ -370,7 +370,8 @@ impl Database {
         self.end_guard()?;
         self.sqlite("renew the guard", |db| {
             db.observer.prepare_cached("BEGIN")?.execute([])?;
-            let mut read = db.observer.prepare_cached("SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)")?;
+            let mut read =
+                db.observer.prepare_cached("SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)")?;
             read.query_row([], |row| row.get::<_, i64>(0))?;
             Ok(())
         })

@@ -61,7 +61,11 @@ impl Decoder {
     }
 
     /// The pages of a transaction, checked against its checksum and `limit_bytes`.
-    pub(crate) fn decode(&mut self, transaction: &Transaction, limit_bytes: u64) -> Result<Pages, StoreError> {
+    pub(crate) fn decode(
+        &mut self,
+        transaction: &Transaction,
+        limit_bytes: u64,
+    ) -> Result<Pages, StoreError> {
         let position = transaction.stamp.position;
         let plain_len = transaction.plain_len;
         if u64::from(plain_len) > limit_bytes {

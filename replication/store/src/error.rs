@@ -210,7 +210,9 @@ impl StoreError {
     pub fn is_request(&self) -> bool {
         matches!(
             self,
-            StoreError::TransactionTooLarge { .. } | StoreError::ForeignKeys | StoreError::ReservedName { .. }
+            StoreError::TransactionTooLarge { .. }
+                | StoreError::ForeignKeys
+                | StoreError::ReservedName { .. }
         )
     }
 
@@ -223,7 +225,9 @@ impl StoreError {
             | StoreError::DiskFull { .. }
             | StoreError::Io { .. }
             | StoreError::NotADatabase { .. } => true,
-            StoreError::Sqlite { source, .. } => source.sqlite_error_code() == Some(ErrorCode::SystemIoFailure),
+            StoreError::Sqlite { source, .. } => {
+                source.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
+            }
             _ => false,
         }
     }
@@ -231,7 +235,10 @@ impl StoreError {
     /// Whether the replica itself is of no use any more until a full copy replaces it.
     #[must_use]
     pub fn needs_copy(&self) -> bool {
-        matches!(self, StoreError::ForeignWrite { .. } | StoreError::Corrupt { .. } | StoreError::CopyStamp { .. })
+        matches!(
+            self,
+            StoreError::ForeignWrite { .. } | StoreError::Corrupt { .. } | StoreError::CopyStamp { .. }
+        )
     }
 
     /// Gives SQLite's error its kind and place.

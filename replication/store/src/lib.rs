@@ -45,7 +45,8 @@ pub struct Options {
     pub page_cache_bytes: usize,
     /// WAL size in bytes from which a checkpoint is due; default 16 MiB.
     pub wal_limit_bytes: u64,
-    /// Bytes one request may write before it fails; default 16 MiB. Larger transactions (several requests, or a
+    /// Bytes one request may write before it fails; default 16 MiB. A page that leaves the writer's cache more than
+    /// once (random access to more than the cache holds) counts each time. Larger transactions (several requests, or a
     /// write from outside) are still replicated up to four times this or 64 MiB, whichever is more; beyond that
     /// backups need a full copy.
     pub max_transaction_bytes: u64,

@@ -33,7 +33,12 @@ impl Database {
     /// # Errors
     /// As [`crate::Batch::commit`]; what was captured before the error is kept in the database and lost to the caller,
     /// so backups fetch it by a full copy.
-    pub fn start_reign(&mut self, term: Term, master: &str, reason: &str) -> Result<Vec<Captured>, StoreError> {
+    pub fn start_reign(
+        &mut self,
+        term: Term,
+        master: &str,
+        reason: &str,
+    ) -> Result<Vec<Captured>, StoreError> {
         self.start_reign_with(&migrations(), term, master, reason)
     }
 
@@ -95,5 +100,110 @@ impl Database {
         let gate = self.gate.clone();
         gate.pass(|| Migrations::new(steps).to_latest(&mut self.writer))?;
         Ok(self.capture(stamp))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::Options;
+
+    fn master(dir: &TempDir) -> Database {
+        let mut master = Database::open(dir.path(), Options::default()).unwrap();
+        master.become_master().unwrap();
+        master
+    }
+
+    fn positions(captured: &[Captured]) -> Vec<String> {
+        captured
+            .iter()
+            .map(|captured| match captured {
+                Captured::Transaction(transaction) => transaction.stamp.position.to_string(),
+                other => format!("{other:?}"),
+            })
+            .collect()
+    }
+
+    fn count(database: &Database, table: &str) -> Result<i64, rusqlite::Error> {
+        database.writer.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))
+    }
+
+    #[test]
+    fn files_are_numbered_from_one_without_gap() {
+        let mut names: Vec<_> = MIGRATIONS
+            .files()
+            .filter_map(|file| file.path().to_str())
+            .filter(|name| name.ends_with(".sql"))
+            .collect();
+        names.sort_unstable();
+        for (index, name) in names.iter().enumerate() {
+            assert!(name.starts_with(&format!("{:04}_", index + 1)), "{name}");
+        }
+        assert_eq!(migrations().len(), names.len());
+        assert!(!names.is_empty());
+    }
+
+    #[test]
+    fn empty_database_gets_all_migrations_and_the_reign_in_one_transaction() {
+        let dir = TempDir::new().unwrap();
+        let mut master = master(&dir);
+        let steps = [migrations()[0], "CREATE TABLE second (a)", "CREATE TABLE third (a)"];
+        let captured = master.start_reign_with(&steps, Term(4), "pc-1", "first").unwrap();
+        assert_eq!(positions(&captured), ["4.1"]);
+        assert_eq!(count(&master, "second").unwrap() + count(&master, "third").unwrap(), 0);
+        assert_eq!(
+            master.history().reigns(),
+            [Reign { term: Term(4), first_txid: tanist_replication::Txid(1) }]
+        );
+    }
+
+    #[test]
+    fn older_schema_gets_the_reign_first_and_each_migration_numbered() {
+        let (dir, backup_dir) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let mut master = master(&dir);
+        let mut backup = Database::open(backup_dir.path(), Options::default()).unwrap();
+        let steps = [migrations()[0], "CREATE TABLE second (a)", "CREATE TABLE third (a)"];
+        let mut captured = master.start_reign_with(&steps[..1], Term(1), "pc-1", "first").unwrap();
+        captured.extend(master.start_reign_with(&steps, Term(2), "pc-1", "upgrade").unwrap());
+        assert_eq!(positions(&captured), ["1.1", "2.2", "2.3", "2.4"]);
+        let transactions: Vec<_> = captured
+            .into_iter()
+            .filter_map(|captured| match captured {
+                Captured::Transaction(transaction) => Some(transaction),
+                _ => None,
+            })
+            .collect();
+        backup.apply(&transactions).unwrap();
+        assert_eq!(
+            crate::database_checksum(dir.path()).unwrap(),
+            crate::database_checksum(backup_dir.path()).unwrap()
+        );
+        // Up to date: only the reign.
+        let captured = master.start_reign_with(&steps, Term(3), "pc-1", "again").unwrap();
+        assert_eq!(positions(&captured), ["3.5"]);
+        // An older program refuses before it changes anything.
+        let refused = master.start_reign_with(&steps[..2], Term(4), "pc-1", "downgrade");
+        assert!(matches!(refused, Err(StoreError::NewerSchema { found: 3, known: 2 })));
+        assert_eq!(master.stamp().position.to_string(), "3.5");
+    }
+
+    #[test]
+    fn failing_migration_is_rolled_back_whole() {
+        let dir = TempDir::new().unwrap();
+        let mut master = master(&dir);
+        let steps = [migrations()[0], "CREATE TABLE second (a); INSERT INTO nowhere VALUES (1)"];
+        assert!(matches!(
+            master.start_reign_with(&steps, Term(1), "pc-1", "first"),
+            Err(StoreError::Migration(_))
+        ));
+        assert_eq!(master.stamp(), Stamp::default());
+        assert!(count(&master, "tanist_position").is_err());
+        let captured = master.start_reign_with(&steps[..1], Term(1), "pc-1", "first").unwrap();
+        assert_eq!(positions(&captured), ["1.1"]);
+        master.start_reign_with(&steps, Term(2), "pc-1", "second").unwrap_err();
+        assert_eq!(master.stamp().position.to_string(), "2.2", "the reign stands");
+        assert!(count(&master, "second").is_err());
     }
 }

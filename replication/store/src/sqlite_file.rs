@@ -53,7 +53,9 @@ fn file(
     }
     // SAFETY: SQLite gave a file object that lives as long as the connection; pMethods is null while it isn't open.
     let methods = unsafe { (*file).pMethods.as_ref() };
-    methods.map(|methods| (file, methods)).ok_or_else(|| failure(ffi::SQLITE_MISUSE, "file object isn't open"))
+    methods
+        .map(|methods| (file, methods))
+        .ok_or_else(|| failure(ffi::SQLITE_MISUSE, "file object isn't open"))
 }
 
 /// Reads the header of the WAL index. The connection must have read from the database in WAL mode before.

@@ -14,7 +14,9 @@ pub(crate) fn read_stamp(connection: &Connection, path: &Path) -> Result<Stamp, 
     let doing = "read the position";
     let row = match connection.prepare_cached("SELECT term, txid, chain FROM tanist_position WHERE id = 1") {
         Ok(mut statement) => statement
-            .query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?)))
+            .query_row([], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
+            })
             .optional()
             .map_err(|error| StoreError::sqlite(path, doing, error))?,
         Err(error) => {
@@ -26,7 +28,8 @@ pub(crate) fn read_stamp(connection: &Connection, path: &Path) -> Result<Stamp, 
     };
     let Some((term, txid, chain)) = row else { return Ok(Stamp::default()) };
     let impossible = |found: String| StoreError::Table { table: "tanist_position", found };
-    let number = |value: i64| u64::try_from(value).map_err(|_| impossible(format!("negative number {value}")));
+    let number =
+        |value: i64| u64::try_from(value).map_err(|_| impossible(format!("negative number {value}")));
     let chain = <[u8; 16]>::try_from(chain.as_slice())
         .map_err(|_| impossible(format!("chain hash of {} bytes", chain.len())))?;
     Ok(Stamp {
@@ -54,8 +57,10 @@ pub(crate) fn read_history(connection: &Connection, path: &Path) -> Result<TermH
     };
     let rows = read().map_err(|error| StoreError::sqlite(path, "read the term history", error))?;
     let number = |value: i64| {
-        u64::try_from(value)
-            .map_err(|_| StoreError::Table { table: "tanist_terms", found: format!("negative number {value}") })
+        u64::try_from(value).map_err(|_| StoreError::Table {
+            table: "tanist_terms",
+            found: format!("negative number {value}"),
+        })
     };
     let mut history = TermHistory::default();
     for (term, first_txid) in rows {

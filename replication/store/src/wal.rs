@@ -16,12 +16,16 @@ const READ_AT_ONCE: u64 = 1 << 20;
 
 /// Bytes of a WAL with `frames` frames.
 pub(crate) fn wal_bytes(frames: u32, page_size: u32) -> u64 {
-    if frames == 0 { 0 } else { WAL_HEADER + u64::from(frames) * (FRAME_HEADER as u64 + u64::from(page_size)) }
+    if frames == 0 {
+        0
+    } else {
+        WAL_HEADER + u64::from(frames) * (FRAME_HEADER as u64 + u64::from(page_size))
+    }
 }
 
-/// The page that holds SQLite's lock bytes: never written, never in a frame.
-pub(crate) fn lock_page(page_size: u32) -> u32 {
-    0x4000_0000 / page_size + 1
+/// Whether `page` is the one with SQLite's lock bytes (at 1 GiB): never written, never in a frame.
+pub(crate) fn is_lock_page(page: u32, page_size: u32) -> bool {
+    page == 0x4000_0000 / page_size + 1
 }
 
 /// What lies between two points of the WAL.
@@ -79,7 +83,8 @@ pub(crate) fn read_range(
         } else {
             sqlite_file::read_wal(connection, offset(frame), &mut header)?;
         }
-        let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let word =
+            |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         if header[8..16] != to.salts {
             return Ok(Range::Break("a frame belongs to another WAL"));
         }
@@ -107,10 +112,12 @@ pub(crate) fn read_range(
     // Pages that are new but in no frame (a page allocated and freed again).
     let new_after = if whole { 0 } else { smallest };
     let missing: Vec<u32> = {
-        let mut present =
-            frames[frames.partition_point(|entry| entry.page <= new_after)..].iter().map(|entry| entry.page).peekable();
+        let mut present = frames[frames.partition_point(|entry| entry.page <= new_after)..]
+            .iter()
+            .map(|entry| entry.page)
+            .peekable();
         (new_after.saturating_add(1)..=to.pages)
-            .filter(|page| present.next_if_eq(page).is_none() && *page != lock_page(page_size))
+            .filter(|page| present.next_if_eq(page).is_none() && !is_lock_page(*page, page_size))
             .collect()
     };
 
@@ -144,7 +151,11 @@ pub(crate) fn read_page(connection: &Connection, page: u32, image: &mut [u8]) ->
     statement.query_row([page], |row| {
         let data = row.get_ref(0)?.as_blob()?;
         if data.len() != image.len() {
-            return Err(rusqlite::Error::InvalidColumnType(0, "page of another size".into(), rusqlite::types::Type::Blob));
+            return Err(rusqlite::Error::InvalidColumnType(
+                0,
+                "page of another size".into(),
+                rusqlite::types::Type::Blob,
+            ));
         }
         image.copy_from_slice(data);
         Ok(())

@@ -1,4 +1,5 @@
 //! Whatever a master commits, its backup holds the same pages.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -106,7 +107,13 @@ fn vacuum_and_change_of_vacuum_mode_from_outside_are_replicated() {
     let mut pair = Pair::new();
     pair.step(WORK[0]);
     pair.step(WORK[2]);
-    for (mode, change) in [(1, "DELETE FROM item WHERE id % 5 = 0"), (0, "DELETE FROM item WHERE id < 900"), (2, "DELETE FROM item WHERE id < 1500"), (1, "UPDATE item SET data = NULL"), (0, "DELETE FROM item")] {
+    for (mode, change) in [
+        (1, "DELETE FROM item WHERE id % 5 = 0"),
+        (0, "DELETE FROM item WHERE id < 900"),
+        (2, "DELETE FROM item WHERE id < 1500"),
+        (1, "UPDATE item SET data = NULL"),
+        (0, "DELETE FROM item"),
+    ] {
         let outside = common::outsider(pair.master_dir.path());
         outside.execute_batch(&format!("PRAGMA auto_vacuum = {mode}; VACUUM")).unwrap();
         drop(outside);
@@ -138,7 +145,8 @@ fn transaction_larger_than_the_cache_is_identical() {
     let mut batch = pair.master.begin(TERM).unwrap();
     batch
         .request(|connection| {
-            connection.execute_batch("DELETE FROM t WHERE id % 2 = 0; UPDATE t SET data = randomblob(900)")?;
+            connection
+                .execute_batch("DELETE FROM t WHERE id % 2 = 0; UPDATE t SET data = randomblob(900)")?;
             Err::<(), _>(rusqlite::Error::QueryReturnedNoRows)
         })
         .unwrap()
@@ -265,8 +273,10 @@ fn random_work_is_identical_with_merging_and_checkpoints() {
                     "INSERT OR REPLACE INTO t VALUES (?1, randomblob(?2))",
                     params![id + offset, size],
                 ),
-                6 => connection.execute("UPDATE t SET data = zeroblob(?2) WHERE id > ?1", params![id, size % 300]),
-                7 | 8 => connection.execute("DELETE FROM t WHERE id BETWEEN ?1 AND ?1 + ?2", params![id, size % 40]),
+                6 => connection
+                    .execute("UPDATE t SET data = zeroblob(?2) WHERE id > ?1", params![id, size % 300]),
+                7 | 8 => connection
+                    .execute("DELETE FROM t WHERE id BETWEEN ?1 AND ?1 + ?2", params![id, size % 40]),
                 _ => connection.execute_batch("DROP INDEX i; CREATE INDEX i ON t (data)").map(|()| 0),
             };
             batch.request(write).unwrap().unwrap();

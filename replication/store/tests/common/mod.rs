@@ -85,7 +85,10 @@ impl Pair {
             statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
         };
         let (master, backup) = (read(self.master_dir.path()), read(self.backup_dir.path()));
-        (0..master.len().max(backup.len())).filter(|n| master.get(*n) != backup.get(*n)).map(|n| n as i64 + 1).collect()
+        (0..master.len().max(backup.len()))
+            .filter(|n| master.get(*n) != backup.get(*n))
+            .map(|n| n as i64 + 1)
+            .collect()
     }
 }
 
@@ -122,7 +125,7 @@ pub fn shell(dir: &Path, arguments: &[&str], sql: &str) -> Option<(bool, String)
 /// A second, ordinary connection, as another process would have.
 pub fn outsider(dir: &Path) -> Connection {
     let connection = Connection::open(dir.join("state.db")).unwrap();
-    connection.busy_timeout(std::time::Duration::from_millis(50)).unwrap();
+    connection.busy_timeout(std::time::Duration::from_millis(5)).unwrap();
     connection
 }
 

@@ -1,0 +1,98 @@
+//! The configuration file as it is written; unknown fields are refused.
+
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) cluster: String,
+    pub(super) id: String,
+    #[serde(default = "data")]
+    pub(super) data_dir: String,
+    pub(super) key_file: Option<String>,
+    pub(super) key: Option<String>,
+    #[serde(default)]
+    pub(super) listen: RawListen,
+    #[serde(default)]
+    pub(super) member: Vec<RawMember>,
+    #[serde(default)]
+    pub(super) timing: RawTiming,
+    #[serde(default)]
+    pub(super) replication: RawReplication,
+    #[serde(default)]
+    pub(super) store: RawStore,
+    #[serde(default)]
+    pub(super) limits: RawLimits,
+    #[serde(default)]
+    pub(super) log: RawLog,
+}
+
+fn data() -> String {
+    "data".to_owned()
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawListen {
+    pub(super) peer: Option<String>,
+    pub(super) http: Option<String>,
+    #[serde(default)]
+    pub(super) insecure: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMember {
+    pub(super) id: String,
+    pub(super) rank: u32,
+    pub(super) peer: Vec<String>,
+    #[serde(default)]
+    pub(super) url: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTiming {
+    pub(super) heartbeat: Option<String>,
+    pub(super) lease: Option<String>,
+    pub(super) drift_margin: Option<String>,
+    pub(super) sync_timeout: Option<String>,
+    pub(super) election_stagger: Option<String>,
+    pub(super) trust_refused: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawReplication {
+    pub(super) sync_backups: Option<u32>,
+    pub(super) min_sync_backups: Option<u32>,
+    pub(super) buffer: Option<String>,
+    pub(super) max_transaction: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawStore {
+    pub(super) wal_limit: Option<String>,
+    pub(super) cache: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimits {
+    pub(super) body: Option<String>,
+    pub(super) statements: Option<usize>,
+    pub(super) rows: Option<usize>,
+    pub(super) result: Option<String>,
+    pub(super) statement_time: Option<String>,
+    pub(super) concurrent_requests: Option<usize>,
+    pub(super) connections: Option<usize>,
+    pub(super) request_retention: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLog {
+    pub(super) filter: Option<String>,
+    pub(super) format: Option<String>,
+}

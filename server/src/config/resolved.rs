@@ -1,0 +1,582 @@
+//! The configuration with units, bounds and defaults applied, and checked against itself.
+
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, ToSocketAddrs as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tanist_replication::{Config as NodeConfig, Member, MemberId, Rank, Timing};
+use tanist_store::Options;
+use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits as LinkLimits};
+
+use super::{
+    raw::{Raw, RawLimits, RawMember, RawTiming},
+    units,
+};
+use crate::{reader::ReadPoolConfig, sql::SqlLimits};
+
+/// Why a configuration file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("read configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It isn't TOML, has an unknown field or one of another type.
+    #[error("configuration {}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// With line and column.
+        message: String,
+    },
+    /// A field's value can't be used.
+    #[error("configuration {}: {field}: found {found}, expected {expected}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// What it says.
+        found: String,
+        /// What it may say.
+        expected: String,
+    },
+}
+
+/// Where a machine listens.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// For peers.
+    pub peer: String,
+    /// For clients.
+    pub http: String,
+}
+
+/// Limits on HTTP requests.
+#[derive(Debug, Clone)]
+pub struct HttpLimits {
+    /// Bytes of a request body.
+    pub body: usize,
+    /// Statements in a request.
+    pub statements: usize,
+    /// Rows in an answer.
+    pub rows: usize,
+    /// Bytes of values in an answer.
+    pub result: usize,
+    /// How long a request's statements may run together.
+    pub statement_time: Duration,
+    /// Requests under way.
+    pub concurrent_requests: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// How long answers of idempotent writes are kept.
+    pub request_retention: Duration,
+}
+
+/// How logs look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// Lines for programs.
+    Json,
+}
+
+/// What is logged.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Such as `info` or `tanist_server=debug`.
+    pub filter: String,
+    /// The format.
+    pub format: LogFormat,
+}
+
+/// A machine's configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The cluster's name.
+    pub cluster: ClusterId,
+    /// This machine.
+    pub id: MemberId,
+    /// Its data directory.
+    pub data_dir: PathBuf,
+    /// The cluster's secret.
+    pub key: ClusterKey,
+    /// Where it listens.
+    pub listen: Listen,
+    /// All machines.
+    pub members: Vec<Member>,
+    /// Times of the protocol.
+    pub timing: Timing,
+    /// Backups that hold every acknowledged write (R10).
+    pub sync_backups: usize,
+    /// With fewer, writes are refused (R10).
+    pub min_sync_backups: usize,
+    /// Bytes of transactions kept for catch-up.
+    pub buffer: usize,
+    /// Bytes one request may write.
+    pub max_transaction: u64,
+    /// WAL size that starts a checkpoint.
+    pub wal_limit: u64,
+    /// The writer's page cache.
+    pub cache: usize,
+    /// Limits on requests.
+    pub limits: HttpLimits,
+    /// Logging.
+    pub log: Log,
+}
+
+struct Fields<'a> {
+    path: &'a Path,
+}
+
+impl Fields<'_> {
+    fn error(&self, field: &str, found: impl ToString, expected: &str) -> ConfigError {
+        ConfigError::Field {
+            path: self.path.to_owned(),
+            field: field.to_owned(),
+            found: found.to_string(),
+            expected: expected.to_owned(),
+        }
+    }
+
+    fn duration(
+        &self,
+        field: &str,
+        text: Option<&String>,
+        default: Duration,
+        range: (Duration, Duration),
+    ) -> Result<Duration, ConfigError> {
+        let Some(text) = text else { return Ok(default) };
+        let expected = format!("a duration such as \"100ms\" or \"1s\", from {:?} to {:?}", range.0, range.1);
+        units::duration(text)
+            .filter(|value| (range.0..=range.1).contains(value))
+            .ok_or_else(|| self.error(field, format!("{text:?}"), &expected))
+    }
+
+    fn bytes(&self, field: &str, text: Option<&String>, default: u64, range: (u64, u64)) -> Result<u64, ConfigError> {
+        let Some(text) = text else { return Ok(default) };
+        let expected = format!("a size such as \"16MiB\", from {} to {} bytes", range.0, range.1);
+        units::bytes(text)
+            .filter(|value| (range.0..=range.1).contains(value))
+            .ok_or_else(|| self.error(field, format!("{text:?}"), &expected))
+    }
+
+    fn count(&self, field: &str, value: Option<usize>, default: usize, max: usize) -> Result<usize, ConfigError> {
+        let value = value.unwrap_or(default);
+        if (1..=max).contains(&value) {
+            Ok(value)
+        } else {
+            Err(self.error(field, value, &format!("a number from 1 to {max}")))
+        }
+    }
+}
+
+fn usize_of(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+impl Config {
+    /// Reads and checks a configuration file. Relative paths in it count from its folder.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Config::parse(path, &text)
+    }
+
+    /// Checks a configuration's text; `path` names it in errors and anchors relative paths.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        let raw: Raw = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            message: error.to_string().trim().to_owned(),
+        })?;
+        let fields = Fields { path };
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let cluster: ClusterId = raw.cluster.parse().map_err(|_| {
+            fields.error("cluster", format!("{:?}", raw.cluster), "1 to 63 letters, digits, '-', '_' or '.'")
+        })?;
+        let id = member_id(&fields, "id", &raw.id)?;
+        let key = key(&fields, folder, raw.key.as_deref(), raw.key_file.as_deref())?;
+        let members = members(&fields, &raw.member)?;
+        if !members.iter().any(|member| member.id == id) {
+            let names = members.iter().map(|member| member.id.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(fields.error("id", format!("{:?}", raw.id), &format!("one of the [[member]] ids: {names}")));
+        }
+        let listen = Listen {
+            peer: raw.listen.peer.unwrap_or_else(|| "127.0.0.1:7450".to_owned()),
+            http: raw.listen.http.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
+        };
+        address(&fields, "listen.peer", &listen.peer)?;
+        let http = address(&fields, "listen.http", &listen.http)?;
+        if !http.ip().is_loopback() && !raw.listen.insecure {
+            return Err(fields.error(
+                "listen.http",
+                format!("{:?}, which others can reach, and no access control", listen.http),
+                "a loopback address, or insecure = true in [listen] on a network where everybody may read and write",
+            ));
+        }
+        let timing = timing(&fields, &raw.timing)?;
+        let data_members = members.iter().filter(|member| !member.rank.is_witness()).count();
+        let sync_backups = raw.replication.sync_backups.unwrap_or(1) as usize;
+        if sync_backups >= data_members.max(2) {
+            let expected = format!("fewer than the {data_members} data members");
+            return Err(fields.error("replication.sync_backups", sync_backups, &expected));
+        }
+        let min_sync_backups = raw.replication.min_sync_backups.unwrap_or(0) as usize;
+        if min_sync_backups > sync_backups {
+            let expected = format!("at most replication.sync_backups ({sync_backups})");
+            return Err(fields.error("replication.min_sync_backups", min_sync_backups, &expected));
+        }
+        let mib = |count: u64| count << 20;
+        let size = |field, text: &Option<String>, default, range| fields.bytes(field, text.as_ref(), default, range);
+        let max_transaction =
+            size("replication.max_transaction", &raw.replication.max_transaction, mib(16), (mib(1), mib(256)))?;
+        Ok(Config {
+            cluster,
+            id,
+            data_dir: folder.join(&raw.data_dir),
+            key,
+            listen,
+            members,
+            timing,
+            sync_backups,
+            min_sync_backups,
+            buffer: usize_of(size("replication.buffer", &raw.replication.buffer, mib(16), (mib(1), mib(4096)))?),
+            max_transaction,
+            wal_limit: size("store.wal_limit", &raw.store.wal_limit, mib(16), (mib(1), mib(4096)))?,
+            cache: usize_of(size("store.cache", &raw.store.cache, mib(8), (1 << 18, mib(4096)))?),
+            limits: limits(&fields, &raw.limits)?,
+            log: Log {
+                filter: raw.log.filter.unwrap_or_else(|| "info".to_owned()),
+                format: match raw.log.format.as_deref() {
+                    None | Some("text") => LogFormat::Text,
+                    Some("json") => LogFormat::Json,
+                    Some(other) => {
+                        return Err(fields.error("log.format", format!("{other:?}"), "\"text\" or \"json\""));
+                    }
+                },
+            },
+        })
+    }
+
+    /// What works but should be known.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = vec![];
+        if self.members.len() == 2 {
+            warnings.push(
+                "two members without a witness: when one dies, the other waits for the operator".to_owned(),
+            );
+        }
+        if self.members.iter().filter(|member| !member.rank.is_witness()).count() == 1 {
+            warnings.push("one data member: every write has one copy".to_owned());
+        }
+        warnings
+    }
+
+    /// This machine's own entry.
+    #[must_use]
+    pub fn me(&self) -> &Member {
+        // `parse` has checked that it is there.
+        self.members.iter().find(|member| member.id == self.id).unwrap_or(&self.members[0])
+    }
+
+    /// Settings of the protocol; the seed is the caller's.
+    #[must_use]
+    pub fn node(&self) -> NodeConfig {
+        NodeConfig {
+            id: self.id.clone(),
+            members: self.members.clone(),
+            timing: self.timing.clone(),
+            sync_backups: self.sync_backups,
+            min_sync_backups: self.min_sync_backups,
+            buffer_bytes: self.buffer,
+            inflight_bytes: self.buffer / 2,
+            seed: 0,
+        }
+    }
+
+    /// Settings of the store.
+    #[must_use]
+    pub fn store_options(&self) -> Options {
+        Options {
+            page_cache_bytes: self.cache,
+            wal_limit_bytes: self.wal_limit,
+            max_transaction_bytes: self.max_transaction,
+            ..Options::default()
+        }
+    }
+
+    /// Settings of the peer links.
+    #[must_use]
+    pub fn transport(&self, incarnation: [u8; 16]) -> TransportConfig {
+        let payload = usize_of(self.store_options().payload_limit());
+        TransportConfig {
+            cluster: self.cluster.clone(),
+            me: self.id.clone(),
+            incarnation,
+            key: self.key.clone(),
+            limits: LinkLimits { bulk_message: payload.saturating_add(1 << 16), ..LinkLimits::default() },
+        }
+    }
+
+    /// The others and where they are.
+    #[must_use]
+    pub fn peers(&self) -> Vec<(MemberId, Vec<String>)> {
+        self.members
+            .iter()
+            .filter(|member| member.id != self.id)
+            .map(|member| (member.id.clone(), member.peer_addresses.clone()))
+            .collect()
+    }
+
+    /// Limits on results.
+    #[must_use]
+    pub fn sql_limits(&self) -> SqlLimits {
+        SqlLimits { rows: self.limits.rows, bytes: self.limits.result }
+    }
+
+    /// Settings of the read pool.
+    #[must_use]
+    pub fn read_pool(&self) -> ReadPoolConfig {
+        ReadPoolConfig {
+            threads: 2,
+            queue: self.limits.concurrent_requests,
+            cache_bytes: 2 << 20,
+            sql: self.sql_limits(),
+            time_limit: self.limits.statement_time,
+        }
+    }
+}
+
+fn member_id(fields: &Fields<'_>, field: &str, text: &str) -> Result<MemberId, ConfigError> {
+    text.parse()
+        .map_err(|_| fields.error(field, format!("{text:?}"), "1 to 63 letters, digits, '-', '_' or '.'"))
+}
+
+fn key(
+    fields: &Fields<'_>,
+    folder: &Path,
+    key: Option<&str>,
+    file: Option<&str>,
+) -> Result<ClusterKey, ConfigError> {
+    let expected = "32 bytes as base64 or hexadecimal, as `tanist init` makes it";
+    match (key, file) {
+        (Some(text), None) => {
+            text.parse().map_err(|_| fields.error("key", format!("{} characters", text.len()), expected))
+        }
+        (None, Some(name)) => {
+            let path = folder.join(name);
+            let text = std::fs::read_to_string(&path).map_err(|error| {
+                fields.error("key_file", format!("{} ({error})", path.display()), "a readable file with the cluster key")
+            })?;
+            text.parse().map_err(|_| fields.error("key_file", path.display(), expected))
+        }
+        (None, None) => Err(fields.error("key_file", "nothing", "a file with the cluster key (or `key` itself)")),
+        (Some(_), Some(_)) => Err(fields.error("key", "both key and key_file", "one of the two")),
+    }
+}
+
+fn address(fields: &Fields<'_>, field: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    let expected = "an address and port of this machine, such as \"0.0.0.0:8080\"";
+    text.to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .ok_or_else(|| fields.error(field, format!("{text:?}"), expected))
+}
+
+fn members(fields: &Fields<'_>, raw: &[RawMember]) -> Result<Vec<Member>, ConfigError> {
+    if raw.is_empty() || raw.len() > 63 {
+        return Err(fields.error("member", raw.len(), "1 to 63 [[member]] sections"));
+    }
+    let mut ids = BTreeSet::new();
+    let mut ranks = BTreeSet::new();
+    let mut members = Vec::with_capacity(raw.len());
+    for (index, raw) in raw.iter().enumerate() {
+        let field = |name: &str| format!("member[{index}].{name}");
+        let id = member_id(fields, &field("id"), &raw.id)?;
+        if !ids.insert(id.clone()) {
+            return Err(fields.error(&field("id"), format!("{:?} a second time", raw.id), "a different id for each"));
+        }
+        let rank = Rank(raw.rank);
+        if !rank.is_witness() && !ranks.insert(rank) {
+            let found = format!("rank {} a second time", raw.rank);
+            return Err(fields.error(&field("rank"), found, "a different rank for each data member (0: witness)"));
+        }
+        if raw.peer.is_empty() {
+            return Err(fields.error(&field("peer"), "nothing", "at least one \"host:port\""));
+        }
+        for peer in &raw.peer {
+            let port = peer.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
+            if port.and_then(|port| port.parse::<u16>().ok()).is_none() {
+                return Err(fields.error(&field("peer"), format!("{peer:?}"), "\"host:port\""));
+            }
+        }
+        for url in &raw.url {
+            if !(url.starts_with("http://") || url.starts_with("https://")) {
+                return Err(fields.error(&field("url"), format!("{url:?}"), "such as \"http://10.0.0.1:8080\""));
+            }
+        }
+        let urls = raw.url.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+        members.push(Member { id, rank, peer_addresses: raw.peer.clone(), urls });
+    }
+    if ranks.is_empty() {
+        return Err(fields.error("member", "witnesses only", "at least one member with rank 1 or more"));
+    }
+    Ok(members)
+}
+
+fn timing(fields: &Fields<'_>, raw: &RawTiming) -> Result<Timing, ConfigError> {
+    let default = Timing::default();
+    let ms = Duration::from_millis;
+    let heartbeat =
+        fields.duration("timing.heartbeat", raw.heartbeat.as_ref(), default.heartbeat, (ms(10), ms(5000)))?;
+    let lease = fields.duration("timing.lease", raw.lease.as_ref(), default.lease.max(heartbeat * 10), (ms(50), ms(60_000)))?;
+    if lease < heartbeat * 3 {
+        let expected = format!("at least three heartbeats ({:?})", heartbeat * 3);
+        return Err(fields.error("timing.lease", format!("{lease:?}"), &expected));
+    }
+    let drift_margin =
+        fields.duration("timing.drift_margin", raw.drift_margin.as_ref(), lease / 20, (ms(1), ms(10_000)))?;
+    if drift_margin >= lease / 2 {
+        let expected = format!("less than half of the lease ({:?})", lease / 2);
+        return Err(fields.error("timing.drift_margin", format!("{drift_margin:?}"), &expected));
+    }
+    let sync_timeout =
+        fields.duration("timing.sync_timeout", raw.sync_timeout.as_ref(), lease, (ms(20), ms(60_000)))?;
+    if sync_timeout < heartbeat * 2 {
+        let expected = format!("at least two heartbeats ({:?})", heartbeat * 2);
+        return Err(fields.error("timing.sync_timeout", format!("{sync_timeout:?}"), &expected));
+    }
+    let election_stagger = fields.duration(
+        "timing.election_stagger",
+        raw.election_stagger.as_ref(),
+        heartbeat,
+        (ms(1), ms(10_000)),
+    )?;
+    Ok(Timing {
+        heartbeat,
+        lease,
+        drift_margin,
+        sync_timeout,
+        election_stagger,
+        trust_refused: raw.trust_refused.unwrap_or(true),
+    })
+}
+
+fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigError> {
+    let ms = Duration::from_millis;
+    let hour = Duration::from_secs(3600);
+    Ok(HttpLimits {
+        body: usize_of(fields.bytes("limits.body", raw.body.as_ref(), 1 << 20, (1024, 64 << 20))?),
+        statements: fields.count("limits.statements", raw.statements, 1000, 100_000)?,
+        rows: fields.count("limits.rows", raw.rows, 10_000, 10_000_000)?,
+        result: usize_of(fields.bytes("limits.result", raw.result.as_ref(), 8 << 20, (1024, 1 << 30))?),
+        statement_time: fields.duration(
+            "limits.statement_time",
+            raw.statement_time.as_ref(),
+            ms(5000),
+            (ms(10), ms(600_000)),
+        )?,
+        concurrent_requests: fields.count("limits.concurrent_requests", raw.concurrent_requests, 1024, 65_536)?,
+        connections: fields.count("limits.connections", raw.connections, 2048, 65_536)?,
+        request_retention: fields.duration(
+            "limits.request_retention",
+            raw.request_retention.as_ref(),
+            hour,
+            (ms(1000), hour * 24 * 30),
+        )?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+cluster = "wall"
+id = "pc-1"
+key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+[listen]
+http = "127.0.0.1:8080"
+[[member]]
+id = "pc-1"
+rank = 1
+peer = ["10.0.0.1:7450"]
+url = ["http://10.0.0.1:8080/"]
+[[member]]
+id = "pc-2"
+rank = 2
+peer = ["10.0.0.2:7450"]
+[[member]]
+id = "w"
+rank = 0
+peer = ["10.0.0.3:7450"]
+"#;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("/etc/tanist/tanist.toml"), text)
+    }
+
+    #[test]
+    fn good_file_is_read_with_defaults() {
+        let config = parse(GOOD).unwrap();
+        assert_eq!(config.data_dir, Path::new("/etc/tanist/data"));
+        assert_eq!(config.me().urls, ["http://10.0.0.1:8080"]);
+        assert_eq!((config.sync_backups, config.timing.lease), (1, Duration::from_secs(1)));
+        assert!(config.warnings().is_empty());
+        assert_eq!(config.peers().len(), 2);
+    }
+
+    #[test]
+    fn bad_value_is_refused_by_field_with_what_was_found() {
+        let cases = [
+            (GOOD.replace("id = \"pc-1\"\nkey", "id = \"pc-7\"\nkey"), vec!["id", "pc-7", "pc-1, pc-2"]),
+            (GOOD.replace("rank = 2", "rank = 1"), vec!["member[1].rank", "second time"]),
+            (GOOD.replace("id = \"pc-2\"", "id = \"pc-1\""), vec!["member[1].id"]),
+            (GOOD.replace("[\"10.0.0.2:7450\"]", "[\"10.0.0.2\"]"), vec!["member[1].peer", "10.0.0.2"]),
+            (GOOD.replace("[\"10.0.0.2:7450\"]", "[]"), vec!["member[1].peer"]),
+            (GOOD.replace("127.0.0.1:8080", "0.0.0.0:8080"), vec!["listen.http", "insecure"]),
+            (GOOD.replace("127.0.0.1:8080", "nowhere"), vec!["listen.http", "nowhere"]),
+            (format!("{GOOD}[timing]\nlease = \"200ms\""), vec!["timing.lease", "200ms", "three heartbeats"]),
+            (format!("{GOOD}[timing]\nheartbeat = \"0ms\""), vec!["timing.heartbeat", "0ms"]),
+            (format!("{GOOD}[timing]\nsync_timeout = \"100ms\""), vec!["timing.sync_timeout"]),
+            (format!("{GOOD}[timing]\nbeat = \"1s\""), vec!["beat", "unknown field"]),
+            (format!("{GOOD}[replication]\nsync_backups = 2"), vec!["replication.sync_backups", "2 data members"]),
+            (format!("{GOOD}[replication]\nmin_sync_backups = 2"), vec!["replication.min_sync_backups"]),
+            (format!("{GOOD}[replication]\nbuffer = \"lots\""), vec!["replication.buffer", "lots"]),
+            (format!("{GOOD}[limits]\nrows = 0"), vec!["limits.rows"]),
+            (format!("{GOOD}[log]\nformat = \"xml\""), vec!["log.format", "xml"]),
+            (GOOD.replace("key = \"AAEC", "key = \"x"), vec!["key", "32 bytes"]),
+            (GOOD.replace("key = ", "key_file = "), vec!["key_file"]),
+            (GOOD.replace("rank = 1", "rank = \"one\""), vec!["rank", "line"]),
+            (String::new(), vec!["cluster"]),
+        ];
+        for (text, names) in cases {
+            let error = parse(&text).unwrap_err().to_string();
+            for name in names {
+                assert!(error.contains(name), "expected {name:?} in {error}");
+            }
+            assert!(error.contains("tanist.toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn secret_is_not_repeated_in_errors() {
+        let error = parse(&GOOD.replace("key = \"AAEC", "key = \"SECRET")).unwrap_err().to_string();
+        assert!(!error.contains("SECRET"), "{error}");
+    }
+}

@@ -1,0 +1,58 @@
+//! Durations and sizes as people write them.
+
+use std::time::Duration;
+
+/// `100ms`, `1s`, `5m`, `2h`.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = split(text)?;
+    let number: u64 = number.parse().ok()?;
+    Some(match unit {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" | "min" => Duration::from_secs(number.checked_mul(60)?),
+        "h" => Duration::from_secs(number.checked_mul(3600)?),
+        _ => return None,
+    })
+}
+
+/// `4096`, `16MiB`, `8MB`, `64KiB`.
+pub(super) fn bytes(text: &str) -> Option<u64> {
+    let (number, unit) = split(text)?;
+    let number: u64 = number.parse().ok()?;
+    let factor = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+fn split(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    (end > 0).then(|| (&text[..end], text[end..].trim_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_read_and_nonsense_is_not() {
+        assert_eq!(duration("100ms"), Some(Duration::from_millis(100)));
+        assert_eq!(duration("2 h"), Some(Duration::from_secs(7200)));
+        assert_eq!(bytes("16MiB"), Some(16 << 20));
+        assert_eq!(bytes("4096"), Some(4096));
+        for bad in ["", "ms", "1", "-1s", "1.5s", "1 week", "99999999999999999999s"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+        for bad in ["", "MiB", "1XB", "-1", "99999999999GiB"] {
+            assert_eq!(bytes(bad), None, "{bad}");
+        }
+    }
+}

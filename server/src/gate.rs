@@ -1,0 +1,162 @@
+//! What the HTTP side may know of the reign: whether this machine may answer as master now, and what it has.
+//!
+//! Written by the driver alone, read by every request without a lock on the way that counts. Closed by default, and
+//! shut by itself when the lease ends (I6): nobody has to remember to close it. Read `driver.rs` for who moves it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
+
+use parking_lot::RwLock;
+use tanist_replication::{Position, Term};
+use tokio::sync::watch;
+
+use crate::view::View;
+
+/// The gate between the reign and the clients. Shared by `Arc`.
+#[derive(Debug)]
+pub struct Gate {
+    /// The open reign; 0: closed.
+    term: AtomicU64,
+    lease_until_ns: AtomicU64,
+    acknowledged: watch::Sender<Position>,
+    stored: watch::Sender<Position>,
+    view: RwLock<Arc<View>>,
+}
+
+impl Gate {
+    /// A closed gate.
+    #[must_use]
+    pub fn new(view: View) -> Gate {
+        Gate {
+            term: AtomicU64::new(0),
+            lease_until_ns: AtomicU64::new(0),
+            acknowledged: watch::Sender::new(Position::ZERO),
+            stored: watch::Sender::new(Position::ZERO),
+            view: RwLock::new(Arc::new(view)),
+        }
+    }
+
+    /// Opens the gate for a reign. It lets nobody through before [`Gate::extend`] has said until when.
+    pub fn open(&self, term: Term) {
+        assert!(term > Term::ZERO, "a gate opens for a reign, and reigns begin with term 1");
+        // The lease of an earlier reign must not count for this one.
+        self.lease_until_ns.store(0, SeqCst);
+        self.term.store(term.0, SeqCst);
+    }
+
+    /// The lease holds until `lease_until_ns` of `clock::now_ns`; never moves back within a reign.
+    pub fn extend(&self, lease_until_ns: u64) {
+        self.lease_until_ns.fetch_max(lease_until_ns, SeqCst);
+    }
+
+    /// Closes the gate at once.
+    pub fn close(&self) {
+        self.term.store(0, SeqCst);
+    }
+
+    /// The reign for which this machine may answer at `now_ns`, if it may.
+    #[must_use]
+    pub fn is_open(&self, now_ns: u64) -> Option<Term> {
+        let term = self.term.load(SeqCst);
+        if term == 0 || now_ns >= self.lease_until_ns.load(SeqCst) {
+            return None;
+        }
+        // The lease just read may be a later reign's; terms never come back, so the same term means the same reign.
+        (self.term.load(SeqCst) == term).then_some(Term(term))
+    }
+
+    /// Follows the newest acknowledged position of this machine's reign.
+    #[must_use]
+    pub fn acknowledged(&self) -> watch::Receiver<Position> {
+        self.acknowledged.subscribe()
+    }
+
+    /// Everything up to here is acknowledged (R7).
+    pub fn set_acknowledged(&self, position: Position) {
+        set(&self.acknowledged, position);
+    }
+
+    /// Follows this machine's own replica, on disk.
+    #[must_use]
+    pub fn stored(&self) -> watch::Receiver<Position> {
+        self.stored.subscribe()
+    }
+
+    /// This machine's replica stands here; may go back when a tail that nobody acknowledged is replaced (R12).
+    pub fn set_stored(&self, position: Position) {
+        set(&self.stored, position);
+    }
+
+    /// The newest view.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read())
+    }
+
+    /// Publishes a view.
+    pub fn set_view(&self, view: View) {
+        let view = Arc::new(view);
+        *self.view.write() = view;
+    }
+}
+
+/// Wakes those who wait only when something changed.
+fn set(sender: &watch::Sender<Position>, position: Position) {
+    sender.send_if_modified(|current| {
+        let changed = *current != position;
+        *current = position;
+        changed
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate() -> Gate {
+        Gate::new(View::default())
+    }
+
+    #[test]
+    fn gate_is_closed_until_a_reign_has_a_lease_and_shuts_when_it_ends() {
+        let gate = gate();
+        assert_eq!(gate.is_open(5), None);
+        gate.open(Term(3));
+        assert_eq!(gate.is_open(5), None, "no lease yet");
+        gate.extend(10);
+        assert_eq!(gate.is_open(9), Some(Term(3)));
+        assert_eq!(gate.is_open(10), None, "the lease has ended");
+        gate.extend(20);
+        gate.extend(15);
+        assert_eq!(gate.is_open(19), Some(Term(3)), "a lease never shrinks");
+        gate.close();
+        assert_eq!(gate.is_open(11), None);
+    }
+
+    #[test]
+    fn lease_of_an_earlier_reign_does_not_count_for_the_next() {
+        let gate = gate();
+        gate.open(Term(3));
+        gate.extend(100);
+        gate.close();
+        gate.open(Term(5));
+        assert_eq!(gate.is_open(50), None);
+        gate.extend(60);
+        assert_eq!(gate.is_open(50), Some(Term(5)));
+    }
+
+    #[tokio::test]
+    async fn waiting_for_a_position_wakes_when_it_is_there() {
+        let gate = Arc::new(gate());
+        let mut stored = gate.stored();
+        let waiter =
+            tokio::spawn(async move { *stored.wait_for(|p| *p >= Position::new(1, 7)).await.unwrap() });
+        gate.set_stored(Position::new(1, 6));
+        gate.set_stored(Position::new(1, 8));
+        assert_eq!(waiter.await.unwrap(), Position::new(1, 8));
+        gate.set_acknowledged(Position::new(2, 9));
+        assert_eq!(*gate.acknowledged().borrow(), Position::new(2, 9));
+    }
+}

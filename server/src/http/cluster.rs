@@ -1,0 +1,17 @@
+//! `GET /v1/cluster`: how this machine sees the cluster. Any machine answers, always.
+
+use axum::{Json, extract::State};
+use tanist_api::Cluster;
+
+use super::AppState;
+use crate::clock;
+
+/// The view, with `writable` only while this machine's own lease lasts, if it is the master.
+pub(super) async fn get(State(state): State<AppState>) -> Json<Cluster> {
+    let gate = &state.0.gate;
+    let mut cluster = gate.view().cluster.clone();
+    if cluster.master.as_ref() == Some(&cluster.member) && gate.is_open(clock::now_ns()).is_none() {
+        cluster.writable = false;
+    }
+    Json(cluster)
+}

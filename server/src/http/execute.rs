@@ -1,0 +1,95 @@
+//! `POST /v1/execute`: a write, answered when every member of the sync set has it on disk (R7).
+
+use axum::{
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse as _, Response},
+};
+use serde::de::DeserializeOwned;
+use tanist_api::{
+    ExecuteRequest, HEADER_IDEMPOTENCY_KEY, HEADER_POSITION, HEADER_REPLAYED, Statement, code,
+};
+
+use super::{ApiError, AppState, results_body};
+use crate::{
+    clock,
+    write::{Idempotency, WriteRequest},
+};
+
+pub(super) async fn post(
+    State(state): State<AppState>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let state = &*state.0;
+    if state.gate.is_open(clock::now_ns()).is_none() {
+        return Err(ApiError::not_master(&state.gate.view(), &uri));
+    }
+    let body = body.map_err(|error| ApiError::body(&error, state.limits.body))?;
+    let request: ExecuteRequest = parse(&headers, &body)?;
+    check_statements(&request.statements, state.limits.statements)?;
+    if !request.transaction {
+        return Err(ApiError::bad_request("transaction: found false, expected true (all or nothing)"));
+    }
+    let idempotency = idempotency(&headers, &body)?;
+    let write = WriteRequest {
+        statements: request.statements,
+        idempotency,
+        time_limit: state.limits.statement_time,
+    };
+    let done = state
+        .writer
+        .write(write)
+        .await
+        .map_err(|error| ApiError::write(error, &state.gate.view(), &uri))?;
+    let mut response = (StatusCode::OK, results_body(done.position, &done.answer)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    insert_position(headers, done.position);
+    if done.replayed {
+        headers.insert(HEADER_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+pub(super) fn insert_position(headers: &mut HeaderMap, position: tanist_replication::Position) {
+    if let Ok(value) = HeaderValue::try_from(position.to_string()) {
+        headers.insert(HEADER_POSITION, value);
+    }
+}
+
+/// Reads a JSON body; errors name the place and what was expected.
+pub(super) fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, ApiError> {
+    let media = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
+    if let Some(media) = media
+        && !media.trim_start().to_ascii_lowercase().starts_with("application/json")
+    {
+        let detail = format!("content-type: found {media:?}, expected \"application/json\"");
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    serde_json::from_slice(body).map_err(|error| ApiError::bad_request(format!("body: {error}")))
+}
+
+pub(super) fn check_statements(statements: &[Statement], limit: usize) -> Result<(), ApiError> {
+    if statements.is_empty() || statements.len() > limit {
+        let detail = format!("statements: found {}, expected 1 to {limit} (limits.statements)", statements.len());
+        return Err(ApiError::bad_request(detail));
+    }
+    Ok(())
+}
+
+fn idempotency(headers: &HeaderMap, body: &[u8]) -> Result<Option<Idempotency>, ApiError> {
+    let Some(value) = headers.get(HEADER_IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| {
+        (1..=200).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+    });
+    let Some(key) = key else {
+        return Err(ApiError::bad_request(format!(
+            "{HEADER_IDEMPOTENCY_KEY}: found {} bytes, expected 1 to 200 visible ASCII characters",
+            value.len()
+        )));
+    };
+    Ok(Some(Idempotency { key: key.to_owned(), fingerprint: *blake3::hash(body).as_bytes() }))
+}

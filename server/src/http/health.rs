@@ -1,0 +1,50 @@
+//! `/healthz`, `/readyz` and the status page.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::State,
+    http::header,
+    response::{Html, IntoResponse, Response},
+};
+use serde_json::json;
+use tanist_api::Role;
+
+use super::{ApiError, AppState};
+use crate::clock;
+
+/// The process lives.
+pub(super) async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// Whether this machine can serve, and as what.
+pub(super) async fn ready(State(state): State<AppState>) -> Result<Response, ApiError> {
+    let gate = &state.0.gate;
+    let view = gate.view();
+    let now = clock::now_ns();
+    if gate.is_open(now).is_some() {
+        return Ok(Json(json!({ "role": "master", "position": view.cluster.position })).into_response());
+    }
+    let fresh = view
+        .fresh_as_of_ns
+        .is_some_and(|at| Duration::from_nanos(now.saturating_sub(at)) <= state.0.max_staleness * 2);
+    let role = view.cluster.role;
+    let ready = match role {
+        Role::Backup => view.cluster.master.is_some() && fresh,
+        Role::Witness => view.cluster.master.is_some(),
+        _ => false,
+    };
+    if ready {
+        return Ok(Json(json!({ "role": role, "position": view.cluster.position })).into_response());
+    }
+    let why = view.cluster.notice.clone().unwrap_or_else(|| "not yet current with the master".to_owned());
+    Err(ApiError::not_fresh(why))
+}
+
+/// The status page: one file, no outside resources.
+pub(super) async fn dashboard() -> impl IntoResponse {
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src *";
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("dashboard.html")))
+}

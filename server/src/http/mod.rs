@@ -1,0 +1,160 @@
+//! HTTP: routes, limits, connections. One file per resource.
+//!
+//! Owns the listening socket and who may come in; the gate decides whether this machine may answer at all. Read
+//! `execute.rs` and `query.rs` for the two that matter.
+
+mod cluster;
+mod error;
+mod execute;
+mod health;
+mod query;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::sync::{Semaphore, oneshot};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::{
+    config::{Config, HttpLimits},
+    gate::Gate,
+    reader::ReadPool,
+    write::WriterHandle,
+};
+
+pub use error::ApiError;
+
+/// How long a request waits for a position, or for the acknowledgement of what it read.
+const WAIT: Duration = Duration::from_secs(5);
+/// How long a client may take to send its request's head.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long requests may finish when the server stops.
+const STOP_TIME: Duration = Duration::from_secs(2);
+
+/// What every handler needs; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AppState(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    gate: Arc<Gate>,
+    writer: WriterHandle,
+    readers: ReadPool,
+    limits: HttpLimits,
+    requests: Semaphore,
+    max_staleness: Duration,
+}
+
+impl AppState {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(gate: Arc<Gate>, writer: WriterHandle, readers: ReadPool, config: &Config) -> AppState {
+        AppState(Arc::new(Inner {
+            gate,
+            writer,
+            readers,
+            requests: Semaphore::new(config.limits.concurrent_requests),
+            max_staleness: config.timing.lease,
+            limits: config.limits.clone(),
+        }))
+    }
+}
+
+/// All routes.
+pub fn router(state: AppState) -> Router {
+    let body_limit = state.0.limits.body;
+    let limited = Router::new()
+        .route("/v1/cluster", get(cluster::get))
+        .route("/v1/execute", post(execute::post))
+        .route("/v1/query", post(query::post))
+        .route("/readyz", get(health::ready))
+        .route("/", get(health::dashboard))
+        .layer(middleware::from_fn_with_state(state.clone(), limit_requests));
+    Router::new()
+        .route("/healthz", get(health::live))
+        .merge(limited)
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(DefaultBodyLimit::max(body_limit))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .with_state(state)
+}
+
+/// Refuses a request when too many are under way, rather than queueing without end.
+async fn limit_requests(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    match state.0.requests.try_acquire() {
+        Ok(_permit) => next.run(request).await,
+        Err(_) => ApiError::overloaded("too many requests are under way (limits.concurrent_requests)").into_response(),
+    }
+}
+
+/// Serves until told to stop; then lets requests that have begun finish.
+///
+/// # Errors
+/// When the socket can't be used at all.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    state: AppState,
+    stop: oneshot::Receiver<()>,
+) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let connections = Arc::new(Semaphore::new(state.0.limits.connections));
+    let router = router(state);
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).pipeline_flush(true);
+    let graceful = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        // Beyond the limit, further connections wait in the system's queue.
+        let permit = tokio::select! {
+            permit = Arc::clone(&connections).acquire_owned() => permit,
+            _ = &mut stop => break,
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = &mut stop => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accept an HTTP connection");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            let _permit = permit;
+            // A client that breaks off or sends no HTTP is its own affair.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "HTTP connection");
+            }
+        });
+    }
+    let _ = tokio::time::timeout(STOP_TIME, graceful.shutdown()).await;
+    Ok(())
+}
+
+/// Joins a results array that is JSON already to its position, without parsing it again.
+fn results_body(position: tanist_replication::Position, results: &[u8]) -> Body {
+    let head = format!("{{\"position\":\"{position}\",\"results\":");
+    let mut body = Vec::with_capacity(head.len() + results.len() + 1);
+    body.extend_from_slice(head.as_bytes());
+    body.extend_from_slice(results);
+    body.push(b'}');
+    Body::from(body)
+}

@@ -1,0 +1,154 @@
+//! `POST /v1/query`: reads, each stating how current they must be.
+//!
+//! Strong: on the master, under lease, and nothing is shown that isn't acknowledged. Local: this replica, now. Bounded:
+//! this replica, when it is known to have been current recently.
+
+use std::time::Duration;
+
+use axum::{
+    body::Bytes,
+    extract::{RawQuery, State, rejection::BytesRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse as _, Response},
+};
+use tanist_api::{HEADER_MIN_POSITION, QueryRequest, code};
+use tanist_replication::Position;
+use tokio::{sync::watch, time::timeout};
+
+use super::{
+    ApiError, AppState, Inner, WAIT,
+    execute::{check_statements, insert_position, parse},
+    results_body,
+};
+use crate::{clock, reader::ReadDone};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Consistency {
+    Strong,
+    Local,
+    Bounded(Duration),
+}
+
+pub(super) async fn post(
+    State(state): State<AppState>,
+    uri: Uri,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let state = &*state.0;
+    let consistency = consistency(query.as_deref(), state.max_staleness)?;
+    let min_position = min_position(&headers)?;
+    if consistency == Consistency::Strong && state.gate.is_open(clock::now_ns()).is_none() {
+        return Err(ApiError::not_master(&state.gate.view(), &uri));
+    }
+    let body = body.map_err(|error| ApiError::body(&error, state.limits.body))?;
+    let request: QueryRequest = parse(&headers, &body)?;
+    check_statements(&request.statements, state.limits.statements)?;
+    if let Some(min) = min_position {
+        wait_for(state.gate.stored(), min).await.map_err(|found| {
+            ApiError::not_fresh(format!("this replica stands at {found}, not yet at {min} as {HEADER_MIN_POSITION} asks"))
+        })?;
+    }
+    let done = match consistency {
+        Consistency::Local => state.readers.read(request.statements).await.map_err(ApiError::read)?,
+        Consistency::Bounded(staleness) => bounded(state, request, staleness, &uri).await?,
+        Consistency::Strong => strong(state, request, &uri).await?,
+    };
+    let mut response = (StatusCode::OK, results_body(done.position, &done.answer)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    insert_position(headers, done.position);
+    Ok(response)
+}
+
+/// R11, I5, I6: read, wait until all that was seen is acknowledged, and answer only if the lease still lasts then.
+async fn strong(state: &Inner, request: QueryRequest, uri: &Uri) -> Result<ReadDone, ApiError> {
+    let gate = &state.gate;
+    let not_master = || ApiError::not_master(&gate.view(), uri);
+    let term = gate.is_open(clock::now_ns()).ok_or_else(not_master)?;
+    let done = state.readers.read(request.statements).await.map_err(ApiError::read)?;
+    wait_for(gate.acknowledged(), done.position).await.map_err(|acknowledged| {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            code::NOT_FRESH,
+            format!("what was read ({}) isn't acknowledged yet, only {acknowledged} is", done.position),
+        )
+    })?;
+    if gate.is_open(clock::now_ns()) == Some(term) { Ok(done) } else { Err(not_master()) }
+}
+
+async fn bounded(
+    state: &Inner,
+    request: QueryRequest,
+    staleness: Duration,
+    uri: &Uri,
+) -> Result<ReadDone, ApiError> {
+    if state.gate.is_open(clock::now_ns()).is_some() {
+        return strong(state, request, uri).await;
+    }
+    // What was fresh before the read is at least as fresh after it.
+    let Some(fresh_as_of) = state.gate.view().fresh_as_of_ns else {
+        return Err(ApiError::not_fresh("this replica doesn't know how current it is"));
+    };
+    let done = state.readers.read(request.statements).await.map_err(ApiError::read)?;
+    let age = Duration::from_nanos(clock::now_ns().saturating_sub(fresh_as_of));
+    if age > staleness {
+        return Err(ApiError::not_fresh(format!(
+            "this replica was current {} ms ago, asked for at most {} ms",
+            age.as_millis(),
+            staleness.as_millis()
+        )));
+    }
+    Ok(done)
+}
+
+/// Waits (bounded) until the watched position reaches `target`; gives where it stands otherwise.
+async fn wait_for(mut watched: watch::Receiver<Position>, target: Position) -> Result<(), Position> {
+    let reached = matches!(timeout(WAIT, watched.wait_for(|position| *position >= target)).await, Ok(Ok(_)));
+    if reached { Ok(()) } else { Err(*watched.borrow()) }
+}
+
+fn consistency(query: Option<&str>, default_staleness: Duration) -> Result<Consistency, ApiError> {
+    let mut kind = None;
+    let mut staleness = None;
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match name {
+            "consistency" => kind = Some(value),
+            "max_staleness" => {
+                staleness = Some(milliseconds(value).ok_or_else(|| {
+                    ApiError::bad_request(format!(
+                        "max_staleness: found {value:?}, expected a duration such as 500ms or 2s"
+                    ))
+                })?);
+            }
+            _ => {
+                let detail = format!("query parameter {name:?}: expected consistency or max_staleness");
+                return Err(ApiError::bad_request(detail));
+            }
+        }
+    }
+    match kind {
+        None | Some("strong") => Ok(Consistency::Strong),
+        Some("local") => Ok(Consistency::Local),
+        Some("bounded") => Ok(Consistency::Bounded(staleness.unwrap_or(default_staleness))),
+        Some(other) => Err(ApiError::bad_request(format!(
+            "consistency: found {other:?}, expected strong, local or bounded"
+        ))),
+    }
+}
+
+fn milliseconds(text: &str) -> Option<Duration> {
+    if let Some(ms) = text.strip_suffix("ms") {
+        ms.parse().ok().map(Duration::from_millis)
+    } else {
+        text.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
+    }
+}
+
+fn min_position(headers: &HeaderMap) -> Result<Option<Position>, ApiError> {
+    let Some(value) = headers.get(HEADER_MIN_POSITION) else { return Ok(None) };
+    let text = value.to_str().unwrap_or("?");
+    text.parse().map(Some).map_err(|error| ApiError::bad_request(format!("{HEADER_MIN_POSITION}: {error}")))
+}

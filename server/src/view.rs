@@ -1,0 +1,112 @@
+//! How this machine sees the cluster, in the contract's words: made from the node's status for `/v1/cluster`, readiness and
+//! redirects.
+
+use tanist_api::{Cluster, ClusterMember, Role};
+use tanist_replication::{
+    MemberId,
+    status::{RoleName, Status},
+};
+
+/// The view and what only the server needs of it.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// What `/v1/cluster` answers.
+    pub cluster: Cluster,
+    /// This replica was current at that moment, on [`crate::clock::now_ns`].
+    pub fresh_as_of_ns: Option<u64>,
+}
+
+impl Default for View {
+    fn default() -> View {
+        let cluster = Cluster {
+            cluster: String::new(),
+            member: String::new(),
+            role: Role::Unknown,
+            term: 0,
+            master: None,
+            master_urls: vec![],
+            suggested_host: None,
+            position: "0.0".to_owned(),
+            acknowledged: "0.0".to_owned(),
+            writable: false,
+            notice: None,
+            sync_set: vec![],
+            chain: vec![],
+            members: vec![],
+        };
+        View { cluster, fresh_as_of_ns: None }
+    }
+}
+
+fn role(name: RoleName) -> Role {
+    match name {
+        RoleName::Master => Role::Master,
+        RoleName::Backup => Role::Backup,
+        RoleName::Candidate => Role::Candidate,
+        RoleName::Witness => Role::Witness,
+    }
+}
+
+/// The view that a status gives.
+#[must_use]
+pub fn of(cluster: &str, status: &Status) -> View {
+    let record = &status.record;
+    let urls = |id: &MemberId| record.member(id).map(|member| member.urls.clone()).unwrap_or_default();
+    let is_master = status.role == RoleName::Master;
+    let master_urls = status.master.as_ref().map(urls).unwrap_or_default();
+    let mut members: Vec<_> = record
+        .members
+        .iter()
+        .map(|member| {
+            let own = member.id == status.id;
+            let peer = status.peers.iter().find(|peer| peer.id == member.id);
+            let position = if own { Some(status.position) } else { peer.and_then(|peer| peer.position) };
+            let position = position.filter(|_| !member.rank.is_witness());
+            let known = if own {
+                role(status.role)
+            } else if status.master.as_ref() == Some(&member.id) {
+                Role::Master
+            } else if member.rank.is_witness() {
+                Role::Witness
+            } else if peer.is_some_and(|peer| peer.reachable) {
+                Role::Backup
+            } else {
+                Role::Unknown
+            };
+            ClusterMember {
+                id: member.id.to_string(),
+                rank: member.rank.0,
+                role: known,
+                position: position.map(|position| position.to_string()),
+                lag: position
+                    .filter(|_| is_master)
+                    .map(|position| status.tip.txid.0.saturating_sub(position.txid.0)),
+                reachable: if own { Some(true) } else { peer.map(|peer| peer.reachable) },
+                in_sync: record.sync_set.contains(&member.id) && status.master.is_some(),
+                progress: peer.and_then(|peer| peer.progress).map(str::to_owned),
+                peer_addresses: member.peer_addresses.clone(),
+                urls: member.urls.clone(),
+            }
+        })
+        .collect();
+    members.sort_by_key(|member| (member.rank == 0, member.rank, member.id.clone()));
+    View {
+        fresh_as_of_ns: status.fresh_as_of.map(|time| time.0),
+        cluster: Cluster {
+            cluster: cluster.to_owned(),
+            member: status.id.to_string(),
+            role: role(status.role),
+            term: status.term.0,
+            master: status.master.as_ref().map(ToString::to_string),
+            suggested_host: master_urls.first().cloned(),
+            master_urls,
+            position: status.position.to_string(),
+            acknowledged: status.acknowledged.to_string(),
+            writable: status.serving && status.writes_allowed,
+            notice: status.notice.clone(),
+            sync_set: record.sync_set.iter().map(ToString::to_string).collect(),
+            chain: record.chain().iter().map(ToString::to_string).collect(),
+            members,
+        },
+    }
+}
