@@ -1,0 +1,42 @@
+//! Why a call has no answer.
+
+use std::time::Duration;
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host list can't be used.
+    #[error("hosts: {0}")]
+    Hosts(String),
+    /// A machine refused the request for good; repeating it would not help.
+    #[error("{} ({})", .0.detail, .0.code)]
+    Problem(tanist_api::Problem),
+    /// No machine could serve the request within the deadline; nothing was done.
+    #[error("no machine served the request within {deadline:?}; tried {tried}; last: {last}")]
+    Unavailable {
+        /// The call's total deadline.
+        deadline: Duration,
+        /// Hosts that were tried.
+        tried: String,
+        /// The last failure.
+        last: String,
+    },
+    /// The deadline passed, and the write may or may not have been done. Repeating it with the same key is safe.
+    #[error("outcome unknown after {deadline:?} (idempotency key {key}); last: {last}")]
+    OutcomeUnknown {
+        /// The key to repeat it with.
+        key: String,
+        /// The call's total deadline.
+        deadline: Duration,
+        /// The last failure.
+        last: String,
+    },
+    /// An answer that isn't of the contract's shape.
+    #[error("unexpected answer from {host}: {why}")]
+    Unexpected {
+        /// Who sent it.
+        host: String,
+        /// What was wrong.
+        why: String,
+    },
+}
