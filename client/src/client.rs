@@ -417,7 +417,7 @@ impl Client {
         match problem.code.as_str() {
             code::OUTCOME_UNKNOWN | code::INTERNAL => Attempt::Unknown(problem.detail),
             _ if status == StatusCode::SERVICE_UNAVAILABLE => Attempt::Refused(problem.detail),
-            _ => Attempt::Final(Error::Problem(problem)),
+            _ => Attempt::Final(Error::Problem(Box::new(problem))),
         }
     }
 }

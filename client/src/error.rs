@@ -10,7 +10,7 @@ pub enum Error {
     Hosts(String),
     /// A machine refused the request for good; repeating it would not help.
     #[error("{} ({})", .0.detail, .0.code)]
-    Problem(tanist_api::Problem),
+    Problem(Box<tanist_api::Problem>),
     /// No machine could serve the request within the deadline; nothing was done.
     #[error("no machine served the request within {deadline:?}; tried {tried}; last: {last}")]
     Unavailable {

@@ -3,6 +3,7 @@
 //! Owns the assembly ([`Server`]) and the threads; each module owns its own part. Embedding programs call
 //! [`Server::start`]; the binary calls [`cli::main`]. Read `ARCHITECTURE.md` for the ways through the house.
 
+pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;

@@ -1,0 +1,182 @@
+//! `tanist init`: a commented configuration and a new cluster key.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use tanist_transport::ClusterKey;
+
+use crate::config::Config;
+
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// Where to write tanist.toml and cluster.key.
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// The cluster's name, the same on all machines.
+    #[arg(long, default_value = "cluster")]
+    cluster: String,
+    /// This machine's name, one of the members.
+    #[arg(long, default_value = "pc-1")]
+    id: String,
+    /// A machine: `id=host` or `id=host:peerport:httpport`, `,witness` behind it for one without data. In the order in
+    /// which they should reign. Repeat for each.
+    #[arg(long = "member")]
+    members: Vec<String>,
+    /// Take this key file of another machine instead of making a new key.
+    #[arg(long)]
+    key_file: Option<PathBuf>,
+    /// Overwrite files.
+    #[arg(long)]
+    force: bool,
+}
+
+struct Planned {
+    id: String,
+    host: String,
+    peer: u16,
+    http: u16,
+    witness: bool,
+}
+
+fn planned(text: &str) -> anyhow::Result<Planned> {
+    let wrong = || format!("--member: found {text:?}, expected id=host or id=host:7450:8080, with \",witness\" for one without data");
+    let (spec, witness) = match text.strip_suffix(",witness") {
+        Some(spec) => (spec, true),
+        None => (text, false),
+    };
+    let (id, address) = spec.split_once('=').with_context(wrong)?;
+    let mut parts = address.split(':');
+    let host = parts.next().filter(|host| !host.is_empty()).with_context(wrong)?;
+    let mut port = |default: u16| -> anyhow::Result<u16> {
+        parts.next().map_or(Ok(default), |port| port.parse().with_context(wrong))
+    };
+    let planned = Planned { id: id.to_owned(), host: host.to_owned(), peer: port(7450)?, http: port(8080)?, witness };
+    if parts.next().is_some() {
+        bail!(wrong());
+    }
+    Ok(planned)
+}
+
+pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
+    let members: Vec<Planned> = if args.members.is_empty() {
+        vec![planned(&format!("{}=127.0.0.1", args.id))?]
+    } else {
+        args.members.iter().map(|member| planned(member)).collect::<anyhow::Result<_>>()?
+    };
+    let me = members.iter().find(|member| member.id == args.id).with_context(|| {
+        let ids: Vec<_> = members.iter().map(|member| member.id.as_str()).collect();
+        format!("--id: found {:?}, expected one of the members: {}", args.id, ids.join(", "))
+    })?;
+    std::fs::create_dir_all(&args.dir).with_context(|| format!("make {}", args.dir.display()))?;
+    let config_path = args.dir.join("tanist.toml");
+    let key_path = args.dir.join("cluster.key");
+    for path in [&config_path, &key_path] {
+        if path.exists() && !args.force {
+            bail!("{} exists already; --force overwrites it (a new key locks this machine out of its cluster)", path.display());
+        }
+    }
+    let key = match &args.key_file {
+        None => ClusterKey::generate(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+            text.parse().with_context(|| format!("read {}", path.display()))?
+        }
+    };
+    let text = config_text(args, me, &members);
+    write_secret(&key_path, &format!("{}\n", *key.to_text()))?;
+    std::fs::write(&config_path, text).with_context(|| format!("write {}", config_path.display()))?;
+    // What was written must be readable: a name with a space, say, is found here and not at the first start.
+    Config::load(&config_path)?;
+    println!("Wrote {} and {}.", config_path.display(), key_path.display());
+    println!("Copy cluster.key to the other machines and keep it secret: who has it is a member.");
+    println!("On each: the same file with its own id, then `tanist run --config tanist.toml`.");
+    println!("The first start of a new cluster needs all machines once.");
+    Ok(())
+}
+
+fn config_text(args: &InitArgs, me: &Planned, members: &[Planned]) -> String {
+    let loopback = me.host == "127.0.0.1" || me.host == "localhost";
+    let listen = if loopback { "127.0.0.1" } else { "0.0.0.0" };
+    let mut text = format!(
+        r#"# One machine of a Tanist cluster. The same on all machines but for `id`.
+
+cluster = "{}"             # peers of another cluster are refused
+id = "{}"                  # this machine, one of the members below
+data_dir = "data"          # relative to this file: state.db (yours to read), node.db (this machine's votes)
+key_file = "cluster.key"   # the secret that all members share
+
+[listen]
+peer = "{listen}:{}"       # for the other machines; always encrypted
+http = "{listen}:{}"       # for clients
+"#,
+        args.cluster, args.id, me.peer, me.http
+    );
+    if !loopback {
+        text += "insecure = true            # there is no access control yet: everybody on this network may read and write\n";
+    }
+    let mut rank = 0;
+    for member in members {
+        let shown = if member.witness {
+            0
+        } else {
+            rank += 1;
+            rank
+        };
+        text += &format!(
+            "\n[[member]]\nid = \"{}\"\nrank = {shown}                   # {}\npeer = [\"{}:{}\"]\nurl = [\"http://{}:{}\"]\n",
+            member.id,
+            if member.witness { "a witness: votes, holds no data" } else { "1 is nearest to the throne" },
+            member.host,
+            member.peer,
+            member.host,
+            member.http
+        );
+    }
+    text + r#"
+[timing]
+heartbeat = "100ms"
+lease = "1s"               # a master that reaches no majority for so long stops answering
+sync_timeout = "1s"        # a backup that doesn't answer for so long is no longer waited for
+trust_refused = true       # "connection refused" proves that the process has ended: failover in milliseconds
+
+[replication]
+sync_backups = 1           # backups that must have a write on disk before it is answered
+min_sync_backups = 0       # 1: rather refuse writes than go on with a single copy
+buffer = "16MiB"           # transactions kept for backups that catch up
+max_transaction = "16MiB"
+
+[store]
+wal_limit = "16MiB"
+cache = "8MiB"
+
+[limits]
+body = "1MiB"
+statements = 1000
+rows = 10000
+result = "8MiB"
+statement_time = "5s"
+concurrent_requests = 1024
+connections = 2048
+request_retention = "1h"   # how long a repeated Idempotency-Key gives the first answer
+
+[log]
+filter = "info"
+format = "text"            # or "json"
+"#
+}
+
+fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    let mut file = options.open(path).with_context(|| format!("write {}", path.display()))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))
+}

@@ -1,0 +1,62 @@
+//! `tanist status`.
+
+use tanist_api::{Cluster, Role};
+
+use super::{Connection, table};
+
+/// Shows the cluster as the master sees it, or, without one, as the first machine that answers.
+pub(super) async fn status(connection: &Connection) -> anyhow::Result<()> {
+    let client = connection.client()?;
+    let mut cluster = client.cluster().await?;
+    // The master knows positions and lag of all.
+    if let Some(master) = cluster.master_urls.first()
+        && let Ok(view) = client.cluster_of(master).await
+    {
+        cluster = view;
+    }
+    if connection.json {
+        println!("{}", serde_json::to_string_pretty(&cluster)?);
+    } else {
+        print!("{}", text(&cluster));
+    }
+    Ok(())
+}
+
+fn text(cluster: &Cluster) -> String {
+    let reign = match &cluster.master {
+        Some(master) => format!("{master} reigns in term {}", cluster.term),
+        None => format!("no master (term {})", cluster.term),
+    };
+    let writes = if cluster.writable { "writes are taken" } else { "writes are not taken" };
+    let mut text = format!("Cluster {}: {reign}, {writes}. Seen from {}.\n", cluster.cluster, cluster.member);
+    if let Some(notice) = &cluster.notice {
+        text += &format!("Notice: {notice}\n");
+    }
+    let headings = ["member", "rank", "role", "position", "behind", "holds all", "data by", "url"].map(str::to_owned);
+    let rows: Vec<Vec<String>> = cluster
+        .members
+        .iter()
+        .map(|member| {
+            let role = match (member.role, member.reachable) {
+                (_, Some(false)) => "not reached",
+                (Role::Master, _) => "master",
+                (Role::Backup, _) if cluster.chain.get(1) == Some(&member.id) => "heir",
+                (Role::Backup, _) => "backup",
+                (Role::Candidate, _) => "candidate",
+                (Role::Witness, _) => "witness",
+                (Role::Unknown, _) => "unknown",
+            };
+            vec![
+                member.id.clone(),
+                member.rank.to_string(),
+                role.to_owned(),
+                member.position.clone().unwrap_or_default(),
+                member.lag.map(|lag| lag.to_string()).unwrap_or_default(),
+                if member.in_sync { "yes" } else { "" }.to_owned(),
+                member.progress.clone().unwrap_or_default(),
+                member.urls.first().cloned().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    text + "\n" + &table::layout(&headings, &rows)
+}
