@@ -11,9 +11,10 @@ use crate::{
     event::Event,
     frame::Stamp,
     invariant,
+    log::TransactionLog,
     member::MemberId,
     message::{HeartbeatReply, Message},
-    position::{Position, Term},
+    position::Term,
     role::{Follower, Role},
     succession::{RecordKey, SuccessionRecord},
     time::Time,
@@ -50,6 +51,8 @@ pub struct Node {
     pub(crate) tail: Stamp,
     /// Transactions of an earlier master are still on their way to the disk.
     pub(crate) settling: bool,
+    /// Newest transactions of this replica's branch, up to `tail`: a promoted backup can stream to the others at once.
+    pub(crate) log: TransactionLog,
     pub(crate) links: BTreeSet<MemberId>,
     pub(crate) honour: Option<Honour>,
     /// R11: a restarted voter waits one full lease.
@@ -86,6 +89,7 @@ impl Node {
             stamp,
             tail: stamp,
             settling: false,
+            log: TransactionLog::new(stamp, config.buffer_bytes),
             links: BTreeSet::new(),
             honour: None,
             no_vote_before,
@@ -158,23 +162,20 @@ impl Node {
             Role::Follower(follower) if self.may_stand() => follower.stand_at,
             Role::Follower(_) => Time::NEVER,
             Role::Candidate(candidate) => candidate.until,
-            Role::Master(master) => master.deadline(self.config.timing.sync_timeout),
+            Role::Master(master) => master.deadline(self.now, self.config.timing.sync_timeout),
         }
     }
 
+    /// What is due, one role after the other, since each may end in the next: nothing is left due afterwards.
     fn on_time(&mut self) {
-        match &self.role {
-            Role::Follower(follower) => {
-                if self.now >= follower.stand_at && self.may_stand() {
-                    self.become_candidate();
-                }
-            }
-            Role::Candidate(candidate) => {
-                if self.now >= candidate.until {
-                    self.end_candidacy("no majority in time");
-                }
-            }
-            Role::Master(_) => self.on_master_time(),
+        if matches!(&self.role, Role::Candidate(candidate) if self.now >= candidate.until) {
+            self.end_candidacy("no majority in time");
+        }
+        if matches!(&self.role, Role::Follower(follower) if self.now >= follower.stand_at) && self.may_stand() {
+            self.become_candidate();
+        }
+        if matches!(self.role, Role::Master(_)) {
+            self.on_master_time();
         }
     }
 
@@ -246,8 +247,16 @@ impl Node {
     /// The store says what this replica is, with nothing more under way.
     fn on_replica(&mut self, stamp: Stamp) {
         self.stamp = stamp;
-        self.tail = stamp;
+        self.set_tail(stamp);
         self.settling = false;
+    }
+
+    /// What the replica will be, when that isn't the next transaction: the buffer must not have a gap.
+    pub(crate) fn set_tail(&mut self, stamp: Stamp) {
+        self.tail = stamp;
+        if self.log.tip() != stamp {
+            self.log.reset(stamp);
+        }
     }
 
     fn on_stored(&mut self, stamp: Stamp) {
@@ -261,7 +270,7 @@ impl Node {
         }
         self.stamp = stamp;
         if self.tail.position < stamp.position {
-            self.tail = stamp; // stored although a refusal before it had set the tail back
+            self.set_tail(stamp); // stored although a refusal before it had set the tail back
         }
         if self.stamp == self.tail {
             self.settling = false;
@@ -309,10 +318,8 @@ impl Node {
 
     /// Whether this machine could ever stand now: a data member with a usable replica.
     pub(crate) fn may_stand(&self) -> bool {
-        let lost = self.stamp.position == Position::ZERO && self.hard.record.key > RecordKey::FOUNDING;
         !self.stopping
             && self.storage == Storage::Ready
-            && !lost
             && self.hard.record.member(&self.config.id).is_some_and(|member| !member.rank.is_witness())
     }
 
@@ -359,6 +366,9 @@ impl Node {
     }
 
     fn on_shutdown(&mut self) {
+        if matches!(self.role, Role::Candidate(_)) {
+            self.become_follower(Duration::ZERO);
+        }
         if let Role::Master(master) = &self.role {
             let term = self.hard.term;
             let heir = master.heir(&self.config.id, self.now, self.config.timing.sync_timeout);

@@ -56,6 +56,8 @@ pub struct Peer {
     pub progress: Progress,
     /// Newest transaction of *this* branch that it has on disk.
     pub stored: Option<Txid>,
+    /// When it last reported more than before.
+    pub stored_at: Time,
     /// What it last reported, on whatever branch.
     pub reported: Option<Stamp>,
     /// Record it has accepted.
@@ -79,6 +81,7 @@ impl Peer {
         Peer {
             progress: Progress::Probe,
             stored: None,
+            stored_at: now,
             reported: None,
             accepted: RecordKey::BLANK,
             lease_from: None,
@@ -103,12 +106,10 @@ impl Peer {
         matches!(self.progress, Progress::Stream { .. })
     }
 
-    /// It has stored everything up to `position` of this branch.
-    pub fn on_stored(&mut self, position: Position, now: Time) {
-        if self.stored.is_some_and(|stored| stored >= position.txid) {
-            return;
-        }
-        self.stored = Some(position.txid);
+    /// It has stored everything up to `position` of this branch. `asked` is when the question was sent, if it is an
+    /// answer: one to a question from after its last report that says less than that means a lost disk (R8), any
+    /// other was overtaken.
+    pub fn on_stored(&mut self, position: Position, asked: Option<Time>, now: Time) {
         if let Progress::Stream { inflight, inflight_bytes, next, .. } = &mut self.progress {
             while let Some((txid, bytes)) = inflight.front().copied()
                 && txid <= position.txid
@@ -117,6 +118,16 @@ impl Peer {
                 *inflight_bytes -= bytes;
             }
             *next = (*next).max(position.txid.next());
+        }
+        if self.stored.is_some_and(|stored| stored >= position.txid) {
+            if asked.is_some_and(|asked| asked > self.stored_at) {
+                self.stored = Some(position.txid);
+            }
+            return;
+        }
+        self.stored = Some(position.txid);
+        self.stored_at = now;
+        if let Progress::Stream { inflight, .. } = &self.progress {
             self.waiting_since = if inflight.is_empty() { None } else { Some(now) };
         }
     }

@@ -29,8 +29,6 @@ pub struct RecordKey {
 impl RecordKey {
     /// Key of the record made from configuration, before anybody reigned.
     pub const BLANK: RecordKey = RecordKey { term: Term::ZERO, version: 0 };
-    /// Key of the very first reign's first record: until a later one, an empty replica may be complete.
-    pub const FOUNDING: RecordKey = RecordKey { term: Term(1), version: 1 };
 }
 
 impl std::fmt::Display for RecordKey {

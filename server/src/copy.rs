@@ -143,7 +143,7 @@ fn serve_snapshot(
     }
     runtime.block_on(send(stream, &Head::End(hasher.finalize().as_bytes().to_vec()), Bytes::new()))?;
     // The replica closes the stream when it has everything.
-    let _ = runtime.block_on(tokio::time::timeout(PATIENCE, stream.recv()));
+    let _ = runtime.block_on(async { tokio::time::timeout(PATIENCE, stream.recv()).await });
     tracing::info!(%peer, position = %stamp.position, bytes = sent, "copy: sent the database");
     Ok(())
 }

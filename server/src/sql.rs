@@ -143,6 +143,10 @@ fn run_one(
     if statement.sql.trim().is_empty() {
         return Err(SqlError::new(index, SqlErrorKind::Sql, "sql: found nothing, expected one SQL statement"));
     }
+    if starts_with(&statement.sql, "vacuum") {
+        let message = "not allowed here: VACUUM is the server's own affair";
+        return Err(SqlError::new(index, SqlErrorKind::Denied, message));
+    }
     let mut prepared = prepare_user(connection, &statement.sql).map_err(sqlite)?;
     bind(&mut prepared, index, &statement.params)?;
     let columns: Vec<String> = prepared.column_names().into_iter().map(str::to_owned).collect();

@@ -35,10 +35,12 @@ enum Count {
 
 impl Node {
     pub(crate) fn become_candidate(&mut self) {
-        let attempts = match &self.role {
-            Role::Follower(follower) => follower.attempts,
-            _ => 0,
-        };
+        let Role::Follower(follower) = &mut self.role else { return };
+        let attempts = follower.attempts;
+        if self.now < self.no_vote_before {
+            follower.stand_at = self.no_vote_before; // R11: its own vote is a vote too
+            return;
+        }
         if self.honour.as_ref().is_some_and(|honour| self.now >= honour.until) {
             self.drop_lease("no heartbeat for a whole lease");
         }
@@ -54,9 +56,7 @@ impl Node {
         for to in self.others() {
             self.send(to, Message::PreVote(VoteRequest { term }));
         }
-        if self.now >= self.no_vote_before {
-            self.add_grant(self.config.id.clone(), self.hard.record.clone(), self.stamp.position);
-        }
+        self.add_grant(self.config.id.clone(), self.hard.record.clone(), self.stamp.position);
     }
 
     /// Length of an asking round: short at first, since a dead master is replaced in one; longer when it goes on.
@@ -137,14 +137,13 @@ impl Node {
         let Role::Candidate(candidate) = &self.role else { return Count::NotYet };
         let Some(deciding) = self.deciding_record() else { return Count::NotYet };
         let grants = |id: &MemberId| candidate.grants.get(id);
-        if deciding.key == RecordKey::BLANK {
-            // Founding: everybody must be there and know of nothing, so that a machine whose votes were lost with its
-            // disk can't help to found the cluster a second time over living data.
-            return if quorum::has_all(deciding, |id| grants(id).is_some()) {
-                Count::Won
-            } else {
-                Count::NotYet
-            };
+        let own = self.stamp.position;
+        if deciding.key == RecordKey::BLANK || own == Position::ZERO {
+            // Founding, or a replica that may have lost its disk: everybody must be there, and nobody hold more. So
+            // no lost disk can help to found the cluster a second time over living data.
+            let none_further = candidate.grants.values().all(|(_, position)| *position <= own);
+            let all = none_further && quorum::has_all(deciding, |id| grants(id).is_some());
+            return if all { Count::Won } else { Count::NotYet };
         }
         // A voter without any record may have forgotten one: its word doesn't count.
         let counts = |id: &MemberId| grants(id).is_some_and(|(record, _)| record.key > RecordKey::BLANK);
@@ -159,7 +158,7 @@ impl Node {
         let further = candidate
             .grants
             .iter()
-            .any(|(id, (_, position))| deciding.sync_set.contains(id) && *position > self.stamp.position);
+            .any(|(id, (_, position))| deciding.sync_set.contains(id) && *position > own);
         if self.unclean && further && !candidate.real { Count::NotYet } else { Count::Won }
     }
 }

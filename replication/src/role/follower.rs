@@ -130,6 +130,8 @@ impl Node {
             self.hard.record = heartbeat.record;
             self.persist();
         }
+        // Any lease promised before a restart was to an older master, which this one's election has ended, or to this one.
+        self.no_vote_before = self.now;
         let until = self.now + self.config.timing.lease;
         self.honour = Some(Honour { master: from.clone(), until });
         let jitter = self.jitter(self.config.timing.heartbeat / 4);
@@ -164,8 +166,11 @@ impl Node {
         if !self.accept_master(from, term) || self.storage != Storage::Ready || self.settling {
             return; // the master learns from the next heartbeat's answer
         }
-        if transaction.previous == self.tail {
+        let follows = transaction.previous == self.tail
+            && transaction.stamp.position.txid == self.tail.position.txid.next();
+        if follows {
             self.tail = transaction.stamp;
+            self.log.push(transaction.clone());
             self.out.push(Effect::Apply(transaction));
         } else if transaction.stamp.position.txid > self.tail.position.txid {
             let report = Report { term: self.hard.term, stamp: self.stamp };
@@ -175,7 +180,7 @@ impl Node {
 
     pub(crate) fn on_apply_failed(&mut self, stamp: Stamp) {
         self.stamp = stamp;
-        self.tail = stamp;
+        self.set_tail(stamp);
         self.settling = false;
         if let Role::Follower(Follower { leader: Some(leader), .. }) = &self.role {
             let to = leader.id.clone();

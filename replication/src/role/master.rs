@@ -83,10 +83,9 @@ impl Master {
         })
     }
 
-    pub(crate) fn deadline(&self, sync_timeout: Duration) -> Time {
-        let short = self.short_since.map_or(Time::NEVER, |since| since + sync_timeout);
-        let short = if self.joining.is_empty() { Time::NEVER } else { short };
-        self.next_heartbeat.min(self.lease_until).min(short)
+    pub(crate) fn deadline(&self, now: Time, sync_timeout: Duration) -> Time {
+        let overdue = self.short_since.map(|since| since + sync_timeout).filter(|overdue| *overdue > now);
+        self.next_heartbeat.min(self.lease_until).min(overdue.unwrap_or(Time::NEVER))
     }
 
     /// How far a peer may be sent: everything when its storage counts, else only what is acknowledged, so that a
@@ -126,13 +125,13 @@ impl Node {
             committed: None,
             proposed: Some(record.clone()),
             peers: peers.collect(),
-            log: TransactionLog::new(self.tail, self.config.buffer_bytes),
+            log: std::mem::replace(&mut self.log, TransactionLog::new(self.tail, self.config.buffer_bytes)),
             history: TermHistory::default(),
             first_txid: self.tail.position.txid.next(),
             stored: self.stamp.position.txid,
             acknowledged: Position::ZERO,
             next_heartbeat: self.now,
-            lease_until: self.now + self.config.timing.lease,
+            lease_until: self.now + self.config.timing.lease.saturating_sub(self.config.timing.drift_margin),
             short_since: None,
             joining: BTreeSet::new(),
             writes_allowed: true,
@@ -164,9 +163,11 @@ impl Node {
 
     /// Leaves the throne: clients first, then the store.
     pub(crate) fn step_down(&mut self, why: String) {
-        let Role::Master(master) = &self.role else { return };
+        let Role::Master(master) = &mut self.role else { return };
         let phase = master.phase;
         let term = master.term;
+        // `ReignEnded` tells whether it ends where the replica does.
+        self.log = std::mem::replace(&mut master.log, TransactionLog::new(self.tail, 0));
         self.out.push(Effect::CloseGate);
         if phase != Phase::Proposing {
             self.out.push(Effect::EndReign);
@@ -193,7 +194,7 @@ impl Node {
             acknowledged: master.acknowledged,
             tip: master.log.tip_position(),
             echo: master.peers.get(to).and_then(|peer| peer.echo),
-            serving: master.phase == Phase::Serving,
+            serving: master.phase == Phase::Serving && self.now < master.lease_until,
         };
         self.send(to.clone(), Message::Heartbeat(heartbeat));
     }
@@ -215,7 +216,7 @@ impl Node {
         peer.lease_from = peer.lease_from.max(Some(reply.heartbeat_sent));
         peer.echo = peer.echo.max(Some(reply.sent));
         match reply.stamp {
-            Some(stamp) => self.on_peer_stamp(from, stamp),
+            Some(stamp) => self.on_peer_stamp(from, stamp, Some(reply.heartbeat_sent)),
             None => {
                 if peer.streams() {
                     peer.probe();
@@ -240,12 +241,13 @@ impl Node {
         if !stored {
             peer.probe();
         }
-        self.on_peer_stamp(from, report.stamp);
+        self.on_peer_stamp(from, report.stamp, None);
         self.review();
     }
 
-    /// A replica has told what it is: on our branch it is streamed to, else it must copy (R12).
-    fn on_peer_stamp(&mut self, from: &MemberId, stamp: Stamp) {
+    /// A replica has told what it is: on our branch it is streamed to, else it must copy (R12). `asked` is when the
+    /// question was sent, if there was one.
+    fn on_peer_stamp(&mut self, from: &MemberId, stamp: Stamp, asked: Option<Time>) {
         let now = self.now;
         let Role::Master(master) = &mut self.role else { return };
         if matches!(master.phase, Phase::Proposing | Phase::Starting) {
@@ -277,7 +279,7 @@ impl Node {
             self.send(from.clone(), Message::Resync { term });
             return;
         }
-        peer.on_stored(position, now);
+        peer.on_stored(position, asked, now);
         if !peer.streams() {
             if master.log.reaches_back_to(position) {
                 peer.progress = Progress::stream_after(position.txid, now);
@@ -359,7 +361,8 @@ impl Node {
             return;
         };
         let backups = committed.sync_set.len() - 1;
-        if holds_back || backups < self.config.min_sync_backups {
+        let lease = self.now < master.lease_until; // I6: late answers may come when it is over
+        if !lease || holds_back || backups < self.config.min_sync_backups {
             return;
         }
         let mut reached = master.stored;
@@ -380,6 +383,8 @@ impl Node {
             let (term, until) = (master.term, master.lease_until);
             let why = format!("term {term}, position {}, {}", master.acknowledged, master.reason);
             self.unclean = false;
+            master.writes_allowed = true; // enough backups, see above; an earlier reign may have said otherwise
+            self.out.push(Effect::AllowWrites(true));
             self.out.push(Effect::OpenGate { term });
             self.out.push(Effect::ExtendLease { until });
             self.note("became master", None, why);
@@ -442,13 +447,14 @@ impl Node {
         transactions: Vec<Transaction>,
         history: TermHistory,
     ) {
-        let buffer = self.config.buffer_bytes;
         let tip = transactions.last().map_or(base, |transaction| transaction.stamp);
         let Role::Master(master) = &mut self.role else { return };
         if master.term != term || master.phase != Phase::Starting {
             return;
         }
-        master.log = TransactionLog::new(base, buffer);
+        if master.log.tip() != base {
+            master.log.reset(base); // transactions on their way to the store were dropped
+        }
         master.first_txid = base.position.txid.next();
         master.stored = base.position.txid;
         for transaction in transactions {

@@ -62,10 +62,13 @@ impl Node {
         let timing = &self.config.timing;
         let me = &self.config.id;
         let rank = |id: &MemberId| (committed.rank(id), id.clone());
-        // R9, and R12: a replica off the branch is never in the sync set.
+        // R9, and R12: a replica off the branch, or one that has lost what was acknowledged, is never in the sync set.
+        let acknowledged = master.acknowledged.txid;
         let keeps = |id: &MemberId| {
             master.peers.get(id).is_some_and(|peer| {
-                peer.keeps_up(self.now, timing.sync_timeout) && !matches!(peer.progress, Progress::Resync)
+                peer.keeps_up(self.now, timing.sync_timeout)
+                    && !matches!(peer.progress, Progress::Resync)
+                    && peer.stored.is_none_or(|stored| stored >= acknowledged)
             })
         };
         let mut kept: Vec<MemberId> =
