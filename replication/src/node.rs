@@ -136,16 +136,18 @@ impl Node {
                     self.storage = Storage::Ready;
                 }
                 self.on_replica(stamp);
+                self.report_start();
             }
             Event::CopyFinished(stamp) => {
                 self.storage = Storage::Ready;
                 self.on_replica(stamp);
                 self.note("copy finished", None, format!("replica is now at {}", stamp.position));
-                self.report_stored();
+                self.report_start();
             }
             Event::CopyFailed(stamp) => {
                 self.storage = Storage::Ready;
                 self.on_replica(stamp);
+                self.report_start();
             }
             Event::StorageFailed(why) => self.step_down(format!("own disk failed: {why}")),
             Event::Shutdown => self.on_shutdown(),
@@ -272,10 +274,21 @@ impl Node {
         if self.tail.position < stamp.position {
             self.set_tail(stamp); // stored although a refusal before it had set the tail back
         }
-        if self.stamp == self.tail {
+        if self.settling && self.stamp == self.tail {
             self.settling = false;
+            self.report_start();
+        } else {
+            self.report_stored();
         }
-        self.report_stored();
+    }
+
+    /// Tells the master where to stream from, after a time in which this replica took nothing.
+    fn report_start(&mut self) {
+        if let Role::Follower(Follower { leader: Some(leader), .. }) = &self.role {
+            let report = crate::message::Report { term: self.hard.term, stamp: self.stamp };
+            self.send(leader.id.clone(), Message::Refused(report));
+        }
+        self.update_freshness();
     }
 
     /// Tells the master what this replica is.

@@ -70,6 +70,8 @@ pub struct Peer {
     pub echo: Option<Time>,
     /// Since when it lacks something that it should store, without storing anything.
     pub waiting_since: Option<Time>,
+    /// It was waited for in vain: it counts again once it stores something, or lacks nothing.
+    pub stuck: bool,
     /// Its process is known to have ended.
     pub gone: bool,
 }
@@ -88,6 +90,7 @@ impl Peer {
             last_answer: now,
             echo: None,
             waiting_since: None,
+            stuck: false,
             gone: false,
         }
     }
@@ -96,6 +99,7 @@ impl Peer {
     #[must_use]
     pub fn keeps_up(&self, now: Time, timeout: Duration) -> bool {
         !self.gone
+            && !self.stuck
             && now.since(self.last_answer) < timeout
             && self.waiting_since.is_none_or(|since| now.since(since) < timeout)
     }
@@ -127,9 +131,17 @@ impl Peer {
         }
         self.stored = Some(position.txid);
         self.stored_at = now;
+        self.stuck = false;
         if let Progress::Stream { inflight, .. } = &self.progress {
             self.waiting_since = if inflight.is_empty() { None } else { Some(now) };
         }
+    }
+
+    /// Whether nothing of what was sent has been stored for `timeout`: it may have been lost on the way.
+    #[must_use]
+    pub fn stalls(&self, now: Time, timeout: Duration) -> bool {
+        let Progress::Stream { inflight, since, .. } = &self.progress else { return false };
+        !inflight.is_empty() && now.since(self.stored_at.max(*since)) >= timeout
     }
 
     /// Back to the start: what was sent may be lost. It goes on being waited for.

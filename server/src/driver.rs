@@ -198,7 +198,8 @@ impl Driver {
                 self.serve_copy(from, stream);
                 Ok(())
             }
-            TransportEvent::Connected { .. } | TransportEvent::Closed { .. } => Ok(()),
+            // Refused by the transport and named in its log, on both machines.
+            TransportEvent::IdInUse { .. } | TransportEvent::Connected { .. } | TransportEvent::Closed { .. } => Ok(()),
         }
     }
 

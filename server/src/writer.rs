@@ -167,6 +167,11 @@ impl Writer<'_> {
 
     fn apply(&mut self, transactions: &[Transaction]) {
         match self.database.apply(transactions) {
+            // Somebody wrote between two transactions: say so now, not with the next one.
+            Ok(_) if self.database.is_diverged() => {
+                tracing::warn!("a write from outside got onto this backup: the replica is copied anew");
+                self.tell(Event::ApplyFailed(self.stamp()));
+            }
             Ok(applied) => self.tell(Event::Stored(applied.stamp)),
             Err(error @ (StoreError::Predecessor { .. } | StoreError::Mode { .. })) => {
                 tracing::debug!(%error, "transaction refused");

@@ -255,7 +255,38 @@ impl Cluster {
     /// Asserts that all replicas are identical page for page (I3).
     pub async fn assert_identical(&self) {
         let sums = self.settle().await;
-        assert!(sums.windows(2).all(|pair| pair[0] == pair[1]), "replicas differ: {sums:?}\n{}", self.logs());
+        if sums.windows(2).any(|pair| pair[0] != pair[1]) {
+            panic!("replicas differ: {:?}\n{}", self.differences(), self.logs());
+        }
+    }
+
+    /// Which pages differ between the first replica and each other, and at which byte first.
+    fn differences(&self) -> Vec<String> {
+        let pages = |i: usize| -> Vec<(i64, Vec<u8>)> {
+            let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+            let file = self.data_dir(i).join("state.db");
+            let connection = rusqlite::Connection::open_with_flags(file, flags).unwrap();
+            let mut statement = connection.prepare("SELECT pgno, data FROM sqlite_dbpage").unwrap();
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            rows.collect::<Result<_, _>>().unwrap()
+        };
+        let first = pages(0);
+        let mut differences = vec![];
+        for i in 1..self.machines.len() {
+            if !self.data_dir(i).join("state.db").exists() {
+                continue;
+            }
+            let other = pages(i);
+            if other.len() != first.len() {
+                differences.push(format!("{}: {} pages, not {}", self.machines[i].id, other.len(), first.len()));
+            }
+            for ((page, a), (_, b)) in first.iter().zip(&other) {
+                if let Some(at) = a.iter().zip(b).position(|(a, b)| a != b) {
+                    differences.push(format!("{}: page {page} from byte {at}", self.machines[i].id));
+                }
+            }
+        }
+        differences
     }
 
     /// Asserts that no machine has met one of our own bugs.

@@ -32,11 +32,8 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing() {
     let cluster = Cluster::of(1).await;
     let client = cluster.client();
     create_ledger(&client).await;
-    client
-        .execute(execute(vec![Statement::new("CREATE TABLE uniq(id INTEGER PRIMARY KEY, n INTEGER NOT NULL)")]))
-        .await
-        .unwrap();
-    let before = cluster.view(0).await.unwrap().position;
+    let unique = Statement::new("CREATE TABLE uniq(id INTEGER PRIMARY KEY, n INTEGER NOT NULL)");
+    let before = client.execute(execute(vec![unique])).await.unwrap().position;
     let ip = cluster.machines[0].ip.clone();
     let insert = r#"{"sql":"INSERT INTO ledger VALUES ('x')"}"#;
     let big = format!(r#"{{"statements":[{{"sql":"{}"}}]}}"#, "x".repeat(3 << 20));

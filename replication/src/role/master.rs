@@ -280,6 +280,9 @@ impl Node {
             return;
         }
         peer.on_stored(position, asked, now);
+        if peer.stalls(now, self.config.timing.sync_timeout) {
+            peer.probe();
+        }
         if !peer.streams() {
             if master.log.reaches_back_to(position) {
                 peer.progress = Progress::stream_after(position.txid, now);

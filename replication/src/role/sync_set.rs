@@ -107,17 +107,21 @@ impl Node {
 
     /// Looks at the peers and proposes another sync set when theirs has changed. One proposal at a time.
     pub(crate) fn review(&mut self) {
-        let now = self.now;
+        let (now, timeout) = (self.now, self.config.timing.sync_timeout);
         let Role::Master(master) = &mut self.role else { return };
         if matches!(master.phase, Phase::Proposing | Phase::Starting) {
             return;
         }
+        let tip = master.log.tip_position().txid;
         // A member that answers but never stores (full disk) is waited for no longer than a silent one.
         let due: Vec<_> = master.peers.keys().map(|id| (id.clone(), master.send_limit(id))).collect();
         for (id, due) in due {
             if let Some(peer) = master.peers.get_mut(&id) {
                 let behind = peer.stored.unwrap_or_default() < due;
                 peer.waiting_since = if behind { peer.waiting_since.or(Some(now)) } else { None };
+                // Left out and lacking nothing that is acknowledged, it would be taken in again at once, in vain.
+                peer.stuck |= peer.waiting_since.is_some_and(|since| now.since(since) >= timeout);
+                peer.stuck &= peer.stored.unwrap_or_default() < tip;
             }
         }
         let Role::Master(master) = &self.role else { return };

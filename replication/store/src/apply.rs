@@ -45,7 +45,6 @@ impl Database {
         let history_changed = last.stamp.position.term != self.stamp.position.term;
         self.stamp = last.stamp;
         self.last_checksum = last.checksum;
-        self.after_apply();
         if history_changed {
             self.history = tables::read_history(&self.observer, &self.path)?;
         }
@@ -144,6 +143,8 @@ impl Database {
         self.mode = Mode::Backup { locked: false };
         self.captured.change = self.captured.change.wrapping_add(1);
         self.sqlite("drop the cache", |db| db.writer.release_memory())?;
+        // Locked again before the sync, which takes far longer: the moment in which a stranger could write is short.
+        self.after_apply();
         self.wal_file.sync().map_err(|source| StoreError::Io {
             path: self.path.clone(),
             doing: "sync the WAL",

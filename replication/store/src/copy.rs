@@ -186,9 +186,11 @@ impl CopyIn<'_> {
             db.write_first_page(first.as_deref(), database_pages)
         });
         self.finished = true;
-        database.finish_apply(written)?;
-        database.diverged = false;
-        database.after_apply();
+        let diverged = std::mem::replace(&mut database.diverged, false);
+        if let Err(error) = database.finish_apply(written) {
+            database.diverged |= diverged;
+            return Err(error);
+        }
         database.stamp = tables::read_stamp(&database.observer, &database.path)?;
         database.history = tables::read_history(&database.observer, &database.path)?;
         database.last_checksum = tanist_replication::Checksum::default();

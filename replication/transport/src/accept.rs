@@ -1,117 +1,268 @@
-//! Incoming connections: bounded handshakes, then packets handed to the owner, or a copy stream handed over whole.
+//! The receiving side: listens, lets members in, and hands their packets on.
 //!
-//! A slow owner makes the reader wait, and so the sender (TCP back-pressure). Whatever a stranger sends closes his own
-//! connection and nothing else.
+//! Owns the connections others dialled. Never sends packets on them. Read `handshake.rs` for who is let in.
 
-use std::sync::Arc;
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use parking::Pending;
+use tanist_replication::MemberId;
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
-    Channel, LinkError, TransportEvent, handshake,
-    link::{Complaint, tune},
+    Channel, HandshakeError, SecureStream, TransportEvent, dial,
+    framing::BATCH,
+    handshake::{self, Accepted, Hello, Verdict},
     transport::Shared,
 };
 
-/// Counts handshakes under way.
-mod parking {
-    use std::sync::Arc;
-
-    use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-    #[derive(Clone)]
-    pub(super) struct Pending(Arc<Semaphore>);
-
-    impl Pending {
-        pub(super) fn new(limit: usize) -> Pending {
-            Pending(Arc::new(Semaphore::new(limit)))
-        }
-
-        pub(super) fn enter(&self) -> Option<OwnedSemaphorePermit> {
-            Arc::clone(&self.0).try_acquire_owned().ok()
-        }
-    }
+/// The connection on which a member sends to us.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    connection: u64,
+    incarnation: [u8; 16],
+    /// Milliseconds since the transport's start.
+    heard: Arc<AtomicU64>,
 }
 
-/// Accepts until told to stop.
-pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
-    let pending = Pending::new(shared.config.limits.pending_handshakes);
-    let complaint = Arc::new(std::sync::Mutex::new(Complaint::default()));
-    let mut stop = shared.stop.subscribe();
+/// Accepts connections until aborted.
+pub(crate) async fn listen(shared: Arc<Shared>, listener: std::net::TcpListener) {
+    let listener = loop {
+        // The clone keeps a socket for another try; the original goes when it was good.
+        let made = listener
+            .set_nonblocking(true)
+            .and_then(|()| listener.try_clone())
+            .and_then(TcpListener::from_std);
+        match made {
+            Ok(listener) => break listener,
+            Err(error) => tracing::error!(%error, "cannot listen for peers"),
+        }
+        sleep(Duration::from_secs(1)).await;
+    };
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
+        match listener.accept().await {
+            Ok((socket, address)) => shared.spawn_connection(|shared, id| serve(shared, id, socket, address)),
+            Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                // Out of file handles, or a connection that broke while it waited.
-                tracing::warn!(%error, "accept a peer");
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                continue;
+                // No descriptors left, most likely.
+                shared.complain("accept", &error.to_string(), "cannot accept connections");
+                sleep(Duration::from_millis(100)).await;
             }
-        };
-        let Some(permit) = pending.enter() else {
-            tracing::warn!(%address, "connection closed: too many handshakes under way");
-            continue;
-        };
-        let (shared, complaint) = (Arc::clone(&shared), Arc::clone(&complaint));
-        let mut stop = shared.stop.subscribe();
-        tokio::spawn(async move {
-            let serve = async {
-                let shaken = timeout(shared.config.limits.handshake_timeout, shake(&shared, stream)).await;
-                drop(permit);
-                let result = match shaken {
-                    Ok(Ok((from, channel, secured))) => serve(&shared, from, channel, secured).await,
-                    Ok(Err(error)) => Err(error),
-                    Err(_) => Err(LinkError::Timeout),
-                };
-                if let Err(error) = result
-                    && let Ok(mut complaint) = complaint.lock()
-                {
-                    complaint.about(&address.to_string(), None, &error);
-                }
-            };
-            tokio::select! {
-                () = serve => {}
-                _ = stop.wait_for(|stop| *stop) => {}
-            }
-        });
-    }
-}
-
-async fn shake(
-    shared: &Shared,
-    stream: TcpStream,
-) -> Result<(tanist_replication::MemberId, Channel, crate::SecureStream), LinkError> {
-    tune(&stream)?;
-    handshake::accept(&shared.config, stream, |id| shared.knows(id)).await
-}
-
-async fn serve(
-    shared: &Shared,
-    from: tanist_replication::MemberId,
-    channel: Channel,
-    mut stream: crate::SecureStream,
-) -> Result<(), LinkError> {
-    if channel == Channel::Copy {
-        shared.tell(TransportEvent::CopyRequested { from, stream }).await;
-        return Ok(());
-    }
-    loop {
-        match stream.recv().await {
-            Ok(Some(packet)) => {
-                shared.tell(TransportEvent::Received { from: from.clone(), channel, packet }).await;
-            }
-            Ok(None) => return Ok(()),
-            // A peer that dies resets the connection: its own link tells that story.
-            Err(LinkError::Io(_) | LinkError::Truncated) => return Ok(()),
-            Err(error) => return Err(error),
         }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// One accepted connection, from its first byte to its last.
+async fn serve(shared: Arc<Shared>, id: u64, socket: TcpStream, address: SocketAddr) {
+    dial::tune(&socket, shared.config.limits.stall_timeout);
+    let mut socket = Some(socket);
+    let accepted = timeout(
+        shared.config.limits.handshake_timeout,
+        handshake::accept(
+            &mut socket,
+            &shared.config,
+            address,
+            |member| shared.knows(member),
+            |hello, channel| shared.judge(hello, channel, address),
+        ),
+    )
+    .await
+    .unwrap_or(Err(HandshakeError::Timeout));
+    match accepted {
+        Ok(accepted) => {
+            shared.handshake_done(id);
+            carry(&shared, id, accepted, address).await;
+        }
+        // A probe, or a dial that another address won.
+        Err(error @ HandshakeError::Closed) => tracing::debug!(%address, %error, "connection ended early"),
+        Err(error) => {
+            shared.complain(&address.ip().to_string(), &error.to_string(), "connection refused by us");
+            if let Some(socket) = socket
+                && !matches!(error, HandshakeError::Timeout | HandshakeError::Io(_))
+            {
+                // Closing with unread bytes would reset the connection, and the reason would be lost.
+                let _ = timeout(Duration::from_secs(1), say_goodbye(socket)).await;
+            }
+        }
+    }
+}
+
+async fn say_goodbye(mut socket: TcpStream) {
+    let _ = socket.shutdown().await;
+    let (mut buffer, mut left) = ([0; 1024], 64 << 10);
+    while let Ok(count @ 1..) = socket.read(&mut buffer).await
+        && left > 0
+    {
+        left -= count.min(left);
+    }
+}
+
+async fn carry(shared: &Arc<Shared>, id: u64, accepted: Accepted, address: SocketAddr) {
+    let Accepted { channel, hello, stream } = accepted;
+    let from = hello.from.clone();
+    if channel == Channel::Copy {
+        tracing::info!(peer = %from, %channel, %address, "copy stream accepted");
+        shared.emit(TransportEvent::CopyRequested { from, stream }).await;
+        return;
+    }
+    let heard = Arc::new(AtomicU64::new(shared.now_ms()));
+    let inbound = Inbound { connection: id, incarnation: hello.incarnation, heard: Arc::clone(&heard) };
+    if !shared.replace_inbound(&from, channel, inbound) {
+        return;
+    }
+    tracing::debug!(peer = %from, %channel, %address, "accepted");
+    let end = receive(shared, &from, channel, stream, &heard).await;
+    shared.remove_inbound(&from, channel, id);
+    match end {
+        Ok(reason) => tracing::debug!(peer = %from, %channel, %address, reason, "accepted connection ended"),
+        Err(reason) => {
+            let what = format!("{from} {channel}");
+            shared.complain(&what, &reason, "accepted connection broke");
+        }
+    }
+}
+
+/// Hands packets on until the connection ends: well (`Ok`) or badly.
+async fn receive(
+    shared: &Shared,
+    from: &MemberId,
+    channel: Channel,
+    stream: SecureStream,
+    heard: &AtomicU64,
+) -> Result<&'static str, String> {
+    // The sending half stays alive: dropping it would tell the peer that the connection is over.
+    let (_sender, mut receiver) = stream.into_split();
+    let mut since_pause = 0;
+    loop {
+        while let Some(packet) = receiver.ready().map_err(|error| error.to_string())? {
+            // A slow owner makes us wait here, and so the peer.
+            let event = TransportEvent::Received { from: from.clone(), channel, packet };
+            if shared.events.send(event).await.is_err() {
+                return Ok("nobody receives any more");
+            }
+        }
+        if since_pause >= BATCH {
+            // Decryption is work: let what is urgent pass.
+            since_pause = 0;
+            tokio::task::yield_now().await;
+        }
+        match timeout(shared.config.limits.idle_timeout, receiver.fetch()).await {
+            Ok(Ok(0)) => {
+                receiver.at_end().map_err(|error| error.to_string())?;
+                return Ok("closed by the peer");
+            }
+            Ok(Ok(count)) => since_pause += count,
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("the peer fell silent".to_owned()),
+        }
+        heard.store(shared.now_ms(), Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn knows(&self, member: &MemberId) -> bool {
+        self.peers().contains_key(member)
+    }
+
+    /// The last word on a hello.
+    fn judge(&self, hello: &Hello, channel: Channel, address: SocketAddr) -> Verdict {
+        let me = &self.config.me;
+        if hello.from == *me {
+            if hello.incarnation == self.config.incarnation {
+                // Our own dial: one of our addresses stands with a peer.
+                return Verdict::WrongMember;
+            }
+            self.on_id_in_use(me, address);
+            return Verdict::IdInUse;
+        }
+        if hello.to != *me {
+            return Verdict::WrongMember;
+        }
+        let in_use = {
+            let peers = self.peers();
+            let Some(peer) = peers.get(&hello.from) else { return Verdict::UnknownMember };
+            let window = self.config.limits.keepalive.as_millis() as u64 * 3;
+            peer.inbound.iter().flatten().any(|other| {
+                let silent_for = self.now_ms().saturating_sub(other.heard.load(Ordering::Relaxed));
+                other.incarnation != hello.incarnation && silent_for < window
+            })
+        };
+        if in_use {
+            tracing::debug!(peer = %hello.from, %channel, %address, "two processes under one id");
+            self.on_id_in_use(&hello.from, address);
+            return Verdict::IdInUse;
+        }
+        Verdict::Welcome
+    }
+
+    fn on_id_in_use(&self, peer: &MemberId, address: SocketAddr) {
+        // When the owner is behind, the next attempt says it again.
+        let _ = self.events.try_send(TransportEvent::IdInUse { peer: peer.clone(), address });
+    }
+
+    /// Makes `inbound` the connection on which `from` sends; an older one ends. `false` when `from` was removed.
+    fn replace_inbound(&self, from: &MemberId, channel: Channel, inbound: Inbound) -> bool {
+        let replaced = {
+            let mut peers = self.peers();
+            let Some(peer) = peers.get_mut(from) else { return false };
+            let place = usize::from(channel == Channel::Bulk);
+            // A new process ends all connections of the old one.
+            let mut replaced: Vec<u64> = Vec::new();
+            for (index, slot) in peer.inbound.iter_mut().enumerate() {
+                if let Some(other) = slot.take_if(|o| index == place || o.incarnation != inbound.incarnation)
+                {
+                    replaced.push(other.connection);
+                }
+            }
+            peer.inbound[place] = Some(inbound);
+            replaced
+        };
+        for connection in replaced {
+            tracing::debug!(peer = %from, %channel, "an older connection gives way to a new one");
+            self.abort_connection(connection);
+        }
+        true
+    }
+
+    fn remove_inbound(&self, from: &MemberId, channel: Channel, connection: u64) {
+        if let Some(peer) = self.peers().get_mut(from) {
+            let place = usize::from(channel == Channel::Bulk);
+            peer.inbound[place].take_if(|inbound| inbound.connection == connection);
+        }
+    }
+
+    /// Milliseconds since the transport's start.
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Warns, but not too often about the same.
+    fn complain(&self, about: &str, reason: &str, message: &'static str) {
+        let text = format!("{about} {reason}");
+        let kept_back = self.quiet().may_say(&text, Instant::now());
+        if let Some(kept_back) = kept_back {
+            tracing::warn!(from = about, reason, kept_back, "{message}");
+        }
+    }
+}
+
+impl Inbound {
+    pub(crate) fn connection(&self) -> u64 {
+        self.connection
     }
 }

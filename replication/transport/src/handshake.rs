@@ -1,232 +1,312 @@
-//! Who is who: a plain preamble that names version and cluster, a Noise handshake with the cluster key, and an encrypted
-//! greeting that names the members.
+//! How two members make sure of each other: preambles in plain text, Noise with the cluster key, then an encrypted
+//! hello with both names.
 //!
-//! The preambles are the handshake's prologue: changing them breaks it. Owns no connection afterwards. A replayed first
-//! message leads nowhere: the answer depends on a fresh key of the acceptor.
+//! Owns the order of these steps and the words for what goes wrong. Never keeps state between connections. Read
+//! `preamble.rs` and `noise.rs` for the steps.
+
+use std::{io, net::SocketAddr};
 
 use minicbor::{Decode, Encode};
-use snow::{Builder, HandshakeState, params::NoiseParams};
+use snow::HandshakeState;
 use tanist_replication::MemberId;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use crate::{Channel, Config, LinkError, PROTOCOL_VERSION, Packet, stream::SecureStream};
+use crate::{
+    Channel, ClusterId, Config, PROTOCOL_VERSION,
+    noise::{self, Opener, Sealer, TAG},
+    preamble::{self, Answer, Opening, Status},
+    stream::SecureStream,
+};
 
-const MAGIC: &[u8; 6] = b"TANIST";
-const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
+/// Longest handshake message or hello in bytes.
+const MAX_MESSAGE: usize = 1024;
 
-/// Why an acceptor refuses, as one byte of its preamble.
-const OK: u8 = 0;
-const OTHER_VERSION: u8 = 1;
-const OTHER_CLUSTER: u8 = 2;
-const UNKNOWN_MEMBER: u8 = 3;
-const DUPLICATE_ID: u8 = 4;
+/// Why two ends didn't come together. "Peer" is the other end, whichever dialled.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// Another program listens there or dialled here.
+    #[error("peer does not speak this program's peer protocol")]
+    NotTanist,
+    /// It is older or newer.
+    #[error("peer speaks protocol version {found}, expected {expected}")]
+    Version {
+        /// The peer's.
+        found: u16,
+        /// Ours.
+        expected: u16,
+    },
+    /// It belongs elsewhere.
+    #[error("peer belongs to cluster '{found}', expected '{expected}'")]
+    Cluster {
+        /// The peer's.
+        found: ClusterId,
+        /// Ours.
+        expected: ClusterId,
+    },
+    /// The cluster's name is the same, its key is not; or somebody changed the handshake on its way.
+    #[error("cluster key differs between peer and this member")]
+    Key,
+    /// A member we don't have in our list dialled us.
+    #[error("'{0}' is not a member known here")]
+    UnknownMember(MemberId),
+    /// The peer doesn't have us in its list.
+    #[error("peer does not know this member, '{0}'")]
+    NotKnownThere(MemberId),
+    /// The address belongs to another member.
+    #[error("peer is member '{found}', expected '{expected}'")]
+    WrongMember {
+        /// Who it says it is.
+        found: MemberId,
+        /// Who was wanted.
+        expected: MemberId,
+    },
+    /// Two live processes have one id.
+    #[error("member id '{0}' is in use by another live process")]
+    IdInUse(MemberId),
+    /// It keeps to no order we know.
+    #[error("peer sent a malformed handshake: {0}")]
+    Malformed(&'static str),
+    /// It took too long.
+    #[error("handshake not done in time")]
+    Timeout,
+    /// It hung up.
+    #[error("peer closed the connection during the handshake")]
+    Closed,
+    /// The socket failed.
+    #[error("handshake: {0}")]
+    Io(io::Error),
+    /// The operating system gave no randomness.
+    #[error("handshake: no randomness from the operating system")]
+    NoRandomness,
+}
 
-#[derive(Encode, Decode)]
-struct Greeting {
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> HandshakeError {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                HandshakeError::Closed
+            }
+            _ => HandshakeError::Io(error),
+        }
+    }
+}
+
+/// The encrypted hello of the dialling side.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Hello {
+    #[n(0)]
+    pub(crate) from: MemberId,
+    #[n(1)]
+    pub(crate) to: MemberId,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub(crate) incarnation: [u8; 16],
+}
+
+/// What the accepting side thinks of a hello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub(crate) enum Verdict {
+    #[n(0)]
+    Welcome,
+    #[n(1)]
+    WrongMember,
+    #[n(2)]
+    IdInUse,
+    #[n(3)]
+    UnknownMember,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+struct HelloAnswer {
     #[n(0)]
     from: MemberId,
     #[n(1)]
-    to: MemberId,
-    #[cbor(n(2), with = "minicbor::bytes")]
-    incarnation: [u8; 16],
+    verdict: Verdict,
 }
 
-struct Preamble {
-    version: u16,
-    /// The channel (dialler) or the verdict (acceptor).
-    code: u8,
-    cluster: String,
-    member: String,
-    bytes: Vec<u8>,
-}
-
-fn preamble(code: u8, config: &Config) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend(PROTOCOL_VERSION.to_be_bytes());
-    bytes.push(code);
-    for text in [config.cluster.as_str(), config.me.as_str()] {
-        bytes.push(u8::try_from(text.len()).unwrap_or(u8::MAX)); // both are at most 63 long
-        bytes.extend(text.as_bytes());
-    }
-    bytes
-}
-
-async fn read_preamble(stream: &mut TcpStream) -> Result<Preamble, LinkError> {
-    let mut bytes = vec![0; 10];
-    read(stream, &mut bytes).await?;
-    if bytes[..6] != MAGIC[..] {
-        return Err(LinkError::NotTanist);
-    }
-    let version = u16::from_be_bytes([bytes[6], bytes[7]]);
-    let code = bytes[8];
-    let mut texts = Vec::with_capacity(2);
-    let mut length = usize::from(bytes[9]);
-    for last in [false, true] {
-        let start = bytes.len();
-        bytes.resize(start + length + usize::from(!last), 0);
-        read(stream, &mut bytes[start..]).await?;
-        let text = String::from_utf8_lossy(&bytes[start..start + length]).into_owned();
-        texts.push(text.chars().filter(|c| !c.is_control()).collect::<String>());
-        if !last {
-            length = usize::from(bytes[start + length]);
+/// The dialling side, on a fresh connection. The caller bounds the time.
+pub(crate) async fn dial(
+    mut socket: TcpStream,
+    config: &Config,
+    to: &MemberId,
+    channel: Channel,
+) -> Result<SecureStream, HandshakeError> {
+    let address = socket.peer_addr()?;
+    let opening = Opening {
+        channel,
+        cluster: config.cluster.clone(),
+        from: config.me.clone(),
+        nonce: preamble::nonce()?,
+    };
+    let mut prologue = opening.encode();
+    socket.write_all(&prologue).await?;
+    let answer = Answer::read(&mut socket, &mut prologue).await?;
+    match answer.status {
+        Status::Go if answer.cluster == config.cluster => {}
+        Status::Go | Status::WrongCluster => {
+            return Err(HandshakeError::Cluster { found: answer.cluster, expected: config.cluster.clone() });
         }
+        Status::NotTanist | Status::Malformed => {
+            return Err(HandshakeError::Malformed("it could not read our preamble"));
+        }
+        Status::WrongVersion => {
+            return Err(HandshakeError::Version { found: answer.version, expected: PROTOCOL_VERSION });
+        }
+        Status::UnknownMember => return Err(HandshakeError::NotKnownThere(config.me.clone())),
     }
-    let member = texts.pop().unwrap_or_default();
-    let cluster = texts.pop().unwrap_or_default();
-    Ok(Preamble { version, code, cluster, member, bytes })
-}
 
-async fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<(), LinkError> {
-    match stream.read_exact(buffer).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(LinkError::NotTanist),
-        Err(error) => Err(error.into()),
+    let mut noise =
+        noise::handshake(&config.key, &prologue, true).map_err(|_| HandshakeError::NoRandomness)?;
+    send_handshake(&mut socket, &mut noise).await?;
+    receive_handshake(&mut socket, &mut noise).await?;
+    let (mut sealer, mut opener) =
+        noise::split(noise).map_err(|_| HandshakeError::Malformed("handshake not finished"))?;
+    let hello = Hello { from: config.me.clone(), to: to.clone(), incarnation: config.incarnation };
+    send_sealed(&mut socket, &mut sealer, &hello).await?;
+    let answer: HelloAnswer = receive_sealed(&mut socket, &mut opener).await?;
+    match answer.verdict {
+        Verdict::Welcome if answer.from == *to => {}
+        Verdict::Welcome | Verdict::WrongMember => {
+            return Err(HandshakeError::WrongMember { found: answer.from, expected: to.clone() });
+        }
+        Verdict::IdInUse => return Err(HandshakeError::IdInUse(config.me.clone())),
+        Verdict::UnknownMember => return Err(HandshakeError::NotKnownThere(config.me.clone())),
     }
+    let limit = config.limits.message(channel);
+    Ok(SecureStream::new(socket, (sealer, opener), limit, to.clone(), address))
 }
 
-fn noise(config: &Config, initiator: bool, prologue: &[u8]) -> Result<HandshakeState, LinkError> {
-    let params: NoiseParams = PATTERN.parse().map_err(|_| LinkError::Damaged("the Noise pattern"))?;
-    let builder = Builder::new(params)
-        .psk(0, config.key.bytes())
-        .and_then(|builder| builder.prologue(prologue))
-        .map_err(|_| LinkError::Damaged("the Noise parameters"))?;
-    let state = if initiator { builder.build_initiator() } else { builder.build_responder() };
-    state.map_err(|_| LinkError::Damaged("the Noise parameters"))
+/// A connection that another member dialled.
+pub(crate) struct Accepted {
+    pub(crate) channel: Channel,
+    pub(crate) hello: Hello,
+    pub(crate) stream: SecureStream,
 }
 
-async fn write_step(stream: &mut TcpStream, noise: &mut HandshakeState) -> Result<(), LinkError> {
-    let mut message = [0; 256];
-    let length = noise.write_message(&[], &mut message[2..]).map_err(|_| LinkError::Key)?;
-    let prefix = u16::try_from(length).map_err(|_| LinkError::Key)?.to_be_bytes();
-    message[..2].copy_from_slice(&prefix);
-    stream.write_all(&message[..2 + length]).await?;
+/// The accepting side. `knows` says who is a member; `judge` has the last word. The caller bounds the time.
+pub(crate) async fn accept(
+    socket: &mut Option<TcpStream>,
+    config: &Config,
+    address: SocketAddr,
+    knows: impl Fn(&MemberId) -> bool,
+    judge: impl FnOnce(&Hello, Channel) -> Verdict,
+) -> Result<Accepted, HandshakeError> {
+    let Some(stream) = socket.as_mut() else { return Err(HandshakeError::Closed) };
+    let mut prologue = Vec::new();
+    let opening = Opening::read(stream, &mut prologue).await;
+    let result = match opening {
+        Ok(opening) if opening.cluster != config.cluster => {
+            Err(HandshakeError::Cluster { found: opening.cluster, expected: config.cluster.clone() })
+        }
+        // A process under our own id is told so, but only once it has shown the key.
+        Ok(opening) if opening.from != config.me && !knows(&opening.from) => {
+            Err(HandshakeError::UnknownMember(opening.from))
+        }
+        other => other,
+    };
+    let status = match &result {
+        Ok(_) => Status::Go,
+        Err(HandshakeError::NotTanist) => Status::NotTanist,
+        Err(HandshakeError::Version { .. }) => Status::WrongVersion,
+        Err(HandshakeError::Cluster { .. }) => Status::WrongCluster,
+        Err(HandshakeError::UnknownMember(_)) => Status::UnknownMember,
+        Err(HandshakeError::Malformed(_)) => Status::Malformed,
+        Err(_) => return Err(result.err().unwrap_or(HandshakeError::Closed)),
+    };
+    let answer = Answer {
+        version: PROTOCOL_VERSION,
+        status,
+        cluster: config.cluster.clone(),
+        nonce: preamble::nonce()?,
+    }
+    .encode();
+    stream.write_all(&answer).await?;
+    let opening = result?;
+    prologue.extend(answer);
+
+    let mut noise =
+        noise::handshake(&config.key, &prologue, false).map_err(|_| HandshakeError::NoRandomness)?;
+    if let Err(error) = receive_handshake(stream, &mut noise).await {
+        if matches!(error, HandshakeError::Key) {
+            // An empty message tells the dialling side.
+            stream.write_all(&[0, 0]).await?;
+        }
+        return Err(error);
+    }
+    send_handshake(stream, &mut noise).await?;
+    let (mut sealer, mut opener) =
+        noise::split(noise).map_err(|_| HandshakeError::Malformed("handshake not finished"))?;
+    let hello: Hello = receive_sealed(stream, &mut opener).await?;
+    if hello.from != opening.from {
+        return Err(HandshakeError::Malformed("two different ids"));
+    }
+    let verdict = judge(&hello, opening.channel);
+    send_sealed(stream, &mut sealer, &HelloAnswer { from: config.me.clone(), verdict }).await?;
+    match verdict {
+        Verdict::Welcome => {}
+        Verdict::WrongMember => {
+            return Err(HandshakeError::WrongMember { found: config.me.clone(), expected: hello.to });
+        }
+        Verdict::IdInUse => return Err(HandshakeError::IdInUse(hello.from)),
+        Verdict::UnknownMember => return Err(HandshakeError::UnknownMember(hello.from)),
+    }
+    let Some(stream) = socket.take() else { return Err(HandshakeError::Closed) };
+    let limit = config.limits.message(opening.channel);
+    let stream = SecureStream::new(stream, (sealer, opener), limit, hello.from.clone(), address);
+    Ok(Accepted { channel: opening.channel, hello, stream })
+}
+
+async fn send_handshake(socket: &mut TcpStream, noise: &mut HandshakeState) -> Result<(), HandshakeError> {
+    let mut message = [0; 2 + 128];
+    let length = noise.write_message(&[], &mut message[2..]).map_err(|_| HandshakeError::NoRandomness)?;
+    message[..2].copy_from_slice(&(length as u16).to_be_bytes());
+    Ok(socket.write_all(&message[..2 + length]).await?)
+}
+
+async fn receive_handshake(socket: &mut TcpStream, noise: &mut HandshakeState) -> Result<(), HandshakeError> {
+    let message = receive_message(socket).await?;
+    let mut payload = [0; MAX_MESSAGE];
+    if message.is_empty() {
+        return Err(HandshakeError::Key);
+    }
+    // Cut short before the tag can be checked: not a matter of keys.
+    if message.len() < 32 + TAG {
+        return Err(HandshakeError::Malformed("a handshake message that is too short"));
+    }
+    noise.read_message(&message, &mut payload).map_err(|_| HandshakeError::Key)?;
     Ok(())
 }
 
-async fn read_step(stream: &mut TcpStream, noise: &mut HandshakeState) -> Result<(), LinkError> {
-    let mut length = [0; 2];
-    // An acceptor with another key closes here.
-    read(stream, &mut length).await.map_err(closed_means_key)?;
-    let length = usize::from(u16::from_be_bytes(length));
-    if length > 256 {
-        return Err(LinkError::Damaged("a handshake message too long"));
+async fn receive_message(socket: &mut TcpStream) -> Result<Vec<u8>, HandshakeError> {
+    let length = usize::from(socket.read_u16().await?);
+    if length > MAX_MESSAGE {
+        return Err(HandshakeError::Malformed("a handshake message that is too long"));
     }
     let mut message = vec![0; length];
-    read(stream, &mut message).await.map_err(closed_means_key)?;
-    noise.read_message(&message, &mut [0; 256]).map(drop).map_err(|_| LinkError::Key)
+    socket.read_exact(&mut message).await?;
+    Ok(message)
 }
 
-fn closed_means_key(error: LinkError) -> LinkError {
-    match error {
-        LinkError::NotTanist => LinkError::Key,
-        LinkError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionReset => LinkError::Key,
-        other => other,
-    }
+async fn send_sealed(
+    socket: &mut TcpStream,
+    sealer: &mut Sealer,
+    message: &impl Encode<()>,
+) -> Result<(), HandshakeError> {
+    let plain = minicbor::to_vec(message).map_err(|_| HandshakeError::Malformed("hello not encodable"))?;
+    let mut sealed = [0; 2 + MAX_MESSAGE];
+    let length = sealer.seal(&plain, &mut sealed).map_err(|_| HandshakeError::Malformed("hello too long"))?;
+    Ok(socket.write_all(&sealed[..length]).await?)
 }
 
-fn secure(stream: TcpStream, noise: HandshakeState, limit: usize) -> Result<SecureStream, LinkError> {
-    let noise = noise.into_stateless_transport_mode().map_err(|_| LinkError::Key)?;
-    Ok(SecureStream::new(stream, noise, limit))
-}
-
-fn greeting(config: &Config, to: &MemberId) -> Packet {
-    let greeting = Greeting { from: config.me.clone(), to: to.clone(), incarnation: config.incarnation };
-    Packet { head: minicbor::to_vec(&greeting).unwrap_or_default().into(), body: Default::default() }
-}
-
-async fn read_greeting(stream: &mut SecureStream) -> Result<Greeting, LinkError> {
-    let packet = stream.recv().await?.ok_or(LinkError::Closed)?;
-    minicbor::decode(&packet.head).map_err(|_| LinkError::Damaged("a greeting"))
-}
-
-/// The dialler's side.
-pub(crate) async fn dial(
-    config: &Config,
-    mut stream: TcpStream,
-    peer: &MemberId,
-    channel: Channel,
-) -> Result<SecureStream, LinkError> {
-    let own = preamble(channel as u8, config);
-    stream.write_all(&own).await?;
-    let theirs = read_preamble(&mut stream).await?;
-    if theirs.version != PROTOCOL_VERSION {
-        return Err(LinkError::Version { found: theirs.version, expected: PROTOCOL_VERSION });
-    }
-    if theirs.cluster != config.cluster.as_str() {
-        return Err(LinkError::Cluster { found: theirs.cluster, expected: config.cluster.to_string() });
-    }
-    match theirs.code {
-        OK => {}
-        UNKNOWN_MEMBER => return Err(LinkError::Refusal(format!("{} is no configured member there", config.me))),
-        DUPLICATE_ID => return Err(LinkError::DuplicateId(config.me.to_string())),
-        code => return Err(LinkError::Refusal(format!("code {code}"))),
-    }
-    let mut noise = noise(config, true, &[&own[..], &theirs.bytes].concat())?;
-    write_step(&mut stream, &mut noise).await?;
-    read_step(&mut stream, &mut noise).await?;
-    let mut secured = secure(stream, noise, config.limits.message(channel))?;
-    secured.send(greeting(config, peer)).await?;
-    let answer = read_greeting(&mut secured).await?;
-    if answer.from != *peer {
-        return Err(LinkError::Member { found: answer.from.to_string(), expected: peer.to_string() });
-    }
-    Ok(secured)
-}
-
-/// The acceptor's side: who it is and what the connection is for.
-pub(crate) async fn accept(
-    config: &Config,
-    mut stream: TcpStream,
-    is_known: impl Fn(&str) -> bool,
-) -> Result<(MemberId, Channel, SecureStream), LinkError> {
-    let theirs = read_preamble(&mut stream).await?;
-    let duplicate = theirs.member == config.me.as_str() && theirs.cluster == config.cluster.as_str();
-    let verdict = if theirs.version != PROTOCOL_VERSION {
-        OTHER_VERSION
-    } else if theirs.cluster != config.cluster.as_str() {
-        OTHER_CLUSTER
-    } else if duplicate {
-        DUPLICATE_ID
-    } else if !is_known(&theirs.member) {
-        UNKNOWN_MEMBER
-    } else {
-        OK
-    };
-    let own = preamble(verdict, config);
-    stream.write_all(&own).await?;
-    match verdict {
-        OK => {}
-        OTHER_VERSION => {
-            return Err(LinkError::Version { found: theirs.version, expected: PROTOCOL_VERSION });
-        }
-        OTHER_CLUSTER => {
-            return Err(LinkError::Cluster { found: theirs.cluster, expected: config.cluster.to_string() });
-        }
-        DUPLICATE_ID => return Err(LinkError::DuplicateId(theirs.member)),
-        _ => return Err(LinkError::Unknown(theirs.member)),
-    }
-    let channel = match theirs.code {
-        0 => Channel::Control,
-        1 => Channel::Bulk,
-        2 => Channel::Copy,
-        _ => return Err(LinkError::Damaged("an unknown channel")),
-    };
-    let mut noise = noise(config, false, &[&theirs.bytes[..], &own].concat())?;
-    read_step(&mut stream, &mut noise).await?;
-    write_step(&mut stream, &mut noise).await?;
-    // Until it is known who it is, nothing large is taken.
-    let mut secured = secure(stream, noise, 4096)?;
-    let hello = read_greeting(&mut secured).await?;
-    if hello.from.as_str() != theirs.member {
-        return Err(LinkError::Member { found: hello.from.to_string(), expected: theirs.member });
-    }
-    secured.send(greeting(config, &hello.from)).await?;
-    if hello.to != config.me {
-        return Err(LinkError::Member { found: config.me.to_string(), expected: hello.to.to_string() });
-    }
-    secured.receiver.set_limit(config.limits.message(channel));
-    Ok((hello.from, channel, secured))
+async fn receive_sealed<T: for<'b> Decode<'b, ()>>(
+    socket: &mut TcpStream,
+    opener: &mut Opener,
+) -> Result<T, HandshakeError> {
+    let sealed = receive_message(socket).await?;
+    let mut plain = [0; MAX_MESSAGE];
+    let length = opener.open(&sealed, &mut plain).map_err(|_| HandshakeError::Malformed("damaged hello"))?;
+    minicbor::decode(&plain[..length]).map_err(|_| HandshakeError::Malformed("unreadable hello"))
 }

@@ -1,192 +1,282 @@
-//! Outgoing links: dial, send what is queued, notice the end, dial again.
+//! The task behind one outgoing link: dials, sends what is queued, notices the end, dials again.
 //!
-//! One task per peer for the control link, for as long as the peer is configured; one per bulk link, for as long as it is
-//! used. Never reads packets: what peers say comes in on the links that they dial (`accept.rs`).
+//! Owns the connection we send on. Never receives packets: members receive on what they accepted. Read `queue.rs` for
+//! what it sends and `dial.rs` for one dial.
 
 use std::{
-    net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tanist_replication::MemberId;
 use tokio::{
-    net::{TcpStream, lookup_host},
-    sync::mpsc,
-    time::timeout,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::tcp::OwnedReadHalf,
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
 };
 
 use crate::{
-    Channel, LinkError, Packet, TransportEvent, handshake,
-    stream::SecureStream,
-    transport::Shared,
+    Channel, Config, FrameError, HandshakeError, OpenError, SecureStream, TransportEvent, dial,
+    framing::BATCH, queue::Queue, quiet::Quiet,
 };
 
-/// Dials the addresses in order; the first that answers wins.
-pub(crate) async fn connect(
-    shared: &Shared,
-    peer: &MemberId,
-    addresses: &[String],
-    channel: Channel,
-) -> Result<(SecureStream, SocketAddr), LinkError> {
-    let limits = &shared.config.limits;
-    let mut refused = !addresses.is_empty();
-    let mut last = LinkError::Unreachable("it has no address".to_owned());
-    for address in addresses {
-        // Names are resolved anew each time: a machine may have moved.
-        let resolved: Vec<SocketAddr> = match timeout(limits.connect_timeout, lookup_host(address)).await {
-            Ok(Ok(resolved)) => resolved.collect(),
-            Ok(Err(error)) => {
-                refused = false;
-                last = LinkError::Unreachable(format!("{address}: {error}"));
+/// A link that lived this long is dialled again at once.
+const STABLE_AFTER: Duration = Duration::from_secs(1);
+
+/// Whether a link is to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Run {
+    /// Yes.
+    On,
+    /// Send what is queued, then end.
+    Drain,
+    /// No: the peer is no member any more.
+    Stop,
+}
+
+/// One outgoing link.
+pub(crate) struct Link {
+    pub(crate) config: Arc<Config>,
+    pub(crate) peer: MemberId,
+    pub(crate) channel: Channel,
+    pub(crate) addresses: watch::Receiver<Vec<String>>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) events: mpsc::Sender<TransportEvent>,
+    pub(crate) run: watch::Receiver<Run>,
+}
+
+/// How an open link ended.
+enum End {
+    Lost(String),
+    /// `close_bulk`.
+    Unwanted,
+    /// `Run::Stop`, or drained.
+    Over,
+}
+
+/// What a link does after its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    Redial,
+    /// Until somebody wants it.
+    Sleep,
+    End,
+}
+
+impl Link {
+    /// Until told to stop.
+    pub(crate) async fn go(mut self) {
+        let mut pause = Pause::new(&self.config);
+        let mut quiet = Quiet::default();
+        let mut was_up = false;
+        while self.wait_until_wanted().await {
+            self.queue.on_dialing();
+            let addresses = self.addresses.borrow_and_update().clone();
+            let dialled = {
+                let dial = dial::dial(&self.config, &self.peer, &addresses, self.channel);
+                tokio::select! {
+                    dialled = dial => dialled,
+                    () = ended(&mut self.run) => break,
+                }
+            };
+            match dialled {
+                Ok(stream) => {
+                    was_up = true;
+                    quiet.forget();
+                    let since = Instant::now();
+                    let after = self.carry(stream).await;
+                    if after == After::End {
+                        return;
+                    }
+                    if since.elapsed() >= STABLE_AFTER {
+                        pause.reset();
+                    }
+                    if after == After::Sleep || since.elapsed() >= STABLE_AFTER {
+                        self.queue.on_rested();
+                        continue;
+                    }
+                }
+                Err(error) => self.on_failed_dial(&error, was_up, &mut quiet).await,
+            }
+            tokio::select! {
+                () = sleep(pause.next()) => {}
+                changed = self.addresses.changed() => if changed.is_err() { break },
+                () = ended(&mut self.run) => break,
+            }
+            self.queue.on_rested();
+        }
+        self.queue.on_down("the transport has stopped, or the peer is no member".to_owned());
+    }
+
+    /// Whether to dial; `false` when told to end.
+    async fn wait_until_wanted(&mut self) -> bool {
+        loop {
+            if *self.run.borrow() != Run::On {
+                return false;
+            }
+            if self.queue.is_wanted() {
+                return true;
+            }
+            tokio::select! {
+                () = self.queue.wake.notified() => {}
+                () = ended(&mut self.run) => return false,
+            }
+        }
+    }
+
+    /// Sends on an open connection until it ends.
+    async fn carry(&mut self, stream: SecureStream) -> After {
+        let (peer, channel, address) = (self.peer.clone(), self.channel, stream.address());
+        tracing::info!(%peer, %channel, %address, "connected");
+        self.queue.on_up();
+        self.emit(TransportEvent::Connected { peer: peer.clone(), channel }).await;
+        let end = self.pump(stream).await;
+        let (reason, after) = match end {
+            Ok(End::Lost(reason)) => (reason, After::Redial),
+            Err(error) => (error.to_string(), After::Redial),
+            Ok(End::Unwanted) => ("closed by us: no longer needed".to_owned(), After::Sleep),
+            Ok(End::Over) => ("closed by us: stopping, or the peer is no member".to_owned(), After::End),
+        };
+        self.queue.on_down(reason.clone());
+        if after == After::Redial {
+            tracing::warn!(%peer, %channel, %address, reason, "connection lost");
+        } else {
+            tracing::info!(%peer, %channel, %address, reason, "connection closed");
+        }
+        // At shutdown nobody listens any more, and a full event channel must not hold it up.
+        let asked = *self.run.borrow();
+        if asked != Run::Drain {
+            self.emit(TransportEvent::Closed { peer, channel, reason }).await;
+        }
+        after
+    }
+
+    async fn pump(&mut self, stream: SecureStream) -> Result<End, FrameError> {
+        let (mut sender, receiver) = stream.into_split();
+        // The peer sends nothing on this connection; its end is all there is to read.
+        let mut incoming = receiver.socket;
+        let encoder = &mut sender.encoder;
+        let limits = &self.config.limits;
+        loop {
+            let mode = *self.run.borrow();
+            if mode == Run::Stop {
+                return Ok(End::Over);
+            }
+            while !encoder.is_full() {
+                if encoder.is_busy() {
+                    encoder.fill()?;
+                } else if let Some(packet) = self.queue.pop() {
+                    encoder.start(packet);
+                } else {
+                    break;
+                }
+            }
+            if encoder.pending().is_empty() {
+                if mode == Run::Drain {
+                    let _ = sender.socket.shutdown().await;
+                    return Ok(End::Over);
+                }
+                tokio::select! {
+                    biased;
+                    () = self.queue.wake.notified() => {
+                        if !self.queue.is_wanted() {
+                            return Ok(End::Unwanted);
+                        }
+                    }
+                    reason = end_of(&mut incoming) => return Ok(End::Lost(reason)),
+                    changed = self.run.changed() => if changed.is_err() { return Ok(End::Over) },
+                    () = sleep(limits.keepalive) => encoder.sign_of_life()?,
+                }
                 continue;
             }
-            Err(_) => {
-                refused = false;
-                last = LinkError::Unreachable(format!("{address}: the name isn't resolved in time"));
-                continue;
+            let many = encoder.pending().len() >= BATCH / 2;
+            tokio::select! {
+                biased;
+                written = timeout(limits.dead_after(self.channel), sender.socket.write_all(encoder.pending())) => {
+                    match written {
+                        Ok(Ok(())) => encoder.written(),
+                        Ok(Err(error)) => return Ok(End::Lost(error.to_string())),
+                        Err(_) => return Ok(End::Lost("the peer takes no bytes".to_owned())),
+                    }
+                }
+                reason = end_of(&mut incoming) => return Ok(End::Lost(reason)),
+                () = stopped(&mut self.run) => return Ok(End::Over),
             }
-        };
-        for target in resolved {
-            match timeout(limits.connect_timeout, TcpStream::connect(target)).await {
-                Ok(Ok(stream)) => {
-                    tune(&stream)?;
-                    let shaken = handshake::dial(&shared.config, stream, peer, channel);
-                    let stream = timeout(limits.handshake_timeout, shaken).await.map_err(|_| LinkError::Timeout)??;
-                    return Ok((stream, target));
-                }
-                Ok(Err(error)) => {
-                    refused &= error.kind() == std::io::ErrorKind::ConnectionRefused;
-                    last = LinkError::Unreachable(format!("{target}: {error}"));
-                }
-                Err(_) => {
-                    refused = false;
-                    last = LinkError::Unreachable(format!("{target}: no answer in time"));
-                }
+            if many {
+                // Encryption is work: let what is urgent pass.
+                tokio::task::yield_now().await;
             }
         }
     }
-    Err(if refused { LinkError::Refused } else { last })
-}
 
-/// No delay for small packets; a peer that vanishes without a word is noticed by the kernel, too.
-pub(crate) fn tune(stream: &TcpStream) -> Result<(), LinkError> {
-    stream.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
-    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
-    Ok(())
-}
-
-/// Logs a failure once, and again only when it changes or ten seconds have passed.
-#[derive(Default)]
-pub(crate) struct Complaint {
-    last: Option<(String, Instant)>,
-}
-
-impl Complaint {
-    pub(crate) fn about(&mut self, peer: &str, channel: Option<Channel>, error: &LinkError) {
-        let text = error.to_string();
-        let repeated = self
-            .last
-            .as_ref()
-            .is_some_and(|(last, at)| *last == text && at.elapsed() < Duration::from_secs(10));
-        if repeated {
-            return;
+    async fn on_failed_dial(&self, error: &OpenError, was_up: bool, quiet: &mut Quiet) {
+        let (peer, channel, reason) = (&self.peer, self.channel, error.to_string());
+        if let Some(kept_back) = quiet.may_say(&reason, Instant::now()) {
+            tracing::warn!(%peer, %channel, reason, kept_back, "cannot connect");
         }
-        match channel {
-            Some(channel) => tracing::warn!(peer, ?channel, reason = %text, "link not made"),
-            None => tracing::warn!(peer, reason = %text, "connection refused"),
+        let waited = self.queue.on_down(reason.clone());
+        if let OpenError::Handshake { address, source: HandshakeError::IdInUse(me) } = error {
+            self.emit(TransportEvent::IdInUse { peer: me.clone(), address: *address }).await;
         }
-        self.last = Some((text, Instant::now()));
+        if channel == Channel::Control && was_up && matches!(error, OpenError::Refused { .. }) {
+            self.emit(TransportEvent::Refused { peer: peer.clone() }).await;
+        }
+        if channel == Channel::Bulk && waited {
+            self.emit(TransportEvent::Closed { peer: peer.clone(), channel, reason }).await;
+        }
+    }
+
+    async fn emit(&self, event: TransportEvent) {
+        // The owner may be gone: then nobody asks.
+        let _ = self.events.send(event).await;
     }
 }
 
-/// Keeps the control link to a peer up until the peer is no longer configured (its queue's slot is gone).
-pub(crate) async fn keep_control(shared: std::sync::Arc<Shared>, peer: MemberId, addresses: Vec<String>) {
-    let limits = shared.config.limits.clone();
-    let mut backoff = limits.backoff_min;
-    let mut complaint = Complaint::default();
-    let mut stop = shared.stop.subscribe();
-    loop {
-        let connected = tokio::select! {
-            connected = connect(&shared, &peer, &addresses, Channel::Control) => connected,
-            _ = stop.wait_for(|stop| *stop) => return,
-        };
-        match connected {
-            Ok((stream, address)) => {
-                tracing::info!(%peer, %address, "link up");
-                complaint = Complaint::default();
-                backoff = limits.backoff_min;
-                let (sender, queue) = mpsc::channel(limits.queue_packets);
-                if !shared.set_control(&peer, Some(sender)) {
-                    return;
-                }
-                shared.tell(TransportEvent::Connected { peer: peer.clone(), channel: Channel::Control }).await;
-                let error = run(stream, queue).await;
-                let Some(error) = error else { return }; // the queue's other end is gone: stopping, or a peer removed
-                shared.set_control(&peer, None);
-                tracing::info!(%peer, %address, reason = %error, "link lost");
-                let reason = error.to_string();
-                shared.tell(TransportEvent::Closed { peer: peer.clone(), channel: Channel::Control, reason }).await;
-                continue; // at once: a refusal now tells that the process has ended
-            }
-            Err(error) => {
-                complaint.about(peer.as_str(), Some(Channel::Control), &error);
-                if matches!(error, LinkError::Refused) {
-                    shared.tell(TransportEvent::Refused { peer: peer.clone() }).await;
-                }
-            }
-        }
-        let pause = backoff + shared.jitter(backoff / 4);
-        backoff = (backoff * 2).min(limits.backoff_max);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
-        }
+/// Waits for anything but `Run::On`.
+async fn ended(run: &mut watch::Receiver<Run>) {
+    // An error means that the transport was dropped.
+    let _ = run.wait_for(|run| *run != Run::On).await;
+}
+
+/// Waits for `Run::Stop`; forever once nobody can say it.
+async fn stopped(run: &mut watch::Receiver<Run>) {
+    if run.wait_for(|run| *run == Run::Stop).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
-/// Dials a bulk link, sends its queue, and ends with it.
-pub(crate) async fn run_bulk(
-    shared: std::sync::Arc<Shared>,
-    peer: MemberId,
-    addresses: Vec<String>,
-    queue: mpsc::Receiver<Packet>,
-    generation: u64,
-) {
-    let reason = match connect(&shared, &peer, &addresses, Channel::Bulk).await {
-        Ok((stream, address)) => {
-            tracing::debug!(%peer, %address, "bulk link up");
-            shared.tell(TransportEvent::Connected { peer: peer.clone(), channel: Channel::Bulk }).await;
-            run(stream, queue).await
-        }
-        Err(error) => Some(error),
-    };
-    shared.drop_bulk(&peer, generation);
-    if let Some(error) = reason {
-        tracing::debug!(%peer, reason = %error, "bulk link lost");
-        let reason = error.to_string();
-        shared.tell(TransportEvent::Closed { peer, channel: Channel::Bulk, reason }).await;
+async fn end_of(incoming: &mut OwnedReadHalf) -> String {
+    match incoming.read(&mut [0; 16]).await {
+        Ok(0) => "closed by the peer".to_owned(),
+        Ok(_) => "the peer sent where it only receives".to_owned(),
+        Err(error) => error.to_string(),
     }
 }
 
-/// Sends the queue until the link breaks (the reason) or the queue is closed and empty (`None`).
-async fn run(stream: SecureStream, mut queue: mpsc::Receiver<Packet>) -> Option<LinkError> {
-    let SecureStream { mut sender, mut receiver } = stream;
-    let send = async {
-        while let Some(packet) = queue.recv().await {
-            sender.push(&packet)?;
-            while !sender.is_full()
-                && let Ok(packet) = queue.try_recv()
-            {
-                sender.push(&packet)?;
-            }
-            sender.flush().await?;
-        }
-        sender.close().await;
-        Ok::<(), LinkError>(())
-    };
-    tokio::select! {
-        sent = send => sent.err(),
-        error = receiver.ended() => Some(error),
+/// The growing pause between dials.
+struct Pause {
+    min: Duration,
+    max: Duration,
+    next: Duration,
+}
+
+impl Pause {
+    fn new(config: &Config) -> Pause {
+        let min = config.limits.dial_backoff_min;
+        Pause { min, max: config.limits.dial_backoff_max.max(min), next: min }
+    }
+
+    fn reset(&mut self) {
+        self.next = self.min;
+    }
+
+    /// Three quarters to five quarters of the pause that is due, so that members don't dial in step.
+    fn next(&mut self) -> Duration {
+        let mut byte = [128u8];
+        let _ = getrandom::fill(&mut byte);
+        let pause = self.next.mul_f64(0.75 + f64::from(byte[0]) / 512.0);
+        self.next = (self.next * 2).min(self.max);
+        pause
     }
 }

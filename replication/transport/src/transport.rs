@@ -1,201 +1,410 @@
-//! The handle: peers, queues, tasks.
+//! The whole of one member's transport: listeners, links, and the list of peers.
+//!
+//! Owns the tasks; all of them end with it. Never blocks and never decides. Read `link.rs` for how packets leave and
+//! `accept.rs` for how they come.
 
 use std::{
     collections::BTreeMap,
-    future::Future,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use tanist_replication::MemberId;
 use tokio::{
-    net::TcpListener,
+    runtime::Handle,
     sync::{mpsc, watch},
-    task::JoinHandle,
+    task::{AbortHandle, JoinHandle},
+    time::timeout,
 };
 
-use crate::{Channel, Config, LinkError, Packet, SecureStream, SendError, TransportEvent, accept, link};
+use crate::{
+    Channel, Config, OpenError, Packet, SecureStream, SendError, TransportEvent,
+    accept::{self, Inbound},
+    dial,
+    link::{Link, Run},
+    queue::Queue,
+    quiet::Quiet,
+};
 
-struct PeerState {
-    addresses: Vec<String>,
-    control: Option<mpsc::Sender<Packet>>,
-    bulk: Option<(u64, mpsc::Sender<Packet>)>,
-    keeper: JoinHandle<()>,
-}
-
-pub(crate) struct Shared {
-    pub(crate) config: Config,
-    pub(crate) stop: watch::Sender<bool>,
-    events: mpsc::Sender<TransportEvent>,
-    peers: Mutex<BTreeMap<MemberId, PeerState>>,
-    counter: AtomicU64,
-}
-
-impl Shared {
-    fn peers(&self) -> MutexGuard<'_, BTreeMap<MemberId, PeerState>> {
-        // Nothing panics while it holds the lock; if it did, the map would still be whole.
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn knows(&self, id: &str) -> bool {
-        self.peers().keys().any(|peer| peer.as_str() == id)
-    }
-
-    /// Sets the control queue; `false` when the peer is no longer configured.
-    pub(crate) fn set_control(&self, peer: &MemberId, sender: Option<mpsc::Sender<Packet>>) -> bool {
-        match self.peers().get_mut(peer) {
-            Some(state) => {
-                state.control = sender;
-                true
-            }
-            None => false,
-        }
-    }
-
-    pub(crate) fn drop_bulk(&self, peer: &MemberId, generation: u64) {
-        if let Some(state) = self.peers().get_mut(peer)
-            && state.bulk.as_ref().is_some_and(|(current, _)| *current == generation)
-        {
-            state.bulk = None;
-        }
-    }
-
-    pub(crate) async fn tell(&self, event: TransportEvent) {
-        let _ = self.events.send(event).await;
-    }
-
-    /// Some duration up to `limit`, so that two machines don't dial in step.
-    pub(crate) fn jitter(&self, limit: Duration) -> Duration {
-        let mut bytes = [0; 4];
-        let _ = getrandom::fill(&mut bytes);
-        limit.mul_f64(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
-    }
-}
-
-/// All links of one machine. Lives in the tokio runtime in which it was started.
+/// One member's connections to all others. Everything ends when it is dropped; [`Transport::shutdown`] ends it
+/// politely.
 pub struct Transport {
     shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
 }
 
-impl std::fmt::Debug for Transport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Transport").field("me", &self.shared.config.me).finish_non_exhaustive()
+/// What the tasks share.
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) events: mpsc::Sender<TransportEvent>,
+    pub(crate) started: Instant,
+    runtime: Handle,
+    peers: Mutex<BTreeMap<MemberId, Peer>>,
+    connections: Mutex<Connections>,
+    listeners: Mutex<Vec<JoinHandle<()>>>,
+    quiet: Mutex<Quiet>,
+}
+
+/// A peer's links, and its connections to us.
+pub(crate) struct Peer {
+    addresses: watch::Sender<Vec<String>>,
+    run: watch::Sender<Run>,
+    control: Arc<Queue>,
+    bulk: Arc<Queue>,
+    tasks: Vec<JoinHandle<()>>,
+    /// Control and bulk.
+    pub(crate) inbound: [Option<Inbound>; 2],
+}
+
+/// Accepted connections, oldest first.
+#[derive(Default)]
+struct Connections {
+    next: u64,
+    pending: usize,
+    open: BTreeMap<u64, Connection>,
+    stopped: bool,
+}
+
+struct Connection {
+    /// `None` for the moment between registering and spawning.
+    task: Option<AbortHandle>,
+    pending: bool,
+}
+
+impl Connections {
+    /// Gives up the oldest connection that is still in its handshake.
+    fn give_up_oldest(&mut self) -> Option<AbortHandle> {
+        let oldest =
+            self.open.values_mut().find(|connection| connection.pending && connection.task.is_some())?;
+        oldest.pending = false;
+        self.pending -= 1;
+        oldest.task.clone()
+    }
+}
+
+/// Forgets a connection when its task ends, in whatever way.
+struct Registered {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut connections = self.shared.connections();
+        if let Some(connection) = connections.open.remove(&self.id)
+            && connection.pending
+        {
+            connections.pending -= 1;
+        }
     }
 }
 
 impl Transport {
-    /// Starts to accept on the (non-blocking) listeners. No peer is known yet: see [`Transport::set_peers`].
+    /// Starts to listen. Must be called within a tokio runtime, which then runs all tasks.
+    ///
+    /// `events` takes what happens, in order per link. When it is full, receiving pauses, and the peers that send
+    /// fill their queues.
     #[must_use]
     pub fn start(
         config: Config,
         listeners: Vec<std::net::TcpListener>,
         events: mpsc::Sender<TransportEvent>,
     ) -> Transport {
-        let (stop, _) = watch::channel(false);
+        let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let shared = Arc::new(Shared {
-            config,
-            stop,
+            config: Arc::new(config),
             events,
+            started: Instant::now(),
+            runtime: Handle::current(),
             peers: Mutex::default(),
-            counter: AtomicU64::new(0),
+            connections: Mutex::default(),
+            listeners: Mutex::default(),
+            quiet: Mutex::default(),
         });
-        for listener in listeners {
-            match TcpListener::from_std(listener) {
-                Ok(listener) => {
-                    tokio::spawn(accept::accept(Arc::clone(&shared), listener));
-                }
-                Err(error) => tracing::error!(%error, "listen for peers"),
-            }
-        }
-        Transport { shared }
+        let tasks = listeners
+            .into_iter()
+            .map(|listener| shared.runtime.spawn(accept::listen(Arc::clone(&shared), listener)))
+            .collect();
+        *lock(&shared.listeners) = tasks;
+        Transport { shared, addresses }
     }
 
-    /// The peers and their `host:port` addresses. New ones are dialled, changed ones anew, missing ones dropped.
+    /// The addresses listened on.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The first address listened on.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.addresses.first().copied()
+    }
+
+    /// Sets the other members, each with its `host:port` addresses in order of preference; names are resolved anew
+    /// at each dial. New ones are dialled, changed addresses are used from the next dial on, connections of those
+    /// that are no longer in the list are closed. This member itself is left out.
     pub fn set_peers(&self, peers: Vec<(MemberId, Vec<String>)>) {
-        let mut known = self.shared.peers();
-        known.retain(|id, state| {
-            let stays = peers.iter().any(|(peer, addresses)| peer == id && *addresses == state.addresses);
-            if !stays {
-                state.keeper.abort();
+        let shared = &self.shared;
+        let mut wanted: BTreeMap<MemberId, Vec<String>> = peers.into_iter().collect();
+        wanted.remove(&shared.config.me);
+        let mut closing = Vec::new();
+        {
+            let mut known = shared.peers();
+            known.retain(|id, peer| {
+                let stays = wanted.contains_key(id);
+                if !stays {
+                    peer.run.send_replace(Run::Stop);
+                    closing.extend(peer.inbound.iter().flatten().map(Inbound::connection));
+                }
+                stays
+            });
+            for (id, addresses) in wanted {
+                match known.get(&id) {
+                    Some(peer) => {
+                        peer.addresses.send_if_modified(|old| {
+                            let changed = *old != addresses;
+                            *old = addresses;
+                            changed
+                        });
+                    }
+                    None => drop(known.insert(id.clone(), shared.new_peer(id, addresses))),
+                }
             }
-            stays
-        });
-        for (peer, addresses) in peers {
-            if peer == self.shared.config.me || known.contains_key(&peer) {
-                continue;
-            }
-            let keeper =
-                tokio::spawn(link::keep_control(Arc::clone(&self.shared), peer.clone(), addresses.clone()));
-            known.insert(peer, PeerState { addresses, control: None, bulk: None, keeper });
+        }
+        for connection in closing {
+            shared.abort_connection(connection);
         }
     }
 
-    /// Queues a packet, without waiting. A bulk link is dialled with its first packet.
+    /// Queues a packet; never waits. On bulk the first packet makes the link dial.
+    ///
+    /// That a packet was taken doesn't mean that it arrives: a later `Closed` for the link means that it may not have.
     ///
     /// # Errors
-    /// When there is no link, the queue is full, the peer is unknown or the packet too large. After a failed bulk send
-    /// nothing more of the queue can be relied on.
+    /// When it was not taken; see [`SendError`].
     pub fn send(&self, to: &MemberId, channel: Channel, packet: Packet) -> Result<(), SendError> {
-        if packet.head.len() + packet.body.len() > self.shared.config.limits.message(channel) {
-            return Err(SendError::TooLarge);
-        }
-        let mut peers = self.shared.peers();
-        let state = peers.get_mut(to).ok_or(SendError::UnknownPeer)?;
-        let sender = match channel {
-            Channel::Control => state.control.as_ref().ok_or(SendError::Down)?,
-            Channel::Bulk => {
-                let generation = self.shared.counter.fetch_add(1, Ordering::Relaxed);
-                let (_, sender) = state.bulk.get_or_insert_with(|| {
-                    let (sender, queue) = mpsc::channel(self.shared.config.limits.queue_packets);
-                    let (shared, peer) = (Arc::clone(&self.shared), to.clone());
-                    tokio::spawn(link::run_bulk(shared, peer, state.addresses.clone(), queue, generation));
-                    (generation, sender)
-                });
-                &*sender
-            }
-            Channel::Copy => return Err(SendError::Down),
-        };
-        sender.try_send(packet).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SendError::Full,
-            mpsc::error::TrySendError::Closed(_) => SendError::Down,
-        })
+        let queue =
+            self.queue(to, channel).ok_or(SendError::UnknownPeer)?.ok_or(SendError::NotACopyStream)?;
+        queue.push(packet)
     }
 
-    /// Dials a copy stream.
+    /// Dials the bulk link of `to` if it isn't up. A later failure is not retried until the next `send` or call.
+    pub fn open_bulk(&self, to: &MemberId) {
+        if let Some(Some(queue)) = self.queue(to, Channel::Bulk) {
+            queue.open();
+        }
+    }
+
+    /// Closes the bulk link of `to` and drops what waits on it. Says `Closed` if it was up.
+    pub fn close_bulk(&self, to: &MemberId) {
+        if let Some(Some(queue)) = self.queue(to, Channel::Bulk) {
+            queue.close();
+        }
+    }
+
+    /// Dials a copy stream to `to`. The future stands alone: it may outlive this call in another task.
     ///
     /// # Errors
-    /// When the peer is unknown or can't be reached.
-    pub fn open_copy(&self, to: &MemberId) -> impl Future<Output = Result<SecureStream, LinkError>> + use<> {
-        let shared = Arc::clone(&self.shared);
-        let peer = to.clone();
-        let addresses = self.shared.peers().get(to).map(|state| state.addresses.clone());
+    /// When no address of `to` leads to it.
+    pub fn open_copy(
+        &self,
+        to: &MemberId,
+    ) -> impl Future<Output = Result<SecureStream, OpenError>> + Send + use<> {
+        let config = Arc::clone(&self.shared.config);
+        let to = to.clone();
+        let addresses = self.shared.peers().get(&to).map(|peer| peer.addresses.borrow().clone());
         async move {
-            let addresses = addresses.ok_or_else(|| LinkError::Unknown(peer.to_string()))?;
-            link::connect(&shared, &peer, &addresses, Channel::Copy).await.map(|(stream, _)| stream)
+            match addresses {
+                Some(addresses) => dial::dial(&config, &to, &addresses, Channel::Copy).await,
+                None => Err(OpenError::UnknownPeer(to)),
+            }
         }
     }
 
-    /// Sends what is queued on the control links, then closes everything.
+    /// Whether the link on which we send to `peer` is up.
+    #[must_use]
+    pub fn is_connected(&self, peer: &MemberId, channel: Channel) -> bool {
+        matches!(self.queue(peer, channel), Some(Some(queue)) if queue.is_up())
+    }
+
+    /// Why the control link to `peer` is not up, for people: the last failure. `None` while it is up, or not tried yet.
+    #[must_use]
+    pub fn problem(&self, peer: &MemberId) -> Option<String> {
+        self.queue(peer, Channel::Control)??.problem()
+    }
+
+    /// Stops listening, sends what is queued (for at most `Limits::shutdown_drain`) and closes everything. Copy
+    /// streams that were handed out go on. No event has to be taken meanwhile.
     pub async fn shutdown(&self) {
-        let keepers: Vec<JoinHandle<()>> = {
-            let mut peers = self.shared.peers();
-            let linked: Vec<_> =
-                std::mem::take(&mut *peers).into_values().filter(|state| state.control.is_some()).collect();
-            // Dropping a queue's sender makes its link send the rest and end.
-            linked.into_iter().map(|state| state.keeper).collect()
-        };
-        for keeper in keepers {
-            let _ = tokio::time::timeout(Duration::from_millis(500), keeper).await;
+        let shared = &self.shared;
+        let listeners = std::mem::take(&mut *lock(&shared.listeners));
+        for listener in listeners {
+            listener.abort();
+            let _ = listener.await;
         }
-        self.shared.stop.send_replace(true);
+        let peers = std::mem::take(&mut *shared.peers());
+        for peer in peers.values() {
+            peer.run.send_replace(Run::Drain);
+        }
+        let mut peers: Vec<_> = peers.into_values().collect();
+        let drained = async {
+            for task in peers.iter_mut().flat_map(|peer| &mut peer.tasks) {
+                let _ = task.await;
+            }
+        };
+        let _ = timeout(shared.config.limits.shutdown_drain, drained).await;
+        for task in peers.iter().flat_map(|peer| &peer.tasks) {
+            task.abort();
+        }
+        shared.abort_connections();
+        // Aborted tasks go when the runtime next runs them.
+        tokio::task::yield_now().await;
+    }
+
+    /// The queue of a link; `Some(None)` for a known peer's copy channel, which has none.
+    fn queue(&self, peer: &MemberId, channel: Channel) -> Option<Option<Arc<Queue>>> {
+        let peers = self.shared.peers();
+        let peer = peers.get(peer)?;
+        Some(match channel {
+            Channel::Control => Some(Arc::clone(&peer.control)),
+            Channel::Bulk => Some(Arc::clone(&peer.bulk)),
+            Channel::Copy => None,
+        })
     }
 }
 
 impl Drop for Transport {
     fn drop(&mut self) {
-        self.shared.stop.send_replace(true);
+        for listener in lock(&self.shared.listeners).drain(..) {
+            listener.abort();
+        }
+        for (_, peer) in std::mem::take(&mut *self.shared.peers()) {
+            for task in peer.tasks {
+                task.abort();
+            }
+        }
+        self.shared.abort_connections();
     }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transport({} at {:?})", self.shared.config.me, self.addresses)
+    }
+}
+
+impl Shared {
+    pub(crate) fn peers(&self) -> MutexGuard<'_, BTreeMap<MemberId, Peer>> {
+        lock(&self.peers)
+    }
+
+    pub(crate) fn quiet(&self) -> MutexGuard<'_, Quiet> {
+        lock(&self.quiet)
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        lock(&self.connections)
+    }
+
+    pub(crate) async fn emit(&self, event: TransportEvent) {
+        // The owner may be gone: then nobody asks.
+        let _ = self.events.send(event).await;
+    }
+
+    fn new_peer(self: &Arc<Shared>, id: MemberId, addresses: Vec<String>) -> Peer {
+        let addresses = watch::Sender::new(addresses);
+        let run = watch::Sender::new(Run::On);
+        let mut tasks = Vec::new();
+        let mut link = |channel| {
+            let queue = Arc::new(Queue::new(channel, self.config.limits.clone()));
+            let link = Link {
+                config: Arc::clone(&self.config),
+                peer: id.clone(),
+                channel,
+                addresses: addresses.subscribe(),
+                queue: Arc::clone(&queue),
+                events: self.events.clone(),
+                run: run.subscribe(),
+            };
+            tasks.push(self.runtime.spawn(link.go()));
+            queue
+        };
+        let (control, bulk) = (link(Channel::Control), link(Channel::Bulk));
+        Peer { addresses, run, control, bulk, tasks, inbound: [None, None] }
+    }
+
+    /// Runs an accepted connection. When too many are in their handshake, the oldest of these gives way.
+    pub(crate) fn spawn_connection<F>(self: &Arc<Shared>, serve: impl FnOnce(Arc<Shared>, u64) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let limit = self.config.limits.max_pending_handshakes.max(1);
+        let (id, oldest) = {
+            let mut connections = self.connections();
+            if connections.stopped {
+                return;
+            }
+            let id = connections.next;
+            connections.next += 1;
+            let oldest = if connections.pending >= limit { connections.give_up_oldest() } else { None };
+            connections.open.insert(id, Connection { task: None, pending: true });
+            connections.pending += 1;
+            (id, oldest)
+        };
+        if let Some(oldest) = oldest {
+            oldest.abort();
+            tracing::debug!("too many handshakes at once: the oldest gives way");
+        }
+        // Registered first, and spawned without the lock: the task may end at once.
+        let registered = Registered { shared: Arc::clone(self), id };
+        let serving = serve(Arc::clone(self), id);
+        let task = self.runtime.spawn(async move {
+            let _registered = registered;
+            serving.await;
+        });
+        let mut connections = self.connections();
+        let stopped = connections.stopped;
+        if let Some(connection) = connections.open.get_mut(&id) {
+            connection.task = Some(task.abort_handle());
+        }
+        drop(connections);
+        if stopped {
+            task.abort();
+        }
+    }
+
+    pub(crate) fn handshake_done(&self, id: u64) {
+        let mut connections = self.connections();
+        if let Some(connection) = connections.open.get_mut(&id)
+            && std::mem::take(&mut connection.pending)
+        {
+            connections.pending -= 1;
+        }
+    }
+
+    pub(crate) fn abort_connection(&self, id: u64) {
+        let task = self.connections().open.get(&id).and_then(|connection| connection.task.clone());
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+
+    fn abort_connections(&self) {
+        let tasks: Vec<_> = {
+            let mut connections = self.connections();
+            connections.stopped = true;
+            connections.open.values().filter_map(|connection| connection.task.clone()).collect()
+        };
+        for task in tasks {
+            task.abort();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A task that panicked has left the data whole: no change under these locks has two steps that can fail between.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -87,7 +87,7 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
         }
     };
     let text = config_text(args, me, &members);
-    write_secret(&key_path, &format!("{}\n", *key.to_text()))?;
+    write_secret(&key_path, &format!("{}\n", key.to_text()))?;
     std::fs::write(&config_path, text).with_context(|| format!("write {}", config_path.display()))?;
     // What was written must be readable: a name with a space, say, is found here and not at the first start.
     Config::load(&config_path)?;

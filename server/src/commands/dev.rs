@@ -129,7 +129,7 @@ fn prepare(directory: &Path, count: usize) -> anyhow::Result<Vec<DevMachine>> {
         .collect::<Result<_, _>>()
         .context("find free ports on 127.0.0.1")?;
     let key = directory.join("cluster.key");
-    std::fs::write(&key, format!("{}\n", *ClusterKey::generate().to_text()))
+    std::fs::write(&key, format!("{}\n", ClusterKey::generate().to_text()))
         .with_context(|| format!("write {}", key.display()))?;
     restrict(&key)?;
     let machines: Vec<DevMachine> = (0..count)

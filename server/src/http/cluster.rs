@@ -10,6 +10,8 @@ use crate::clock;
 pub(super) async fn get(State(state): State<AppState>) -> Json<Cluster> {
     let gate = &state.0.gate;
     let mut cluster = gate.view().cluster.clone();
+    // The view is renewed ten times a second; the position is always current.
+    cluster.position = gate.stored().borrow().to_string();
     if cluster.master.as_ref() == Some(&cluster.member) && gate.is_open(clock::now_ns()).is_none() {
         cluster.writable = false;
     }
