@@ -16,8 +16,8 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use tanist_api::{
-    Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION, Problem, QueryRequest,
-    QueryResponse, code,
+    Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION, Problem,
+    QueryRequest, QueryResponse, code,
 };
 use tokio::time::timeout;
 
@@ -441,5 +441,6 @@ fn json(value: &impl serde::Serialize) -> Result<Bytes, Error> {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(host: &str, body: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(body).map_err(|error| Error::Unexpected { host: host.to_owned(), why: error.to_string() })
+    serde_json::from_slice(body)
+        .map_err(|error| Error::Unexpected { host: host.to_owned(), why: error.to_string() })
 }

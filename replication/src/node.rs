@@ -173,7 +173,8 @@ impl Node {
         if matches!(&self.role, Role::Candidate(candidate) if self.now >= candidate.until) {
             self.end_candidacy("no majority in time");
         }
-        if matches!(&self.role, Role::Follower(follower) if self.now >= follower.stand_at) && self.may_stand() {
+        if matches!(&self.role, Role::Follower(follower) if self.now >= follower.stand_at) && self.may_stand()
+        {
             self.become_candidate();
         }
         if matches!(self.role, Role::Master(_)) {

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 /// Pages in one part.
 const PART_PAGES: u32 = 64;
 /// Parts that wait for the receiving store.
-pub const PARTS_WAITING: usize = 4;
+pub(crate) const PARTS_WAITING: usize = 4;
 /// Largest part a receiver takes, uncompressed: 64 pages of SQLite's largest size and their numbers.
 const PART_LIMIT: usize = 64 * (65536 + 4) + 64;
 /// How long either end waits for the other.
@@ -59,7 +59,7 @@ pub enum CopyPart {
 
 /// Why a copy failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CopyError {
+pub(crate) enum CopyError {
     /// The link.
     #[error("copy stream: {0}")]
     Link(String),
@@ -101,7 +101,7 @@ async fn receive(stream: &mut SecureStream) -> Result<(Head, Bytes), CopyError> 
 ///
 /// # Errors
 /// When the stream breaks or the database can't be read; the replica then asks again.
-pub fn serve(
+pub(crate) fn serve(
     runtime: &Handle,
     directory: &Path,
     peer: &MemberId,
@@ -149,7 +149,7 @@ fn serve_snapshot(
 }
 
 /// Asks for a copy and hands its parts on; ends with `End` or `Failed`.
-pub async fn fetch(mut stream: SecureStream, own: Stamp, parts: mpsc::SyncSender<CopyPart>) {
+pub(crate) async fn fetch(mut stream: SecureStream, own: Stamp, parts: mpsc::SyncSender<CopyPart>) {
     if let Err(error) = fetch_parts(&mut stream, own, &parts).await {
         let _ = hand_on(&parts, CopyPart::Failed(error.to_string())).await;
     }

@@ -35,7 +35,7 @@ const BURST: usize = 64;
 const ACKNOWLEDGE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Everything the driver needs.
-pub struct Parts {
+pub(crate) struct Parts {
     /// The protocol.
     pub node: Node,
     /// This machine's durable votes.
@@ -93,7 +93,7 @@ struct Waiting {
 ///
 /// # Errors
 /// When votes can't be stored or the replica's disk failed: the process must end, a supervisor may start it again.
-pub async fn run(parts: Parts) -> Result<Durable, DriverError> {
+pub(crate) async fn run(parts: Parts) -> Result<Durable, DriverError> {
     let mut driver = Driver {
         parts,
         hard: None,
@@ -199,7 +199,9 @@ impl Driver {
                 Ok(())
             }
             // Refused by the transport and named in its log, on both machines.
-            TransportEvent::IdInUse { .. } | TransportEvent::Connected { .. } | TransportEvent::Closed { .. } => Ok(()),
+            TransportEvent::IdInUse { .. }
+            | TransportEvent::Connected { .. }
+            | TransportEvent::Closed { .. } => Ok(()),
         }
     }
 
@@ -290,7 +292,8 @@ impl Driver {
         if let Err(error) = self.parts.transport.send(&to, channel, Packet { head, body }) {
             tracing::debug!(peer = %to, ?channel, %error, "not sent");
             // Control messages repeat by themselves; a transaction must not be missed unnoticed.
-            if channel == Channel::Bulk && !events.iter().any(|e| matches!(e, Event::BulkDown(p) if *p == to)) {
+            if channel == Channel::Bulk && !events.iter().any(|e| matches!(e, Event::BulkDown(p) if *p == to))
+            {
                 events.push_back(Event::BulkDown(to));
             }
         }

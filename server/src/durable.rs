@@ -41,7 +41,9 @@ pub enum DurableError {
         source: rusqlite::Error,
     },
     /// The stored state can't be read.
-    #[error("read {path}: the stored votes can't be decoded ({why}); restore the file or remove this machine's data directory and let it join again")]
+    #[error(
+        "read {path}: the stored votes can't be decoded ({why}); restore the file or remove this machine's data directory and let it join again"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -158,7 +160,10 @@ impl Durable {
         let recovered = match row {
             None => {
                 connection
-                    .execute("INSERT INTO node (id, cluster, member, clean) VALUES (1, ?1, ?2, 0)", [cluster, member])
+                    .execute(
+                        "INSERT INTO node (id, cluster, member, clean) VALUES (1, ?1, ?2, 0)",
+                        [cluster, member],
+                    )
                     .map_err(fail("write"))?;
                 Recovered { hard: None, clean: true }
             }
@@ -173,12 +178,11 @@ impl Durable {
                 }
                 let hard = match state {
                     None => None,
-                    Some(bytes) => Some(minicbor::decode(&bytes).map_err(
-                        |error: minicbor::decode::Error| DurableError::Damaged {
-                            path: path.clone(),
-                            why: error.to_string(),
-                        },
-                    )?),
+                    Some(bytes) => {
+                        Some(minicbor::decode(&bytes).map_err(|error: minicbor::decode::Error| {
+                            DurableError::Damaged { path: path.clone(), why: error.to_string() }
+                        })?)
+                    }
                 };
                 connection.execute("UPDATE node SET clean = 0", []).map_err(fail("write"))?;
                 Recovered { hard, clean }

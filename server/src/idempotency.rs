@@ -13,7 +13,7 @@ use crate::write::Idempotency;
 
 /// What is known of a key.
 #[derive(Debug)]
-pub enum Stored {
+pub(crate) enum Stored {
     /// Never seen, or forgotten.
     Unknown,
     /// The first answer.
@@ -32,7 +32,7 @@ fn now_ms() -> i64 {
 ///
 /// # Errors
 /// When the database can't be read.
-pub fn stored(batch: &Batch<'_>, key: &Idempotency) -> Result<Stored, StoreError> {
+pub(crate) fn stored(batch: &Batch<'_>, key: &Idempotency) -> Result<Stored, StoreError> {
     let row = batch
         .connection()
         .prepare_cached("SELECT fingerprint, answer FROM requests WHERE key = ?1")
@@ -53,7 +53,7 @@ pub fn stored(batch: &Batch<'_>, key: &Idempotency) -> Result<Stored, StoreError
 ///
 /// # Errors
 /// When the row can't be written: the batch must not commit.
-pub fn store(batch: &mut Batch<'_>, key: &Idempotency, answer: &[u8]) -> Result<(), StoreError> {
+pub(crate) fn store(batch: &mut Batch<'_>, key: &Idempotency, answer: &[u8]) -> Result<(), StoreError> {
     batch
         .internal(|connection| {
             connection
@@ -70,7 +70,7 @@ pub fn store(batch: &mut Batch<'_>, key: &Idempotency, answer: &[u8]) -> Result<
 ///
 /// # Errors
 /// When the batch is lost.
-pub fn prune(batch: &mut Batch<'_>, retention: Duration) -> Result<(), StoreError> {
+pub(crate) fn prune(batch: &mut Batch<'_>, retention: Duration) -> Result<(), StoreError> {
     let before = now_ms().saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX));
     let pruned = batch.internal(|connection| {
         connection

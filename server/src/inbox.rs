@@ -39,7 +39,7 @@ pub enum Command {
 }
 
 /// Answers one write.
-pub type Respond = oneshot::Sender<Result<WriteDone, WriteError>>;
+pub(crate) type Respond = oneshot::Sender<Result<WriteDone, WriteError>>;
 
 /// A user's write with its way back.
 #[derive(Debug)]

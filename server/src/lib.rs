@@ -21,4 +21,5 @@ mod view;
 pub mod write;
 mod writer;
 
+pub use driver::DriverError;
 pub use server::{Server, ServerError, StartError};

@@ -3,7 +3,7 @@
 //! Owns snapshots and their positions. Never decides how fresh is fresh enough: `http/query.rs` does.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
@@ -117,7 +117,7 @@ impl ReadPool {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, directory: &PathBuf, config: &ReadPoolConfig) {
+fn work(queue: &Mutex<Receiver<Job>>, directory: &Path, config: &ReadPoolConfig) {
     let mut reader: Option<Reader> = None;
     loop {
         // One thread waits in `recv` while it holds the lock; the others wait for the lock. Both end together.
@@ -142,9 +142,8 @@ fn read(
         None => slot.insert(open_reader(directory, config.cache_bytes).map_err(storage)?),
     };
     reader.set_deadline(Some(Instant::now() + config.time_limit));
-    let result = reader.snapshot(|connection, stamp| {
-        (sql::run(connection, statements, &config.sql), stamp.position)
-    });
+    let result =
+        reader.snapshot(|connection, stamp| (sql::run(connection, statements, &config.sql), stamp.position));
     reader.set_deadline(None);
     let (result, position) = result.map_err(storage)?;
     match result {

@@ -71,9 +71,15 @@ impl SqlError {
         };
         let sqlite_code = error.sqlite_error().map(|error| error.extended_code);
         let message = match error {
-            rusqlite::Error::MultipleStatement => "found several SQL statements, expected exactly one".to_owned(),
+            rusqlite::Error::MultipleStatement => {
+                "found several SQL statements, expected exactly one".to_owned()
+            }
             rusqlite::Error::InvalidParameterName(name) => {
-                return SqlError::new(index, SqlErrorKind::BadParameter, format!("params: the SQL has no parameter {name:?}"));
+                return SqlError::new(
+                    index,
+                    SqlErrorKind::BadParameter,
+                    format!("params: the SQL has no parameter {name:?}"),
+                );
             }
             other => other.to_string(),
         };
@@ -93,7 +99,8 @@ impl SqlError {
         match (self.kind, why, denied) {
             (SqlErrorKind::Timeout, Some(Interrupted::TooLarge), _) => {
                 self.kind = SqlErrorKind::TooLarge;
-                self.message = "the transaction writes more than the limit (replication.max_transaction)".to_owned();
+                self.message =
+                    "the transaction writes more than the limit (replication.max_transaction)".to_owned();
             }
             (SqlErrorKind::Timeout, ..) => {
                 self.message = "stopped: it ran longer than the limit (limits.statement_time)".to_owned();
@@ -141,7 +148,11 @@ fn run_one(
 ) -> Result<StatementResult, SqlError> {
     let sqlite = |error: rusqlite::Error| SqlError::from_sqlite(index, &error);
     if statement.sql.trim().is_empty() {
-        return Err(SqlError::new(index, SqlErrorKind::Sql, "sql: found nothing, expected one SQL statement"));
+        return Err(SqlError::new(
+            index,
+            SqlErrorKind::Sql,
+            "sql: found nothing, expected one SQL statement",
+        ));
     }
     if starts_with(&statement.sql, "vacuum") {
         let message = "not allowed here: VACUUM is the server's own affair";
@@ -168,7 +179,11 @@ fn run_one(
                 _ => 8,
             };
             budget.bytes = budget.bytes.checked_sub(size).ok_or_else(|| {
-                SqlError::new(index, SqlErrorKind::ResultTooLarge, "the result has more bytes than limits.result")
+                SqlError::new(
+                    index,
+                    SqlErrorKind::ResultTooLarge,
+                    "the result has more bytes than limits.result",
+                )
             })?;
             values.push(to_json(value));
         }
@@ -264,7 +279,8 @@ fn to_sql(value: &Value) -> Result<ToSqlOutput<'_>, String> {
             _ => return Err("found an object, expected {\"base64\": \"...\"} for a blob".to_owned()),
         },
         Value::Array(_) => {
-            return Err("found an array, expected null, a boolean, a number, a string or {\"base64\": ...}".to_owned());
+            return Err("found an array, expected null, a boolean, a number, a string or {\"base64\": ...}"
+                .to_owned());
         }
     })
 }
@@ -294,7 +310,8 @@ mod tests {
     }
 
     fn one(connection: &Connection, sql: &str, params: Params) -> Result<StatementResult, SqlError> {
-        run(connection, &[Statement { sql: sql.into(), params }], &LIMITS).map(|mut results| results.remove(0))
+        run(connection, &[Statement { sql: sql.into(), params }], &LIMITS)
+            .map(|mut results| results.remove(0))
     }
 
     #[test]
@@ -302,9 +319,12 @@ mod tests {
         let connection = connection();
         let values = vec![json!(null), json!(-5), json!(1.5), json!("ä"), json!({"base64": "AAEC"})];
         for value in values {
-            let result =
-                one(&connection, "INSERT INTO t(v) VALUES (?) RETURNING v", Params::Positional(vec![value.clone()]))
-                    .unwrap();
+            let result = one(
+                &connection,
+                "INSERT INTO t(v) VALUES (?) RETURNING v",
+                Params::Positional(vec![value.clone()]),
+            )
+            .unwrap();
             assert_eq!(result.rows, vec![vec![value]]);
             assert_eq!(result.rows_affected, Some(1));
             assert!(result.last_insert_id.is_some());
@@ -333,8 +353,12 @@ mod tests {
             ("INSERT INTO t(id) VALUES (1), (1)", Params::default(), SqlErrorKind::Constraint, "UNIQUE"),
         ];
         for (sql, params, kind, message) in cases {
-            let error = run(&connection, &[Statement::new("SELECT 1"), Statement { sql: sql.into(), params }], &LIMITS)
-                .unwrap_err();
+            let error = run(
+                &connection,
+                &[Statement::new("SELECT 1"), Statement { sql: sql.into(), params }],
+                &LIMITS,
+            )
+            .unwrap_err();
             assert_eq!((error.index, error.kind), (1, kind), "{sql}: {error}");
             assert!(error.message.contains(message), "{sql}: {error}");
         }

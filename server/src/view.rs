@@ -49,7 +49,7 @@ fn role(name: RoleName) -> Role {
 
 /// The view that a status gives.
 #[must_use]
-pub fn of(cluster: &str, status: &Status) -> View {
+pub(crate) fn of(cluster: &str, status: &Status) -> View {
     let record = &status.record;
     let urls = |id: &MemberId| record.member(id).map(|member| member.urls.clone()).unwrap_or_default();
     let is_master = status.role == RoleName::Master;

@@ -25,7 +25,7 @@ use crate::{
 
 /// What the store thread tells the driver.
 #[derive(Debug)]
-pub enum StoreEvent {
+pub(crate) enum StoreEvent {
     /// For the protocol.
     Protocol(Event),
     /// Answers that wait until everything up to the stamp is acknowledged.
@@ -35,7 +35,7 @@ pub enum StoreEvent {
 }
 
 /// Where the store thread reports; cheap to clone.
-pub type StoreEvents = UnboundedSender<StoreEvent>;
+pub(crate) type StoreEvents = UnboundedSender<StoreEvent>;
 
 /// How long the store thread sleeps when there is nothing to do.
 const IDLE: Duration = Duration::from_millis(250);
@@ -47,7 +47,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// Settings of the store thread.
 #[derive(Debug, Clone)]
-pub struct WriterConfig {
+pub(crate) struct WriterConfig {
     /// This machine's name, for the term history.
     pub member: String,
     /// Limits on users' SQL.
@@ -57,7 +57,7 @@ pub struct WriterConfig {
 }
 
 /// Runs the store thread's loop until `Stop`.
-pub fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEvents, config: WriterConfig) {
+pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEvents, config: WriterConfig) {
     let syncer = match database.wal_sync().map(|wal| Syncer::start(wal, events.clone())) {
         Ok(syncer) => syncer,
         Err(error) => {
@@ -225,7 +225,11 @@ impl Writer<'_> {
     }
 
     /// One try; `Err` gives back the writes that should run again.
-    fn try_batch(&mut self, term: Term, writes: Vec<QueuedWrite>) -> Result<Option<Captured>, Vec<QueuedWrite>> {
+    fn try_batch(
+        &mut self,
+        term: Term,
+        writes: Vec<QueuedWrite>,
+    ) -> Result<Option<Captured>, Vec<QueuedWrite>> {
         let prune = self.pruned.elapsed() > PRUNE_EVERY;
         let mut batch = match self.database.begin(term) {
             Ok(batch) => batch,
@@ -246,7 +250,9 @@ impl Writer<'_> {
                 }
                 Err(error) => {
                     let error = match (&error, batch.interrupted()) {
-                        (StoreError::BatchLost { .. }, Some(why)) => WriteError::Sql(SqlError::interrupted(why)),
+                        (StoreError::BatchLost { .. }, Some(why)) => {
+                            WriteError::Sql(SqlError::interrupted(why))
+                        }
                         _ => {
                             tracing::error!(%error, "a batch of writes was rolled back");
                             WriteError::Storage(error.to_string())
@@ -356,7 +362,9 @@ fn run_write(
     batch.set_deadline(None);
     let results = match result {
         Ok(Ok(results)) => results,
-        Ok(Err(error)) => return Ok(Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied())))),
+        Ok(Err(error)) => {
+            return Ok(Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied()))));
+        }
         Err(error) if error.is_request() => return Ok(Err(WriteError::Sql(SqlError::refused(&error)))),
         Err(error) => return Err(error),
     };

@@ -6,7 +6,8 @@ use crate::cluster::{Cluster, Layout, PEER_PORT, addresses, binary};
 
 /// Runs `tanist run` until it ends by itself; gives its exit code and what it said.
 fn run_to_end(config: &std::path::Path) -> (Option<i32>, String) {
-    let output = Command::new(binary()).arg("run").arg("--config").arg(config).env("NO_COLOR", "1").output().unwrap();
+    let output =
+        Command::new(binary()).arg("run").arg("--config").arg(config).env("NO_COLOR", "1").output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -49,7 +50,8 @@ async fn used_directory_and_used_port_are_named() {
     assert_refused(&cluster.machines[0].config, &["in use", "data"]);
     let other = Cluster::lay_out(&Layout::of(1));
     let text = std::fs::read_to_string(&other.machines[0].config).unwrap();
-    std::fs::write(&other.machines[0].config, text.replace(&other.machines[0].ip, &cluster.machines[0].ip)).unwrap();
+    std::fs::write(&other.machines[0].config, text.replace(&other.machines[0].ip, &cluster.machines[0].ip))
+        .unwrap();
     assert_refused(&other.machines[0].config, &["listen.http", &cluster.machines[0].ip]);
 }
 
@@ -67,10 +69,9 @@ fn damaged_and_foreign_data_directories_are_named() {
 async fn wrong_key_and_other_cluster_are_named_and_let_nobody_in() {
     let mut cluster = Cluster::of(3).await;
     let stranger = addresses(1).remove(0);
-    for (change, expected) in [
-        (("key = \"AAEC", "key = \"BBEC"), "key"),
-        (("cluster = \"test\"", "cluster = \"other\""), "other"),
-    ] {
+    for (change, expected) in
+        [(("key = \"AAEC", "key = \"BBEC"), "key"), (("cluster = \"test\"", "cluster = \"other\""), "other")]
+    {
         let i = (cluster.wait_master().await + 1) % 3;
         cluster.terminate(i);
         let config = cluster.machines[i].config.clone();
@@ -111,6 +112,10 @@ async fn wrong_key_and_other_cluster_are_named_and_let_nobody_in() {
         stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
         let _ = stream.write_all(garbage);
     }
-    cluster.client().execute(crate::workload::execute(vec![tanist_api::Statement::new("CREATE TABLE t(x)")])).await.unwrap();
+    cluster
+        .client()
+        .execute(crate::workload::execute(vec![tanist_api::Statement::new("CREATE TABLE t(x)")]))
+        .await
+        .unwrap();
     cluster.assert_no_panic();
 }

@@ -39,7 +39,8 @@ pub struct Machine {
 }
 
 pub struct Cluster {
-    pub dir: tempfile::TempDir,
+    /// Removed when the cluster is dropped.
+    _dir: tempfile::TempDir,
     pub machines: Vec<Machine>,
 }
 
@@ -88,7 +89,7 @@ impl Cluster {
             std::fs::create_dir_all(machine.config.parent().unwrap()).unwrap();
             std::fs::write(&machine.config, text).unwrap();
         }
-        Cluster { dir, machines }
+        Cluster { _dir: dir, machines }
     }
 
     /// Starts all machines and waits until one serves writes.
@@ -209,7 +210,11 @@ impl Cluster {
     }
 
     /// Waits for a condition; on failure says which, with the machines' last log lines.
-    pub async fn wait<T, F: Future<Output = Option<T>>>(&self, what: &str, mut condition: impl FnMut() -> F) -> T {
+    pub async fn wait<T, F: Future<Output = Option<T>>>(
+        &self,
+        what: &str,
+        mut condition: impl FnMut() -> F,
+    ) -> T {
         let until = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(value) = condition().await {
@@ -278,7 +283,12 @@ impl Cluster {
             }
             let other = pages(i);
             if other.len() != first.len() {
-                differences.push(format!("{}: {} pages, not {}", self.machines[i].id, other.len(), first.len()));
+                differences.push(format!(
+                    "{}: {} pages, not {}",
+                    self.machines[i].id,
+                    other.len(),
+                    first.len()
+                ));
             }
             for ((page, a), (_, b)) in first.iter().zip(&other) {
                 if let Some(at) = a.iter().zip(b).position(|(a, b)| a != b) {

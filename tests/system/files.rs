@@ -20,7 +20,8 @@ fn shell(arguments: &[&str]) -> Option<(bool, String)> {
         }
         Err(error) => panic!("sqlite3: {error}"),
     };
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     Some((output.status.success(), text))
 }
 
@@ -44,7 +45,9 @@ async fn stock_shell_always_sees_whole_transactions_on_master_and_backup() {
                 client
                     .execute(execute(vec![
                         Statement::new(format!("UPDATE pair SET amount = amount - {by} WHERE side = 'left'")),
-                        Statement::new(format!("UPDATE pair SET amount = amount + {by} WHERE side = 'right'")),
+                        Statement::new(format!(
+                            "UPDATE pair SET amount = amount + {by} WHERE side = 'right'"
+                        )),
                     ]))
                     .await
                     .unwrap();
@@ -56,7 +59,9 @@ async fn stock_shell_always_sees_whole_transactions_on_master_and_backup() {
         for i in 0..3 {
             let file = cluster.data_dir(i).join("state.db");
             let sum = "SELECT coalesce(sum(amount), 2000) FROM pair";
-            let Some((ok, text)) = shell(&["-readonly", "-cmd", ".timeout 5000", file.to_str().unwrap(), sum]) else {
+            let Some((ok, text)) =
+                shell(&["-readonly", "-cmd", ".timeout 5000", file.to_str().unwrap(), sum])
+            else {
                 return;
             };
             // The table may not have reached a backup outside the sync set at the very first look.

@@ -44,21 +44,61 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing() {
         ("wrong shape", r#"{"statements":"x"}"#.into(), 400, "bad-request"),
         ("no statements", r#"{"statements":[]}"#.into(), 400, "bad-request"),
         ("unknown field", format!(r#"{{"statements":[{insert}],"extra":1}}"#), 400, "extra"),
-        ("unknown statement field", r#"{"statements":[{"sql":"SELECT 1","x":1}]}"#.into(), 400, "bad-request"),
+        (
+            "unknown statement field",
+            r#"{"statements":[{"sql":"SELECT 1","x":1}]}"#.into(),
+            400,
+            "bad-request",
+        ),
         ("deep nesting", deep, 400, "bad-request"),
         ("too large", big, 413, "body-too-large"),
-        ("bad SQL after a good statement", format!(r#"{{"statements":[{insert},{{"sql":"SELEC 1"}}]}}"#), 400, "sql-error"),
-        ("two statements in one", r#"{"statements":[{"sql":"INSERT INTO ledger VALUES (1); DELETE FROM ledger"}]}"#.into(), 400, "statement"),
-        ("wrong parameter count", r#"{"statements":[{"sql":"INSERT INTO ledger VALUES (?)","params":[1,2]}]}"#.into(), 400, "parameter"),
-        ("bad parameter", r#"{"statements":[{"sql":"INSERT INTO ledger VALUES (?)","params":[[1]]}]}"#.into(), 400, "param"),
-        ("constraint", format!(r#"{{"statements":[{insert},{{"sql":"INSERT INTO uniq VALUES (1, NULL)"}}]}}"#), 409, "constraint"),
+        (
+            "bad SQL after a good statement",
+            format!(r#"{{"statements":[{insert},{{"sql":"SELEC 1"}}]}}"#),
+            400,
+            "sql-error",
+        ),
+        (
+            "two statements in one",
+            r#"{"statements":[{"sql":"INSERT INTO ledger VALUES (1); DELETE FROM ledger"}]}"#.into(),
+            400,
+            "statement",
+        ),
+        (
+            "wrong parameter count",
+            r#"{"statements":[{"sql":"INSERT INTO ledger VALUES (?)","params":[1,2]}]}"#.into(),
+            400,
+            "parameter",
+        ),
+        (
+            "bad parameter",
+            r#"{"statements":[{"sql":"INSERT INTO ledger VALUES (?)","params":[[1]]}]}"#.into(),
+            400,
+            "param",
+        ),
+        (
+            "constraint",
+            format!(r#"{{"statements":[{insert},{{"sql":"INSERT INTO uniq VALUES (1, NULL)"}}]}}"#),
+            409,
+            "constraint",
+        ),
         ("attach", r#"{"statements":[{"sql":"ATTACH '/tmp/x.db' AS x"}]}"#.into(), 403, "sql-denied"),
         ("pragma", r#"{"statements":[{"sql":"PRAGMA journal_mode=DELETE"}]}"#.into(), 403, "sql-denied"),
         ("transaction control", r#"{"statements":[{"sql":"COMMIT"}]}"#.into(), 403, "sql-denied"),
-        ("own tables", r#"{"statements":[{"sql":"UPDATE tanist_position SET txid = 1"}]}"#.into(), 403, "sql-denied"),
+        (
+            "own tables",
+            r#"{"statements":[{"sql":"UPDATE tanist_position SET txid = 1"}]}"#.into(),
+            403,
+            "sql-denied",
+        ),
         ("drop own table", r#"{"statements":[{"sql":"DROP TABLE requests"}]}"#.into(), 403, "sql-denied"),
         ("vacuum", r#"{"statements":[{"sql":"VACUUM"}]}"#.into(), 403, "sql-denied"),
-        ("load_extension", r#"{"statements":[{"sql":"SELECT load_extension('x')"}]}"#.into(), 403, "sql-denied"),
+        (
+            "load_extension",
+            r#"{"statements":[{"sql":"SELECT load_extension('x')"}]}"#.into(),
+            403,
+            "sql-denied",
+        ),
     ];
     for (what, body, status, contains) in &cases {
         let (found, answer) = raw(&ip, post("/v1/execute", body.as_bytes())).await;
@@ -76,7 +116,8 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing() {
     assert!((400..500).contains(&status), "{answer}");
     let (status, _) = raw(&ip, post("/v1/nowhere", b"{}")).await;
     assert_eq!(status, 404);
-    let (status, _) = raw(&ip, b"GET /v1/execute HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_vec()).await;
+    let (status, _) =
+        raw(&ip, b"GET /v1/execute HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_vec()).await;
     assert_eq!(status, 405);
     let (status, _) = raw(&ip, post("/v1/query?consistency=maybe", insert.as_bytes())).await;
     assert_eq!(status, 400);

@@ -1,6 +1,6 @@
 //! Tests on real processes and real files: clusters of the `tanist` binary on loopback, killed, stopped, cut off and
 //! restarted. Longer: `TANIST_ROUNDS=20`.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod bad_start;
 mod cluster;

@@ -135,9 +135,4 @@ impl Outcome {
             .count();
         assert_eq!(invented, 0, "entries that nobody wrote in {}", dir.display());
     }
-
-    pub fn merge(&mut self, other: Outcome) {
-        self.acknowledged.extend(other.acknowledged);
-        self.unknown.extend(other.unknown);
-    }
 }

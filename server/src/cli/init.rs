@@ -43,7 +43,11 @@ struct Planned {
 }
 
 fn planned(text: &str) -> anyhow::Result<Planned> {
-    let wrong = || format!("--member: found {text:?}, expected id=host or id=host:7450:8080, with \",witness\" for one without data");
+    let wrong = || {
+        format!(
+            "--member: found {text:?}, expected id=host or id=host:7450:8080, with \",witness\" for one without data"
+        )
+    };
     let (spec, witness) = match text.strip_suffix(",witness") {
         Some(spec) => (spec, true),
         None => (text, false),
@@ -54,7 +58,8 @@ fn planned(text: &str) -> anyhow::Result<Planned> {
     let mut port = |default: u16| -> anyhow::Result<u16> {
         parts.next().map_or(Ok(default), |port| port.parse().with_context(wrong))
     };
-    let planned = Planned { id: id.to_owned(), host: host.to_owned(), peer: port(7450)?, http: port(8080)?, witness };
+    let planned =
+        Planned { id: id.to_owned(), host: host.to_owned(), peer: port(7450)?, http: port(8080)?, witness };
     if parts.next().is_some() {
         bail!(wrong());
     }
@@ -76,7 +81,10 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
     let key_path = args.dir.join("cluster.key");
     for path in [&config_path, &key_path] {
         if path.exists() && !args.force {
-            bail!("{} exists already; --force overwrites it (a new key locks this machine out of its cluster)", path.display());
+            bail!(
+                "{} exists already; --force overwrites it (a new key locks this machine out of its cluster)",
+                path.display()
+            );
         }
     }
     let key = match &args.key_file {

@@ -47,7 +47,10 @@ fn statements(sql: &[String], params: &[String]) -> anyhow::Result<Vec<Statement
         .iter()
         .map(|text| serde_json::from_str(text).unwrap_or_else(|_| serde_json::Value::String(text.clone())))
         .collect();
-    Ok(sql.iter().map(|sql| Statement { sql: sql.clone(), params: Params::Positional(params.clone()) }).collect())
+    Ok(sql
+        .iter()
+        .map(|sql| Statement { sql: sql.clone(), params: Params::Positional(params.clone()) })
+        .collect())
 }
 
 pub(super) async fn execute(args: &ExecuteArgs) -> anyhow::Result<()> {

@@ -32,7 +32,8 @@ fn text(cluster: &Cluster) -> String {
     if let Some(notice) = &cluster.notice {
         text += &format!("Notice: {notice}\n");
     }
-    let headings = ["member", "rank", "role", "position", "behind", "holds all", "data by", "url"].map(str::to_owned);
+    let headings =
+        ["member", "rank", "role", "position", "behind", "holds all", "data by", "url"].map(str::to_owned);
     let rows: Vec<Vec<String>> = cluster
         .members
         .iter()

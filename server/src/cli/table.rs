@@ -10,7 +10,9 @@ pub(super) fn layout(headings: &[String], rows: &[Vec<String>]) -> String {
     let numeric: Vec<bool> = (0..headings.len())
         .map(|column| {
             !rows.is_empty()
-                && rows.iter().all(|row| row.get(column).is_some_and(|c| c.parse::<f64>().is_ok() || c.is_empty()))
+                && rows
+                    .iter()
+                    .all(|row| row.get(column).is_some_and(|c| c.parse::<f64>().is_ok() || c.is_empty()))
         })
         .collect();
     let line = |cells: &[String]| {

@@ -34,7 +34,7 @@ pub struct DevOptions {
 
 /// One machine in `cluster.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DevMachine {
+pub(super) struct DevMachine {
     /// Its name.
     pub id: String,
     /// Process id; `None` while it is down.
@@ -69,7 +69,9 @@ pub async fn dev(options: DevOptions) -> anyhow::Result<()> {
     }
     let temporary = match &options.dir {
         Some(_) => None,
-        None => Some(tempfile::Builder::new().prefix("tanist-dev-").tempdir().context("make a temporary directory")?),
+        None => Some(
+            tempfile::Builder::new().prefix("tanist-dev-").tempdir().context("make a temporary directory")?,
+        ),
     };
     let directory = match (&options.dir, &temporary) {
         (Some(dir), _) => {
@@ -284,7 +286,8 @@ async fn watch(
 }
 
 fn start_command(machine: &DevMachine) -> String {
-    let program = std::env::current_exe().map_or_else(|_| "tanist".to_owned(), |path| path.display().to_string());
+    let program =
+        std::env::current_exe().map_or_else(|_| "tanist".to_owned(), |path| path.display().to_string());
     format!("{program} run --config {}", machine.config.display())
 }
 
@@ -333,7 +336,9 @@ async fn ended() {
 async fn stop_all(children: &mut BTreeMap<String, Child>) {
     #[cfg(unix)]
     for child in children.values() {
-        if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
+        if let Some(pid) =
+            child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw)
+        {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
     }

@@ -42,10 +42,13 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
 
 fn start_logging(config: &Config) -> anyhow::Result<()> {
     let filter = std::env::var("TANIST_LOG").unwrap_or_else(|_| config.log.filter.clone());
-    let filter = EnvFilter::try_new(&filter)
-        .with_context(|| format!("log.filter {filter:?}: expected such as \"info\" or \"tanist_server=debug\""))?;
-    let color = std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color);
+    let filter = EnvFilter::try_new(&filter).with_context(|| {
+        format!("log.filter {filter:?}: expected such as \"info\" or \"tanist_server=debug\"")
+    })?;
+    let color =
+        std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color);
     let started = match config.log.format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().try_init(),

@@ -161,7 +161,13 @@ impl Fields<'_> {
             .ok_or_else(|| self.error(field, format!("{text:?}"), &expected))
     }
 
-    fn bytes(&self, field: &str, text: Option<&String>, default: u64, range: (u64, u64)) -> Result<u64, ConfigError> {
+    fn bytes(
+        &self,
+        field: &str,
+        text: Option<&String>,
+        default: u64,
+        range: (u64, u64),
+    ) -> Result<u64, ConfigError> {
         let Some(text) = text else { return Ok(default) };
         let expected = format!("a size such as \"16MiB\", from {} to {} bytes", range.0, range.1);
         units::bytes(text)
@@ -169,7 +175,13 @@ impl Fields<'_> {
             .ok_or_else(|| self.error(field, format!("{text:?}"), &expected))
     }
 
-    fn count(&self, field: &str, value: Option<usize>, default: usize, max: usize) -> Result<usize, ConfigError> {
+    fn count(
+        &self,
+        field: &str,
+        value: Option<usize>,
+        default: usize,
+        max: usize,
+    ) -> Result<usize, ConfigError> {
         let value = value.unwrap_or(default);
         if (1..=max).contains(&value) {
             Ok(value)
@@ -213,7 +225,11 @@ impl Config {
         let members = members(&fields, &raw.member)?;
         if !members.iter().any(|member| member.id == id) {
             let names = members.iter().map(|member| member.id.as_str()).collect::<Vec<_>>().join(", ");
-            return Err(fields.error("id", format!("{:?}", raw.id), &format!("one of the [[member]] ids: {names}")));
+            return Err(fields.error(
+                "id",
+                format!("{:?}", raw.id),
+                &format!("one of the [[member]] ids: {names}"),
+            ));
         }
         let listen = Listen {
             peer: raw.listen.peer.unwrap_or_else(|| "127.0.0.1:7450".to_owned()),
@@ -241,9 +257,14 @@ impl Config {
             return Err(fields.error("replication.min_sync_backups", min_sync_backups, &expected));
         }
         let mib = |count: u64| count << 20;
-        let size = |field, text: &Option<String>, default, range| fields.bytes(field, text.as_ref(), default, range);
-        let max_transaction =
-            size("replication.max_transaction", &raw.replication.max_transaction, mib(16), (mib(1), mib(256)))?;
+        let size =
+            |field, text: &Option<String>, default, range| fields.bytes(field, text.as_ref(), default, range);
+        let max_transaction = size(
+            "replication.max_transaction",
+            &raw.replication.max_transaction,
+            mib(16),
+            (mib(1), mib(256)),
+        )?;
         Ok(Config {
             cluster,
             id,
@@ -254,7 +275,12 @@ impl Config {
             timing,
             sync_backups,
             min_sync_backups,
-            buffer: usize_of(size("replication.buffer", &raw.replication.buffer, mib(16), (mib(1), mib(4096)))?),
+            buffer: usize_of(size(
+                "replication.buffer",
+                &raw.replication.buffer,
+                mib(16),
+                (mib(1), mib(4096)),
+            )?),
             max_transaction,
             wal_limit: size("store.wal_limit", &raw.store.wal_limit, mib(16), (mib(1), mib(4096)))?,
             cache: usize_of(size("store.cache", &raw.store.cache, mib(8), (1 << 18, mib(4096)))?),
@@ -381,11 +407,17 @@ fn key(
         (None, Some(name)) => {
             let path = folder.join(name);
             let text = std::fs::read_to_string(&path).map_err(|error| {
-                fields.error("key_file", format!("{} ({error})", path.display()), "a readable file with the cluster key")
+                fields.error(
+                    "key_file",
+                    format!("{} ({error})", path.display()),
+                    "a readable file with the cluster key",
+                )
             })?;
             text.parse().map_err(|_| fields.error("key_file", path.display(), expected))
         }
-        (None, None) => Err(fields.error("key_file", "nothing", "a file with the cluster key (or `key` itself)")),
+        (None, None) => {
+            Err(fields.error("key_file", "nothing", "a file with the cluster key (or `key` itself)"))
+        }
         (Some(_), Some(_)) => Err(fields.error("key", "both key and key_file", "one of the two")),
     }
 }
@@ -409,12 +441,20 @@ fn members(fields: &Fields<'_>, raw: &[RawMember]) -> Result<Vec<Member>, Config
         let field = |name: &str| format!("member[{index}].{name}");
         let id = member_id(fields, &field("id"), &raw.id)?;
         if !ids.insert(id.clone()) {
-            return Err(fields.error(&field("id"), format!("{:?} a second time", raw.id), "a different id for each"));
+            return Err(fields.error(
+                &field("id"),
+                format!("{:?} a second time", raw.id),
+                "a different id for each",
+            ));
         }
         let rank = Rank(raw.rank);
         if !rank.is_witness() && !ranks.insert(rank) {
             let found = format!("rank {} a second time", raw.rank);
-            return Err(fields.error(&field("rank"), found, "a different rank for each data member (0: witness)"));
+            return Err(fields.error(
+                &field("rank"),
+                found,
+                "a different rank for each data member (0: witness)",
+            ));
         }
         if raw.peer.is_empty() {
             return Err(fields.error(&field("peer"), "nothing", "at least one \"host:port\""));
@@ -427,7 +467,11 @@ fn members(fields: &Fields<'_>, raw: &[RawMember]) -> Result<Vec<Member>, Config
         }
         for url in &raw.url {
             if !(url.starts_with("http://") || url.starts_with("https://")) {
-                return Err(fields.error(&field("url"), format!("{url:?}"), "such as \"http://10.0.0.1:8080\""));
+                return Err(fields.error(
+                    &field("url"),
+                    format!("{url:?}"),
+                    "such as \"http://10.0.0.1:8080\"",
+                ));
             }
         }
         let urls = raw.url.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
@@ -444,7 +488,12 @@ fn timing(fields: &Fields<'_>, raw: &RawTiming) -> Result<Timing, ConfigError> {
     let ms = Duration::from_millis;
     let heartbeat =
         fields.duration("timing.heartbeat", raw.heartbeat.as_ref(), default.heartbeat, (ms(10), ms(5000)))?;
-    let lease = fields.duration("timing.lease", raw.lease.as_ref(), default.lease.max(heartbeat * 10), (ms(50), ms(60_000)))?;
+    let lease = fields.duration(
+        "timing.lease",
+        raw.lease.as_ref(),
+        default.lease.max(heartbeat * 10),
+        (ms(50), ms(60_000)),
+    )?;
     if lease < heartbeat * 3 {
         let expected = format!("at least three heartbeats ({:?})", heartbeat * 3);
         return Err(fields.error("timing.lease", format!("{lease:?}"), &expected));
@@ -491,7 +540,12 @@ fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigErro
             ms(5000),
             (ms(10), ms(600_000)),
         )?,
-        concurrent_requests: fields.count("limits.concurrent_requests", raw.concurrent_requests, 1024, 65_536)?,
+        concurrent_requests: fields.count(
+            "limits.concurrent_requests",
+            raw.concurrent_requests,
+            1024,
+            65_536,
+        )?,
         connections: fields.count("limits.connections", raw.connections, 2048, 65_536)?,
         request_retention: fields.duration(
             "limits.request_retention",
@@ -555,7 +609,10 @@ peer = ["10.0.0.3:7450"]
             (format!("{GOOD}[timing]\nheartbeat = \"0ms\""), vec!["timing.heartbeat", "0ms"]),
             (format!("{GOOD}[timing]\nsync_timeout = \"100ms\""), vec!["timing.sync_timeout"]),
             (format!("{GOOD}[timing]\nbeat = \"1s\""), vec!["beat", "unknown field"]),
-            (format!("{GOOD}[replication]\nsync_backups = 2"), vec!["replication.sync_backups", "2 data members"]),
+            (
+                format!("{GOOD}[replication]\nsync_backups = 2"),
+                vec!["replication.sync_backups", "2 data members"],
+            ),
             (format!("{GOOD}[replication]\nmin_sync_backups = 2"), vec!["replication.min_sync_backups"]),
             (format!("{GOOD}[replication]\nbuffer = \"lots\""), vec!["replication.buffer", "lots"]),
             (format!("{GOOD}[limits]\nrows = 0"), vec!["limits.rows"]),

@@ -123,9 +123,11 @@ impl ApiError {
                     "the write was made on this machine, but whether it lasts isn't known ({why}); repeat it with the same Idempotency-Key"
                 ),
             ),
-            WriteError::Storage(why) => {
-                ApiError::new(StatusCode::INSUFFICIENT_STORAGE, code::STORAGE, format!("nothing was written: {why}"))
-            }
+            WriteError::Storage(why) => ApiError::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                code::STORAGE,
+                format!("nothing was written: {why}"),
+            ),
         }
     }
 
@@ -139,9 +141,11 @@ impl ApiError {
                 code::NOT_FRESH,
                 "this machine is a witness and holds no data: ask another",
             ),
-            ReadError::Storage(why) => {
-                ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code::STORAGE, format!("read the database: {why}"))
-            }
+            ReadError::Storage(why) => ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                code::STORAGE,
+                format!("read the database: {why}"),
+            ),
         }
     }
 }
@@ -165,7 +169,8 @@ impl IntoResponse for ApiError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if let Some((master, location)) = self.redirect
-            && let (Ok(master), Ok(location)) = (HeaderValue::try_from(master), HeaderValue::try_from(location))
+            && let (Ok(master), Ok(location)) =
+                (HeaderValue::try_from(master), HeaderValue::try_from(location))
         {
             headers.insert(HEADER_MASTER, master);
             headers.insert(header::LOCATION, location);

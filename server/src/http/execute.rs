@@ -7,9 +7,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde::de::DeserializeOwned;
-use tanist_api::{
-    ExecuteRequest, HEADER_IDEMPOTENCY_KEY, HEADER_POSITION, HEADER_REPLAYED, Statement, code,
-};
+use tanist_api::{ExecuteRequest, HEADER_IDEMPOTENCY_KEY, HEADER_POSITION, HEADER_REPLAYED, Statement, code};
 
 use super::{ApiError, AppState, results_body};
 use crate::{
@@ -34,16 +32,10 @@ pub(super) async fn post(
         return Err(ApiError::bad_request("transaction: found false, expected true (all or nothing)"));
     }
     let idempotency = idempotency(&headers, &body)?;
-    let write = WriteRequest {
-        statements: request.statements,
-        idempotency,
-        time_limit: state.limits.statement_time,
-    };
-    let done = state
-        .writer
-        .write(write)
-        .await
-        .map_err(|error| ApiError::write(error, &state.gate.view(), &uri))?;
+    let write =
+        WriteRequest { statements: request.statements, idempotency, time_limit: state.limits.statement_time };
+    let done =
+        state.writer.write(write).await.map_err(|error| ApiError::write(error, &state.gate.view(), &uri))?;
     let mut response = (StatusCode::OK, results_body(done.position, &done.answer)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -74,7 +66,8 @@ pub(super) fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Re
 
 pub(super) fn check_statements(statements: &[Statement], limit: usize) -> Result<(), ApiError> {
     if statements.is_empty() || statements.len() > limit {
-        let detail = format!("statements: found {}, expected 1 to {limit} (limits.statements)", statements.len());
+        let detail =
+            format!("statements: found {}, expected 1 to {limit} (limits.statements)", statements.len());
         return Err(ApiError::bad_request(detail));
     }
     Ok(())
@@ -82,9 +75,10 @@ pub(super) fn check_statements(statements: &[Statement], limit: usize) -> Result
 
 fn idempotency(headers: &HeaderMap, body: &[u8]) -> Result<Option<Idempotency>, ApiError> {
     let Some(value) = headers.get(HEADER_IDEMPOTENCY_KEY) else { return Ok(None) };
-    let key = value.to_str().ok().filter(|key| {
-        (1..=200).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
-    });
+    let key = value
+        .to_str()
+        .ok()
+        .filter(|key| (1..=200).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()));
     let Some(key) = key else {
         return Err(ApiError::bad_request(format!(
             "{HEADER_IDEMPOTENCY_KEY}: found {} bytes, expected 1 to 200 visible ASCII characters",

@@ -96,7 +96,8 @@ pub fn router(state: AppState) -> Router {
 async fn limit_requests(State(state): State<AppState>, request: Request, next: Next) -> Response {
     match state.0.requests.try_acquire() {
         Ok(_permit) => next.run(request).await,
-        Err(_) => ApiError::overloaded("too many requests are under way (limits.concurrent_requests)").into_response(),
+        Err(_) => ApiError::overloaded("too many requests are under way (limits.concurrent_requests)")
+            .into_response(),
     }
 }
 

@@ -47,7 +47,9 @@ pub(super) async fn post(
     check_statements(&request.statements, state.limits.statements)?;
     if let Some(min) = min_position {
         wait_for(state.gate.stored(), min).await.map_err(|found| {
-            ApiError::not_fresh(format!("this replica stands at {found}, not yet at {min} as {HEADER_MIN_POSITION} asks"))
+            ApiError::not_fresh(format!(
+                "this replica stands at {found}, not yet at {min} as {HEADER_MIN_POSITION} asks"
+            ))
         })?;
     }
     let done = match consistency {
