@@ -122,6 +122,9 @@ fn work(queue: &Mutex<Receiver<Job>>, directory: &Path, config: &ReadPoolConfig)
     loop {
         // One thread waits in `recv` while it holds the lock; the others wait for the lock. Both end together.
         let Ok(job) = queue.lock().recv() else { return };
+        if job.respond.is_closed() {
+            continue; // nobody waits for it any more
+        }
         let answer = read(&mut reader, directory, config, &job.statements);
         if matches!(answer, Err(ReadError::Storage(_))) {
             reader = None; // opened anew for the next one

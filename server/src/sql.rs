@@ -71,6 +71,9 @@ impl SqlError {
         };
         let sqlite_code = error.sqlite_error().map(|error| error.extended_code);
         let message = match error {
+            _ if error.sqlite_error_code() == Some(ErrorCode::ApiMisuse) => {
+                "found nothing (or comments only), expected one SQL statement".to_owned()
+            }
             rusqlite::Error::MultipleStatement => {
                 "found several SQL statements, expected exactly one".to_owned()
             }
@@ -147,12 +150,8 @@ fn run_one(
     budget: &mut SqlLimits,
 ) -> Result<StatementResult, SqlError> {
     let sqlite = |error: rusqlite::Error| SqlError::from_sqlite(index, &error);
-    if statement.sql.trim().is_empty() {
-        return Err(SqlError::new(
-            index,
-            SqlErrorKind::Sql,
-            "sql: found nothing, expected one SQL statement",
-        ));
+    if statement.sql.contains('\0') {
+        return Err(SqlError::new(index, SqlErrorKind::Sql, "sql: found a NUL character, expected SQL text"));
     }
     if starts_with(&statement.sql, "vacuum") {
         let message = "not allowed here: VACUUM is the server's own affair";
@@ -349,6 +348,9 @@ mod tests {
             ("SELECT :a", Params::Named(Map::new()), SqlErrorKind::BadParameter, ":a"),
             ("SELECT 1; SELECT 2", Params::default(), SqlErrorKind::Sql, "exactly one"),
             ("  ", Params::default(), SqlErrorKind::Sql, "expected one"),
+            ("-- nothing", Params::default(), SqlErrorKind::Sql, "expected one"),
+            (";", Params::default(), SqlErrorKind::Sql, "expected one"),
+            ("SELECT 1\0; DROP TABLE t", Params::default(), SqlErrorKind::Sql, "NUL"),
             ("SELEC", Params::default(), SqlErrorKind::Sql, "syntax"),
             ("INSERT INTO t(id) VALUES (1), (1)", Params::default(), SqlErrorKind::Constraint, "UNIQUE"),
         ];

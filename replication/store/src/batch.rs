@@ -30,7 +30,7 @@ pub fn prepare_user<'c>(
     connection: &'c Connection,
     sql: &str,
 ) -> Result<CachedStatement<'c>, rusqlite::Error> {
-    connection.prepare_cached(&format!("{sql}\n--user"))
+    connection.prepare_cached(&format!("/**/{sql}"))
 }
 
 /// One SQLite transaction of the master. Dropped without commit it is rolled back.

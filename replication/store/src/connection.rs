@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, config::DbConfig, limits::Limit};
 
 use crate::{DATABASE_FILE, Options, PAGE_SIZE, error::StoreError};
 
@@ -18,6 +18,8 @@ const COMPILE_OPTIONS: [&str; 3] = ["ENABLE_DBPAGE_VTAB", "ENABLE_FTS5", "ENABLE
 /// Larger WAL files are cut to this size when they start over, in bytes.
 const WAL_FILE_LIMIT: i64 = 16 << 20;
 const CACHED_STATEMENTS: usize = 128;
+/// Longest text or blob, in bytes: no single value may take the memory of a small machine.
+const LONGEST_VALUE: i32 = 64 << 20;
 
 /// The database file in a data directory.
 pub(crate) fn database_path(dir: &Path) -> PathBuf {
@@ -55,6 +57,7 @@ pub(crate) fn open(dir: &Path, usage: Use, options: &Options) -> Result<Connecti
     let set_up = || -> Result<(), rusqlite::Error> {
         connection.busy_timeout(Duration::from_millis(options.busy_timeout_ms.into()))?;
         connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST_VALUE)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         if usage == Use::Writer {
             connection.pragma_update(None, "page_size", PAGE_SIZE)?;
@@ -97,6 +100,7 @@ pub(crate) fn open_read_only(dir: &Path, cache_bytes: u64) -> Result<Connection,
         let connection = Connection::open_with_flags(&path, flags)?;
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST_VALUE)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.pragma_update(None, "query_only", true)?;
         set_cache(&connection, cache_bytes)?;

@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-#[derive(Debug, Deserialize)]
+// No `Debug`: it holds the key.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
     pub(super) cluster: String,

@@ -211,9 +211,21 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
-        let raw: Raw = toml::from_str(text).map_err(|error| ConfigError::Syntax {
-            path: path.to_owned(),
-            message: error.to_string().trim().to_owned(),
+        // Without the line's text: it may be the one with the key.
+        let raw: Raw = toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count();
+            let field = text
+                .lines()
+                .nth(line)
+                .and_then(|line| line.split_once('='))
+                .map_or("", |(name, _)| name.trim());
+            let place = if field.is_empty() {
+                format!("line {}", line + 1)
+            } else {
+                format!("line {}, {field}", line + 1)
+            };
+            ConfigError::Syntax { path: path.to_owned(), message: format!("{place}: {}", error.message()) }
         })?;
         let fields = Fields { path };
         let folder = path.parent().unwrap_or(Path::new("."));
@@ -633,7 +645,11 @@ peer = ["10.0.0.3:7450"]
 
     #[test]
     fn secret_is_not_repeated_in_errors() {
-        let error = parse(&GOOD.replace("key = \"AAEC", "key = \"SECRET")).unwrap_err().to_string();
-        assert!(!error.contains("SECRET"), "{error}");
+        for broken in
+            [GOOD.replace("key = \"AAEC", "key = \"SECRET"), GOOD.replace("key = \"AAEC", "key = SECRET")]
+        {
+            let error = parse(&broken).unwrap_err().to_string();
+            assert!(!error.contains("SECRET"), "{error}");
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use axum::{
     body::Body,
-    extract::rejection::BytesRejection,
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -78,8 +77,10 @@ impl ApiError {
     }
 
     /// A body that could not be read.
-    pub fn body(error: &BytesRejection, limit: usize) -> ApiError {
-        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+    pub fn body(error: &axum::Error, limit: usize) -> ApiError {
+        let too_large = std::error::Error::source(error)
+            .is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
+        if too_large {
             let detail = format!("the body is larger than the limit of {limit} bytes (limits.body)");
             ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE, detail)
         } else {

@@ -1,15 +1,15 @@
 //! `POST /v1/execute`: a write, answered when every member of the sync set has it on disk (R7).
 
 use axum::{
-    body::Bytes,
-    extract::{State, rejection::BytesRejection},
+    body::Body,
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
 };
 use serde::de::DeserializeOwned;
 use tanist_api::{ExecuteRequest, HEADER_IDEMPOTENCY_KEY, HEADER_POSITION, HEADER_REPLAYED, Statement, code};
 
-use super::{ApiError, AppState, results_body};
+use super::{ApiError, AppState, read_body, results_body};
 use crate::{
     clock,
     write::{Idempotency, WriteRequest},
@@ -19,13 +19,13 @@ pub(super) async fn post(
     State(state): State<AppState>,
     uri: Uri,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, ApiError> {
     let state = &*state.0;
     if state.gate.is_open(clock::now_ns()).is_none() {
         return Err(ApiError::not_master(&state.gate.view(), &uri));
     }
-    let body = body.map_err(|error| ApiError::body(&error, state.limits.body))?;
+    let body = read_body(body, state.limits.body).await?;
     let request: ExecuteRequest = parse(&headers, &body)?;
     check_statements(&request.statements, state.limits.statements)?;
     if !request.transaction {
@@ -54,10 +54,9 @@ pub(super) fn insert_position(headers: &mut HeaderMap, position: tanist_replicat
 
 /// Reads a JSON body; errors name the place and what was expected.
 pub(super) fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, ApiError> {
-    let media = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
-    if let Some(media) = media
-        && !media.trim_start().to_ascii_lowercase().starts_with("application/json")
-    {
+    // Demanded, not assumed: a page of another site can make a browser send anything but this.
+    let media = headers.get(header::CONTENT_TYPE).map_or("nothing", |value| value.to_str().unwrap_or("?"));
+    if !media.trim_start().to_ascii_lowercase().starts_with("application/json") {
         let detail = format!("content-type: found {media:?}, expected \"application/json\"");
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code::UNSUPPORTED_MEDIA_TYPE, detail));
     }

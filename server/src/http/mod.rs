@@ -8,13 +8,15 @@ mod error;
 mod execute;
 mod health;
 mod query;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Body,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -40,6 +42,8 @@ pub use error::ApiError;
 const WAIT: Duration = Duration::from_secs(5);
 /// How long a client may take to send its request's head.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long a client may take to send its request's body.
+const BODY_TIME: Duration = Duration::from_secs(10);
 /// How long requests may finish when the server stops.
 const STOP_TIME: Duration = Duration::from_secs(2);
 
@@ -74,22 +78,31 @@ impl AppState {
 
 /// All routes.
 pub fn router(state: AppState) -> Router {
-    let body_limit = state.0.limits.body;
     let limited = Router::new()
-        .route("/v1/cluster", get(cluster::get))
         .route("/v1/execute", post(execute::post))
         .route("/v1/query", post(query::post))
-        .route("/readyz", get(health::ready))
-        .route("/", get(health::dashboard))
         .layer(middleware::from_fn_with_state(state.clone(), limit_requests));
+    // What tells how the machine is must answer however busy it is.
     Router::new()
         .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/v1/cluster", get(cluster::get))
+        .route("/", get(health::dashboard))
         .merge(limited)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(DefaultBodyLimit::max(body_limit))
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::map_response_with_state(state.clone(), add_position))
         .with_state(state)
+}
+
+/// Every answer says where this replica stands; those of reads and writes have said it more precisely already.
+async fn add_position(State(state): State<AppState>, mut response: Response) -> Response {
+    if !response.headers().contains_key(tanist_api::HEADER_POSITION) {
+        let position = *state.0.gate.stored().borrow();
+        execute::insert_position(response.headers_mut(), position);
+    }
+    response
 }
 
 /// Refuses a request when too many are under way, rather than queueing without end.
@@ -148,6 +161,19 @@ pub async fn serve(
     }
     let _ = tokio::time::timeout(STOP_TIME, graceful.shutdown()).await;
     Ok(())
+}
+
+/// Reads a request's body, bounded in size and time.
+async fn read_body(body: Body, limit: usize) -> Result<axum::body::Bytes, ApiError> {
+    match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => Err(ApiError::body(&error, limit)),
+        Err(_) => Err(ApiError::new(
+            axum::http::StatusCode::REQUEST_TIMEOUT,
+            tanist_api::code::BAD_REQUEST,
+            format!("body: it didn't come within {BODY_TIME:?}"),
+        )),
+    }
 }
 
 /// Joins a results array that is JSON already to its position, without parsing it again.

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use axum::{
-    body::Bytes,
-    extract::{RawQuery, State, rejection::BytesRejection},
+    body::Body,
+    extract::{RawQuery, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
 };
@@ -18,7 +18,7 @@ use tokio::{sync::watch, time::timeout};
 use super::{
     ApiError, AppState, Inner, WAIT,
     execute::{check_statements, insert_position, parse},
-    results_body,
+    read_body, results_body,
 };
 use crate::{clock, reader::ReadDone};
 
@@ -34,7 +34,7 @@ pub(super) async fn post(
     uri: Uri,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, ApiError> {
     let state = &*state.0;
     let consistency = consistency(query.as_deref(), state.max_staleness)?;
@@ -42,7 +42,7 @@ pub(super) async fn post(
     if consistency == Consistency::Strong && state.gate.is_open(clock::now_ns()).is_none() {
         return Err(ApiError::not_master(&state.gate.view(), &uri));
     }
-    let body = body.map_err(|error| ApiError::body(&error, state.limits.body))?;
+    let body = read_body(body, state.limits.body).await?;
     let request: QueryRequest = parse(&headers, &body)?;
     check_statements(&request.statements, state.limits.statements)?;
     if let Some(min) = min_position {
