@@ -11,6 +11,11 @@ use crate::{
     time::Time,
 };
 
+/// A backup outside the sync set is sent to at most so often,
+const TRAIL_EVERY: Duration = Duration::from_millis(20);
+/// unless so many transactions wait for it.
+const TRAIL_TRANSACTIONS: u64 = 64;
+
 /// How a replica gets its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
@@ -72,6 +77,10 @@ pub struct Peer {
     pub waiting_since: Option<Time>,
     /// It was waited for in vain: it counts again once it stores something, or lacks nothing.
     pub stuck: bool,
+    /// When it is to be sent what it lacks, if that was put off to send more at once.
+    pub send_at: Option<Time>,
+    /// When it was last sent something that nobody waits for.
+    pub trailed_at: Time,
     /// Its process is known to have ended.
     pub gone: bool,
 }
@@ -91,6 +100,8 @@ impl Peer {
             echo: None,
             waiting_since: None,
             stuck: false,
+            send_at: None,
+            trailed_at: Time::default(),
             gone: false,
         }
     }
@@ -144,8 +155,27 @@ impl Peer {
         !inflight.is_empty() && now.since(self.stored_at.max(*since)) >= timeout
     }
 
+    /// For a backup that nobody waits for: whether what it lacks, up to `limit`, is put off, so that it gets more at
+    /// once and its disk and the link are spared.
+    pub fn puts_off(&mut self, limit: Txid, now: Time) -> bool {
+        let Progress::Stream { next, .. } = &self.progress else { return false };
+        let lacks = (limit.0 + 1).saturating_sub(next.0);
+        self.send_at = None;
+        if lacks == 0 {
+            return true;
+        }
+        let due = self.trailed_at + TRAIL_EVERY;
+        if now < due && lacks < TRAIL_TRANSACTIONS {
+            self.send_at = Some(due);
+            return true;
+        }
+        self.trailed_at = now;
+        false
+    }
+
     /// Back to the start: what was sent may be lost. It goes on being waited for.
     pub fn probe(&mut self) {
         self.progress = Progress::Probe;
+        self.send_at = None;
     }
 }

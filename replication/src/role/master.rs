@@ -85,16 +85,22 @@ impl Master {
 
     pub(crate) fn deadline(&self, now: Time, sync_timeout: Duration) -> Time {
         let overdue = self.short_since.map(|since| since + sync_timeout).filter(|overdue| *overdue > now);
-        self.next_heartbeat.min(self.lease_until).min(overdue.unwrap_or(Time::NEVER))
+        let send_at = self.peers.values().filter_map(|peer| peer.send_at).min().unwrap_or(Time::NEVER);
+        self.next_heartbeat.min(self.lease_until).min(overdue.unwrap_or(Time::NEVER)).min(send_at)
+    }
+
+    /// Whether acknowledgements wait for the peer, or will: it is in the sync set, or about to be (R7, R8).
+    fn counts(&self, id: &MemberId) -> bool {
+        let in_set = |record: &Option<SuccessionRecord>| {
+            record.as_ref().is_some_and(|record| record.sync_set.contains(id))
+        };
+        in_set(&self.committed) || in_set(&self.proposed) || self.joining.contains(id)
     }
 
     /// How far a peer may be sent: everything when its storage counts, else only what is acknowledged, so that a
     /// backup outside the sync set is never ahead of the next master.
     pub(crate) fn send_limit(&self, id: &MemberId) -> Txid {
-        let counts = |record: &Option<SuccessionRecord>| {
-            record.as_ref().is_some_and(|record| record.sync_set.contains(id))
-        };
-        if counts(&self.committed) || counts(&self.proposed) || self.joining.contains(id) {
+        if self.counts(id) {
             self.log.tip_position().txid
         } else {
             self.acknowledged.txid.max(Txid(self.first_txid.0.saturating_sub(1)))
@@ -265,6 +271,7 @@ impl Node {
         if !on_branch {
             let first_seen = peer.progress != Progress::Resync;
             peer.progress = Progress::Resync;
+            peer.send_at = None;
             peer.waiting_since = None;
             peer.stored = None;
             let term = master.term;
@@ -290,6 +297,7 @@ impl Node {
             } else {
                 let first_seen = peer.progress != Progress::Resync;
                 peer.progress = Progress::Resync;
+                peer.send_at = None;
                 let term = master.term;
                 if first_seen {
                     let why = format!("its {position} lies before the buffer");
@@ -324,14 +332,19 @@ impl Node {
         if matches!(master.phase, Phase::Proposing | Phase::Starting) {
             return;
         }
-        let limits: Vec<(MemberId, Txid)> = master
+        let limits: Vec<(MemberId, Txid, bool)> = master
             .peers
             .iter()
             .filter(|(_, peer)| peer.streams())
-            .map(|(id, _)| (id.clone(), master.send_limit(id)))
+            .map(|(id, _)| (id.clone(), master.send_limit(id), master.counts(id)))
             .collect();
-        for (id, limit) in limits {
+        for (id, limit, counts) in limits {
             let Some(peer) = master.peers.get_mut(&id) else { continue };
+            if counts {
+                peer.send_at = None;
+            } else if peer.puts_off(limit, now) {
+                continue;
+            }
             let mut fallen_behind = false;
             if let Progress::Stream { next, inflight, inflight_bytes, .. } = &mut peer.progress {
                 while *next <= limit && (*inflight_bytes < window || inflight.is_empty()) {

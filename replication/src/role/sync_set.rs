@@ -30,21 +30,25 @@ impl Node {
         })
     }
 
-    /// Backups outside the sync set that could be taken in, best rank first.
+    /// Backups outside the sync set that could be taken in: those that stream first, then by rank. One that hasn't
+    /// answered in this reign is awaited for a heartbeat's time only: it may be the dead master.
     fn candidates(&self, master: &Master) -> Vec<MemberId> {
         let Some(record) = master.record() else { return vec![] };
-        let timeout = self.config.timing.sync_timeout;
+        let timing = &self.config.timing;
         let mut candidates: Vec<_> = record
             .members
             .iter()
             .filter(|member| !member.rank.is_witness() && !record.sync_set.contains(&member.id))
             .filter(|member| {
                 master.peers.get(&member.id).is_some_and(|peer| {
-                    peer.keeps_up(self.now, timeout) && !matches!(peer.progress, Progress::Resync)
+                    peer.keeps_up(self.now, timing.sync_timeout)
+                        && !matches!(peer.progress, Progress::Resync)
+                        && (peer.lease_from.is_some() || self.now.since(peer.last_answer) < timing.heartbeat)
                 })
             })
             .collect();
-        candidates.sort_by_key(|member| (member.rank, member.id.clone()));
+        let streams = |id: &MemberId| master.peers.get(id).is_some_and(|peer| peer.streams());
+        candidates.sort_by_key(|member| (!streams(&member.id), member.rank, member.id.clone()));
         candidates.into_iter().map(|member| member.id.clone()).collect()
     }
 
@@ -97,6 +101,13 @@ impl Node {
         let lost = committed.sync_set.iter().any(|id| id != me && !keeps(id));
         let enough = kept.len() + ready.len() >= target.min(kept.len() + joining.len());
         let overdue = master.short_since.is_some_and(|since| self.now >= since + timing.sync_timeout);
+        if short {
+            // One that was waited for in vain isn't counted on, but is sent everything, so that it can come back.
+            let stuck = master.peers.iter().filter(|(id, peer)| {
+                peer.stuck && !committed.sync_set.contains(*id) && !committed.rank(id).is_witness()
+            });
+            joining.extend(stuck.map(|(id, _)| id.clone()));
+        }
         if lost && !enough && !overdue {
             // A replacement is just catching up: one record for both, so that no write has a single home in between.
             return Some(Plan { wanted: committed.sync_set.clone(), joining, short });

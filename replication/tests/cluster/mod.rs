@@ -1,0 +1,381 @@
+//! A whole cluster in memory: real `Node`s on virtual time, joined by a seeded network and model stores.
+//!
+//! Owns the event queue and what each machine is; everything that happens follows from the seed. Never judges by
+//! itself: `check.rs` holds the invariants. Read `machine.rs` next for how effects are performed, `disk.rs`, `store.rs` and
+//! `network.rs` for the world around a node, `chaos.rs` for random schedules.
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, missing_docs)]
+
+pub mod chaos;
+pub mod check;
+pub mod disk;
+pub mod machine;
+pub mod network;
+pub mod store;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    time::Duration,
+};
+
+use tanist_replication::{Config, Event, Member, MemberId, Message, Rank, Stamp, Timing};
+
+use check::Checker;
+use machine::Machine;
+use network::Network;
+use store::Mistake;
+
+/// Virtual nanoseconds, the same for all.
+pub type At = u64;
+
+pub const MS: u64 = 1_000_000;
+pub const SECOND: u64 = 1000 * MS;
+
+/// A small generator of our own, so that schedules never depend on a library's version.
+#[derive(Debug, Clone)]
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Rng {
+        Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high.saturating_sub(low) + 1)
+    }
+
+    pub fn chance(&mut self, per_mille: u64) -> bool {
+        self.below(1000) < per_mille
+    }
+}
+
+/// How a cluster is set up.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub seed: u64,
+    /// Name and rank; rank 0 is a witness.
+    pub members: Vec<(&'static str, u32)>,
+    pub timing: Timing,
+    pub sync_backups: usize,
+    pub min_sync_backups: usize,
+    pub buffer_bytes: usize,
+    pub inflight_bytes: usize,
+    pub disk_ns: (u64, u64),
+    /// Clock rates differ by up to so many parts per million, and clocks by an offset.
+    pub drift_ppm: i64,
+    pub mistake: Option<Mistake>,
+    pub trace: bool,
+}
+
+impl Setup {
+    pub fn new(members: &[(&'static str, u32)]) -> Setup {
+        Setup {
+            seed: 1,
+            members: members.to_vec(),
+            timing: Timing::default(),
+            sync_backups: 1,
+            min_sync_backups: 0,
+            buffer_bytes: 1 << 16,
+            inflight_bytes: 4096,
+            disk_ns: (MS, MS),
+            drift_ppm: 0,
+            mistake: None,
+            trace: std::env::var_os("TANIST_TRACE").is_some(),
+        }
+    }
+}
+
+/// What is going to happen.
+#[derive(Debug)]
+pub enum Ev {
+    Message {
+        from: usize,
+        to: usize,
+        life: u32,
+        bulk: Option<u32>,
+        message: Message,
+    },
+    /// Something other than a message, for the node's present life only.
+    Node {
+        to: usize,
+        life: u32,
+        event: Event,
+    },
+    Tick {
+        node: usize,
+        life: u32,
+        ticket: u64,
+    },
+    /// The store thread has finished what it was doing.
+    StoreDone {
+        node: usize,
+        life: u32,
+    },
+    /// The first entries of the master's replica are on disk.
+    Synced {
+        node: usize,
+        life: u32,
+        reign: u64,
+        len: usize,
+    },
+    /// A store that lied makes its word good, unless the machine crashed before.
+    LateSync {
+        node: usize,
+        life: u32,
+    },
+    Resume {
+        node: usize,
+        life: u32,
+    },
+    Restart {
+        node: usize,
+    },
+    BulkBroken {
+        from: usize,
+        to: usize,
+        epoch: u32,
+    },
+    LinkNotice {
+        a: usize,
+        b: usize,
+        number: u64,
+    },
+    Client,
+    Fault,
+}
+
+struct Due {
+    at: At,
+    number: u64,
+    ev: Ev,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+impl Eq for Due {}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// The cluster and its world.
+pub struct Cluster {
+    pub setup: Setup,
+    pub now: At,
+    pub rng: Rng,
+    pub machines: Vec<Machine>,
+    pub ids: BTreeMap<MemberId, usize>,
+    pub network: Network,
+    pub check: Checker,
+    pub trace: Vec<String>,
+    /// Client writes come so often (0: only when a script asks).
+    pub client_every: u64,
+    pub chaos: Option<chaos::Chaos>,
+    pub next_write: u64,
+    queue: BinaryHeap<Reverse<Due>>,
+    number: u64,
+    pub events: u64,
+}
+
+impl Cluster {
+    /// All machines started for the first time, at the same moment.
+    pub fn new(setup: Setup) -> Cluster {
+        let mut cluster = Cluster::stopped(setup);
+        for node in 0..cluster.machines.len() {
+            cluster.start(node);
+        }
+        cluster
+    }
+
+    /// All machines installed, none started.
+    pub fn stopped(setup: Setup) -> Cluster {
+        let members: Vec<Member> = setup
+            .members
+            .iter()
+            .map(|(id, rank)| Member {
+                id: id.parse().unwrap(),
+                rank: Rank(*rank),
+                peer_addresses: vec![],
+                urls: vec![],
+            })
+            .collect();
+        let mut rng = Rng::new(setup.seed);
+        let machines = members
+            .iter()
+            .map(|member| {
+                let config = Config {
+                    id: member.id.clone(),
+                    members: members.clone(),
+                    timing: setup.timing.clone(),
+                    sync_backups: setup.sync_backups,
+                    min_sync_backups: setup.min_sync_backups,
+                    buffer_bytes: setup.buffer_bytes,
+                    inflight_bytes: setup.inflight_bytes,
+                    seed: 1,
+                };
+                let mut config = config;
+                if setup.mistake == Some(Mistake::LongLease) && member.id == members[0].id {
+                    config.timing.lease *= 3;
+                }
+                Machine::new(config, member.rank.is_witness(), &mut rng, &setup)
+            })
+            .collect();
+        let ids = members.iter().enumerate().map(|(i, member)| (member.id.clone(), i)).collect();
+        let network = Network::new(members.len());
+        let check = Checker::new(members.len());
+        let mut cluster = Cluster {
+            setup,
+            now: SECOND,
+            rng,
+            machines,
+            ids,
+            network,
+            check,
+            trace: vec![],
+            client_every: 0,
+            chaos: None,
+            next_write: 0,
+            queue: BinaryHeap::new(),
+            number: 0,
+            events: 0,
+        };
+        cluster.push(0, Ev::Client);
+        cluster
+    }
+
+    pub fn id(&self, name: &str) -> usize {
+        self.ids[&name.parse::<MemberId>().unwrap()]
+    }
+
+    pub fn name(&self, node: usize) -> &str {
+        self.setup.members[node].0
+    }
+
+    pub fn push(&mut self, after: u64, ev: Ev) {
+        self.number += 1;
+        self.queue.push(Reverse(Due { at: self.now + after, number: self.number, ev }));
+    }
+
+    pub fn say(&mut self, what: impl FnOnce(&Cluster) -> String) {
+        if self.setup.trace {
+            let line = format!("{:>9.3} ms  {}", (self.now - SECOND) as f64 / MS as f64, what(self));
+            self.trace.push(line);
+        }
+    }
+
+    /// Takes the next event; `false` when there is none before `until`.
+    fn step(&mut self, until: At) -> bool {
+        if self.queue.peek().is_none_or(|Reverse(due)| due.at > until) {
+            return false;
+        }
+        let Some(Reverse(due)) = self.queue.pop() else { return false };
+        self.now = self.now.max(due.at);
+        self.events += 1;
+        self.happen(due.ev);
+        true
+    }
+
+    /// Lets virtual time pass.
+    pub fn run(&mut self, time: Duration) {
+        let until = self.now + time.as_nanos() as u64;
+        while self.check.failure.is_none() && self.step(until) {}
+        self.now = self.now.max(until);
+    }
+
+    /// Lets time pass until the condition holds; how long it took, or `None` when it didn't within `limit`.
+    pub fn run_until(&mut self, limit: Duration, condition: impl Fn(&Cluster) -> bool) -> Option<Duration> {
+        let start = self.now;
+        let until = self.now + limit.as_nanos() as u64;
+        while !condition(self) {
+            if self.check.failure.is_some() || !self.step(until) {
+                self.now = self.now.max(until);
+                return None;
+            }
+        }
+        Some(Duration::from_nanos(self.now - start))
+    }
+
+    /// The machine that serves clients now.
+    pub fn serving(&self) -> Option<usize> {
+        (0..self.machines.len()).find(|node| self.serves(*node))
+    }
+
+    /// Waits for a serving master; its index and how long it took.
+    pub fn await_master(&mut self, limit: Duration) -> (usize, Duration) {
+        let took = self.run_until(limit, |c| c.serving().is_some());
+        self.verify();
+        let took = took.unwrap_or_else(|| self.fail(&format!("no master within {limit:?}")));
+        (self.serving().unwrap(), took)
+    }
+
+    /// A client writes at the serving master; whether it could.
+    pub fn write(&mut self) -> bool {
+        let Some(node) = self.serving() else { return false };
+        self.write_at(node)
+    }
+
+    /// Writes and waits for the answer.
+    pub fn write_acknowledged(&mut self, limit: Duration) -> bool {
+        let before = self.check.acknowledged.len();
+        self.write() && self.run_until(limit, |c| c.check.acknowledged.len() > before).is_some()
+    }
+
+    /// Ends the test when an invariant was broken.
+    pub fn verify(&self) {
+        if let Some(failure) = &self.check.failure {
+            self.fail::<()>(failure);
+        }
+    }
+
+    pub fn fail<T>(&self, why: &str) -> T {
+        for line in self.trace.iter().rev().take(150).rev() {
+            println!("{line}");
+        }
+        panic!("{why} (seed {})", self.setup.seed);
+    }
+
+    /// The record that the machine has accepted, as `term.version {sync set}`.
+    pub fn sync_set(&self, node: usize) -> BTreeSet<String> {
+        let record = self.machines[node].hard.as_ref().map(|hard| &hard.record);
+        record.map(|r| r.sync_set.iter().map(ToString::to_string).collect()).unwrap_or_default()
+    }
+
+    pub fn stamp(&self, node: usize) -> Stamp {
+        self.machines[node].store.stamp()
+    }
+
+    /// Whether all running data members hold the same, on disk.
+    pub fn converged(&self) -> bool {
+        let mut stamps =
+            self.machines.iter().filter(|m| m.running() && !m.witness).map(|m| m.store.durable_stamp());
+        let Some(first) = stamps.next() else { return true };
+        stamps.all(|stamp| stamp == first)
+    }
+}
+
+/// The names as a set.
+pub fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,118 @@
+//! Replicas off the branch, or too far back: R12.
+
+use std::time::Duration;
+
+use tanist_replication::{Event, Term};
+
+use super::{LEASE, LONG, THREE, WITNESS, founded, settle, write};
+use crate::cluster::{SECOND, Setup, set};
+
+#[test]
+fn old_master_returning_with_an_unacknowledged_tail_copies() {
+    let mut c = founded(Setup::new(THREE));
+    c.isolate(0);
+    c.write_at(0);
+    c.write_at(0);
+    c.run(Duration::from_millis(50));
+    let tail = c.stamp(0);
+    c.await_master(LONG);
+    c.run(LEASE * 2);
+    write(&mut c);
+    c.heal();
+    c.run(LEASE * 2);
+    assert!(!c.machines[0].store.holds(tail), "nobody acknowledged it");
+    settle(c);
+}
+
+#[test]
+fn backup_off_the_branch_copies_and_never_counts_before() {
+    let mut c = founded(Setup::new(WITNESS));
+    c.crash(1, false);
+    c.run(Duration::from_millis(500));
+    c.machines[1].store.content.pop();
+    let odd = c.machines[1].store.forge(Term(1), 999_999); // same place, other content
+    c.start(1);
+    c.machines[1].disk_ns = (SECOND, SECOND); // the copy takes its time
+    c.run(Duration::from_millis(600));
+    assert_eq!(c.sync_set(0), set(&["a"]), "not while it holds {odd:?}");
+    c.machines[1].disk_ns = (1_000_000, 1_000_000);
+    c.run(LEASE * 3);
+    assert_eq!(c.sync_set(0), set(&["a", "b"]));
+    assert!(!c.machines[1].store.holds(odd));
+    settle(c);
+}
+
+#[test]
+fn backup_before_the_buffer_copies() {
+    let mut setup = Setup::new(THREE);
+    setup.buffer_bytes = 640; // ten transactions
+    let mut c = founded(setup);
+    c.crash(2, false);
+    for _ in 0..30 {
+        write(&mut c);
+    }
+    c.start(2);
+    settle(c);
+}
+
+#[test]
+fn broken_capture_makes_everybody_copy() {
+    let mut c = founded(Setup::new(THREE));
+    c.break_capture(0);
+    let broken = c.stamp(0);
+    c.run(LEASE * 4);
+    for node in 0..3 {
+        assert!(c.machines[node].store.holds(broken), "{} has it", c.name(node));
+    }
+    write(&mut c);
+    assert_eq!(c.sync_set(0), set(&["a", "b"]));
+    settle(c);
+}
+
+#[test]
+fn second_call_to_copy_that_comes_late_loses_nothing_that_is_streamed_meanwhile() {
+    let mut c = founded(Setup::new(WITNESS));
+    let master = c.machines[0].id.clone();
+    let message = tanist_replication::Message::Resync { term: Term(1) };
+    c.deliver(1, Event::Message { from: master, message });
+    c.write();
+    c.write(); // sent while b copies, and dropped there
+    let before = c.check.acknowledged.len();
+    let answered = c.run_until(Duration::from_millis(900), |c| c.check.acknowledged.len() >= before + 2);
+    c.verify();
+    assert!(answered.is_some(), "it says where to go on from when the copy has ended");
+    settle(c);
+}
+
+#[test]
+fn backup_with_applies_under_way_reports_nothing_to_a_new_master_before_they_end() {
+    let mut setup = Setup::new(THREE);
+    setup.sync_backups = 2;
+    let mut c = founded(setup);
+    c.machines[2].disk_ns = (700_000_000, 700_000_000);
+    c.write();
+    c.run(Duration::from_millis(20)); // b has it, c is writing it
+    c.crash(0, false);
+    c.await_master(LONG);
+    c.machines[2].disk_ns = (1_000_000, 1_000_000);
+    write(&mut c);
+    c.start(0);
+    settle(c);
+}
+
+#[test]
+fn promoted_backup_streams_to_the_others_what_they_lack() {
+    let mut setup = Setup::new(THREE);
+    setup.sync_backups = 1;
+    let mut c = founded(setup);
+    c.cut(0, 2);
+    for _ in 0..5 {
+        write(&mut c);
+    }
+    c.crash(0, false);
+    c.heal();
+    c.await_master(LONG);
+    c.run(Duration::from_secs(3));
+    assert_eq!(c.sync_set(1), set(&["b", "c"]));
+    settle(c);
+}
