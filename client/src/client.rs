@@ -1,7 +1,7 @@
-//! The client: one call is a series of attempts on the hosts that the policy picks, within a deadline.
+//! The client: what callers see, and what all calls share.
 //!
-//! Owns connections (kept alive, names resolved anew at each connect) and the retry loop. Never repeats a write without
-//! its idempotency key. Read `hosts.rs` for the order of attempts.
+//! Owns the connections (kept alive; names resolved anew at each connect), the times, and what is learned of the cluster
+//! beside the calls. Never decides about an attempt. Read `call.rs` for the course of a call, `hosts.rs` for its order.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -9,27 +9,28 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::Method;
+use http_body_util::Full;
 use hyper_util::{
     client::legacy::{Client as HyperClient, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use serde::Deserialize;
 use tanist_api::{
-    Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION, Problem,
-    QueryRequest, QueryResponse, code,
+    Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION, QueryRequest,
+    QueryResponse, Role,
 };
-use tokio::time::timeout;
 
 use crate::{
     Error,
-    hosts::{self, Host, Hosts},
+    call::Call,
+    hosts::{self, Host, Hosts, Need},
 };
 
-/// Largest answer taken, in bytes.
-const ANSWER_LIMIT: usize = 256 << 20;
 /// The member list is asked for again after so long, beside a request.
 const LEARN_EVERY: Duration = Duration::from_secs(10);
+/// And, after a request that needed several attempts, no sooner than this after the last time.
+const LEARN_AGAIN: Duration = Duration::from_secs(1);
 
 /// How current a read must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,9 +38,9 @@ pub enum Consistency {
     /// Everything acknowledged before; served by the master.
     #[default]
     Strong,
-    /// What the asked replica has.
+    /// What the asked replica has: the first of the given hosts that answers.
     Local,
-    /// What the asked replica has, if it was current so recently.
+    /// As `Local`, if that replica was current so recently; else another.
     Bounded {
         /// How long ago at most.
         max_staleness: Duration,
@@ -56,6 +57,17 @@ pub struct ExecuteOptions {
 }
 
 /// Makes a client with other than the default times.
+///
+/// ```
+/// # use std::time::Duration;
+/// let client = tanist_client::Client::builder()
+///     .hosts("pc-1:8080,pc-2:8080")
+///     .deadline(Duration::from_secs(10))
+///     .attempt_timeout(Duration::from_secs(2))
+///     .build()?;
+/// assert_eq!(client.known_hosts().len(), 2);
+/// # Ok::<(), tanist_client::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Builder {
     hosts: String,
@@ -76,7 +88,7 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// `a:8080,b:8080`, or URLs.
+    /// `a:8080,b:8080`, or URLs. The nearest first: local reads go there.
     #[must_use]
     pub fn hosts(mut self, hosts: &str) -> Builder {
         hosts.clone_into(&mut self.hosts);
@@ -109,7 +121,10 @@ impl Builder {
     /// # Errors
     /// When the host list can't be used.
     pub fn build(self) -> Result<Client, Error> {
-        let hosts = Hosts::new(hosts::parse(&self.hosts)?);
+        let mut seed = [0; 8];
+        // Without randomness only the jitter is the same everywhere.
+        let _ = getrandom::fill(&mut seed);
+        let hosts = Hosts::new(hosts::parse(&self.hosts)?, u64::from_le_bytes(seed));
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(self.connect));
@@ -117,12 +132,16 @@ impl Builder {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(connector);
-        let learned = Mutex::new(Instant::now() - LEARN_EVERY);
-        Ok(Client(Arc::new(Inner { hosts: Mutex::new(hosts), http, settings: self, learned })))
+        Ok(Client(Arc::new(Inner {
+            hosts: Mutex::new(hosts),
+            http,
+            settings: self,
+            learned: Mutex::new(None),
+        })))
     }
 }
 
-/// A client of a cluster; cheap to clone, usable from many tasks at once.
+/// A client of a cluster; cheap to clone, usable from many tasks at once. Needs a Tokio runtime.
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -131,29 +150,14 @@ struct Inner {
     hosts: Mutex<Hosts>,
     http: HyperClient<HttpConnector, Full<Bytes>>,
     settings: Builder,
-    learned: Mutex<Instant>,
+    /// When the member list was asked for last.
+    learned: Mutex<Option<Instant>>,
 }
 
-/// How one attempt ended.
-enum Attempt {
-    Done(Bytes),
-    /// Another machine is the master.
-    Redirect(Host),
-    /// Not served; nothing was done.
-    Refused(String),
-    /// Not answered; something may have been done.
-    Unknown(String),
-    Final(Error),
-}
-
-struct Call<'a> {
-    method: Method,
-    path: &'a str,
-    body: Bytes,
-    headers: Vec<(&'static str, String)>,
-    deadline: Duration,
-    /// The write's key.
-    key: Option<&'a str>,
+/// The answer of `/readyz`.
+#[derive(Deserialize)]
+struct Ready {
+    role: Role,
 }
 
 impl Client {
@@ -181,6 +185,25 @@ impl Client {
 
     /// As [`Client::execute`], with a key or deadline of the caller's.
     ///
+    /// ```no_run
+    /// # use tanist_client::{Client, Error, ExecuteOptions, api::{ExecuteRequest, Statement}};
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let order = ExecuteRequest {
+    ///     statements: vec![Statement::with("INSERT INTO orders(item) VALUES (?)", vec!["lamp".into()])],
+    ///     transaction: true,
+    /// };
+    /// match client.execute(order.clone()).await {
+    ///     // Later, with the same key: gives the first answer if it was done, does it otherwise.
+    ///     Err(Error::OutcomeUnknown { key, .. }) => {
+    ///         let again = ExecuteOptions { idempotency_key: Some(key), deadline: None };
+    ///         client.execute_with(order, again).await?;
+    ///     }
+    ///     other => drop(other?),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// See [`Error`].
     pub async fn execute_with(
@@ -188,19 +211,30 @@ impl Client {
         request: ExecuteRequest,
         options: ExecuteOptions,
     ) -> Result<ExecuteResponse, Error> {
-        let key = options.idempotency_key.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let key = match options.idempotency_key {
+            // What isn't a header value would be refused by every machine; say so before anything is sent.
+            Some(key)
+                if key.is_empty() || key.len() > 200 || !key.bytes().all(|byte| byte.is_ascii_graphic()) =>
+            {
+                return Err(Error::Key(key));
+            }
+            Some(key) => key,
+            None => uuid::Uuid::now_v7().to_string(),
+        };
         let call = Call {
             method: Method::POST,
             path: "/v1/execute",
             body: json(&request)?,
-            headers: vec![(HEADER_IDEMPOTENCY_KEY, key.clone())],
+            headers: vec![(HEADER_IDEMPOTENCY_KEY, &key)],
+            need: Need::Master,
             deadline: options.deadline.unwrap_or(self.0.settings.deadline),
-            key: Some(&key),
+            write: Some(&key),
         };
         self.call(call).await
     }
 
-    /// Runs read-only statements on one snapshot.
+    /// Runs read-only statements on one snapshot. With `min_position` (of an earlier answer) the replica waits until it is
+    /// at least there, so that the caller never goes back in time.
     ///
     /// # Errors
     /// See [`Error`].
@@ -210,39 +244,32 @@ impl Client {
         consistency: Consistency,
         min_position: Option<&str>,
     ) -> Result<QueryResponse, Error> {
-        let path = match consistency {
-            Consistency::Strong => "/v1/query".to_owned(),
-            Consistency::Local => "/v1/query?consistency=local".to_owned(),
-            Consistency::Bounded { max_staleness } => {
-                format!("/v1/query?consistency=bounded&max_staleness={}ms", max_staleness.as_millis())
-            }
+        let (path, need) = match consistency {
+            Consistency::Strong => ("/v1/query".to_owned(), Need::Master),
+            Consistency::Local => ("/v1/query?consistency=local".to_owned(), Need::Any),
+            Consistency::Bounded { max_staleness } => (
+                format!("/v1/query?consistency=bounded&max_staleness={}ms", max_staleness.as_millis()),
+                Need::Any,
+            ),
         };
-        let headers = min_position.map(|position| (HEADER_MIN_POSITION, position.to_owned()));
         let call = Call {
             method: Method::POST,
             path: &path,
             body: json(&request)?,
-            headers: headers.into_iter().collect(),
+            headers: min_position.map(|position| (HEADER_MIN_POSITION, position)).into_iter().collect(),
+            need,
             deadline: self.0.settings.deadline,
-            key: None,
+            write: None,
         };
         self.call(call).await
     }
 
-    /// How some machine sees the cluster.
+    /// How the first machine that answers sees the cluster.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn cluster(&self) -> Result<Cluster, Error> {
-        let call = Call {
-            method: Method::GET,
-            path: "/v1/cluster",
-            body: Bytes::new(),
-            headers: vec![],
-            deadline: self.0.settings.deadline,
-            key: None,
-        };
-        let cluster: Cluster = self.call(call).await?;
+        let cluster: Cluster = self.call(Call::get("/v1/cluster", self.0.settings.deadline)).await?;
         self.learn(&cluster);
         Ok(cluster)
     }
@@ -252,24 +279,16 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn cluster_of(&self, host: &str) -> Result<Cluster, Error> {
-        let host = hosts::parse(host)?.remove(0);
-        let deadline = self.0.settings.attempt;
-        let call = Call {
-            method: Method::GET,
-            path: "/v1/cluster",
-            body: Bytes::new(),
-            headers: vec![],
-            deadline,
-            key: None,
-        };
-        match self.attempt(&host, &call, deadline).await {
-            Attempt::Done(body) => parse(&host, &body),
-            Attempt::Redirect(to) => Err(Error::Unexpected { host, why: format!("a redirect to {to}") }),
-            Attempt::Refused(last) | Attempt::Unknown(last) => {
-                Err(Error::Unavailable { deadline, tried: host, last })
-            }
-            Attempt::Final(error) => Err(error),
-        }
+        self.view_of(&one(host)?, self.0.settings.attempt).await
+    }
+
+    /// Whether this machine can serve, and as what; one attempt.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the reason when it can't.
+    pub async fn ready(&self, host: &str) -> Result<Role, Error> {
+        let ready: Ready = self.ask(&one(host)?, "/readyz", self.0.settings.attempt).await?;
+        Ok(ready.role)
     }
 
     /// All hosts known now: those given and those learned.
@@ -278,159 +297,61 @@ impl Client {
         self.hosts().all()
     }
 
-    fn hosts(&self) -> MutexGuard<'_, Hosts> {
+    pub(crate) fn hosts(&self) -> MutexGuard<'_, Hosts> {
         self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn learn(&self, cluster: &Cluster) {
-        let urls: Vec<Host> = cluster.members.iter().flat_map(|member| member.urls.iter().cloned()).collect();
+    pub(crate) fn http(&self) -> &HyperClient<HttpConnector, Full<Bytes>> {
+        &self.0.http
+    }
+
+    pub(crate) fn attempt_timeout(&self) -> Duration {
+        self.0.settings.attempt
+    }
+
+    pub(crate) fn learn(&self, cluster: &Cluster) {
+        let usable = |url: &String| hosts::parse(url).ok().and_then(|mut hosts| hosts.pop());
+        let urls: Vec<Host> =
+            cluster.members.iter().flat_map(|member| member.urls.iter().filter_map(usable)).collect();
+        let told = cluster.suggested_host.iter().chain(&cluster.master_urls).find_map(usable);
         let mut hosts = self.hosts();
         if !urls.is_empty() {
             hosts.on_members(&urls);
         }
-        if cluster.writable
-            && let Some(master) = cluster.master_urls.first()
+        // Who served a request of the master's is known better than what somebody tells.
+        if let Some(master) = told
+            && cluster.writable
+            && hosts.master().is_none()
         {
-            hosts.on_master(master);
+            hosts.on_master(&master);
         }
     }
 
-    /// Asks for the current member list beside the request, now and then.
-    fn refresh(&self, host: &Host) {
+    /// Asks for the current member list beside the request: now and then, and after trouble.
+    pub(crate) fn refresh(&self, host: &Host, trouble: bool) {
         {
             let mut learned = self.0.learned.lock().unwrap_or_else(PoisonError::into_inner);
-            if learned.elapsed() < LEARN_EVERY {
+            let pause = if trouble { LEARN_AGAIN } else { LEARN_EVERY };
+            if learned.is_some_and(|at| at.elapsed() < pause) {
                 return;
             }
-            *learned = Instant::now();
+            *learned = Some(Instant::now());
         }
         let (client, host) = (self.clone(), host.clone());
         tokio::spawn(async move {
-            if let Ok(cluster) = client.cluster_of(&host).await {
+            if let Ok(cluster) = client.view_of(&host, client.0.settings.attempt).await {
                 client.learn(&cluster);
             }
         });
     }
-
-    async fn call<T: serde::de::DeserializeOwned>(&self, call: Call<'_>) -> Result<T, Error> {
-        let until = Instant::now() + call.deadline;
-        let mut unknown = false;
-        let mut tried: Vec<Host> = vec![];
-        let mut last = "no attempt was made".to_owned();
-        loop {
-            let now = Instant::now();
-            let left = until.saturating_duration_since(now);
-            if left.is_zero() {
-                break;
-            }
-            let picked = self.hosts().pick(now);
-            let host = match picked {
-                Ok(host) => host,
-                Err(wait) => {
-                    tokio::time::sleep(wait.max(Duration::from_millis(1)).min(left)).await;
-                    continue;
-                }
-            };
-            if !tried.contains(&host) {
-                tried.push(host.clone());
-            }
-            match self.attempt(&host, &call, left.min(self.0.settings.attempt)).await {
-                Attempt::Done(body) => {
-                    self.hosts().on_answer(&host);
-                    self.refresh(&host);
-                    return parse(&host, &body);
-                }
-                Attempt::Redirect(master) => {
-                    last = format!("{host}: the master is {master}");
-                    let mut hosts = self.hosts();
-                    // The one that redirects may lag behind a failover: don't be sent to and fro without a pause.
-                    hosts.on_failure(&host, Instant::now());
-                    hosts.on_master(&master);
-                }
-                Attempt::Refused(why) => {
-                    last = format!("{host}: {why}");
-                    self.hosts().on_failure(&host, Instant::now());
-                }
-                Attempt::Unknown(why) => {
-                    last = format!("{host}: {why}");
-                    unknown = true;
-                    self.hosts().on_failure(&host, Instant::now());
-                }
-                Attempt::Final(error) => {
-                    self.hosts().on_answer(&host);
-                    return Err(error);
-                }
-            }
-            tracing::debug!(%last, "attempt failed");
-        }
-        match call.key {
-            Some(key) if unknown => {
-                Err(Error::OutcomeUnknown { key: key.to_owned(), deadline: call.deadline, last })
-            }
-            _ => Err(Error::Unavailable { deadline: call.deadline, tried: tried.join(", "), last }),
-        }
-    }
-
-    async fn attempt(&self, host: &Host, call: &Call<'_>, limit: Duration) -> Attempt {
-        let mut request = Request::builder().method(call.method.clone()).uri(format!("{host}{}", call.path));
-        if !call.body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        for (name, value) in &call.headers {
-            request = request.header(*name, value);
-        }
-        let request = match request.body(Full::new(call.body.clone())) {
-            Ok(request) => request,
-            Err(error) => return Attempt::Final(Error::Hosts(format!("{host}: {error}"))),
-        };
-        let response = match timeout(limit, self.0.http.request(request)).await {
-            Ok(Ok(response)) => response,
-            // Nothing was sent on a connection that was never made.
-            Ok(Err(error)) if error.is_connect() => return Attempt::Refused(chain(&error)),
-            Ok(Err(error)) => return Attempt::Unknown(chain(&error)),
-            Err(_) => return Attempt::Unknown(format!("no answer within {limit:?}")),
-        };
-        let status = response.status();
-        if status == StatusCode::TEMPORARY_REDIRECT {
-            let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-            return match location.and_then(|location| location.strip_suffix(call.path)).map(hosts::parse) {
-                Some(Ok(mut hosts)) => Attempt::Redirect(hosts.remove(0)),
-                _ => Attempt::Refused("a redirect without a usable Location".to_owned()),
-            };
-        }
-        let body = match timeout(limit, Limited::new(response.into_body(), ANSWER_LIMIT).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) => return Attempt::Unknown(format!("the answer broke off: {error}")),
-            Err(_) => return Attempt::Unknown(format!("the answer took longer than {limit:?}")),
-        };
-        if status.is_success() {
-            return Attempt::Done(body);
-        }
-        let problem: Problem = match serde_json::from_slice(&body) {
-            Ok(problem) => problem,
-            Err(_) if status.is_server_error() => return Attempt::Unknown(format!("status {status}")),
-            Err(error) => {
-                let why = format!("status {status} without a problem document: {error}");
-                return Attempt::Final(Error::Unexpected { host: host.clone(), why });
-            }
-        };
-        match problem.code.as_str() {
-            code::OUTCOME_UNKNOWN | code::INTERNAL => Attempt::Unknown(problem.detail),
-            _ if status == StatusCode::SERVICE_UNAVAILABLE => Attempt::Refused(problem.detail),
-            _ => Attempt::Final(Error::Problem(Box::new(problem))),
-        }
-    }
 }
 
-/// An error with its causes: hyper's own text says little.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
+fn one(host: &str) -> Result<Host, Error> {
+    let mut hosts = hosts::parse(host)?;
+    match hosts.pop() {
+        Some(only) if hosts.is_empty() => Ok(only),
+        _ => Err(Error::Hosts(format!("found {host:?}, expected one host"))),
     }
-    text
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Bytes, Error> {
@@ -438,9 +359,4 @@ fn json(value: &impl serde::Serialize) -> Result<Bytes, Error> {
         host: "this program".to_owned(),
         why: format!("write the request: {error}"),
     })
-}
-
-fn parse<T: serde::de::DeserializeOwned>(host: &str, body: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(body)
-        .map_err(|error| Error::Unexpected { host: host.to_owned(), why: error.to_string() })
 }

@@ -8,6 +8,9 @@ pub enum Error {
     /// The host list can't be used.
     #[error("hosts: {0}")]
     Hosts(String),
+    /// The idempotency key can't be used.
+    #[error("idempotency key: found {0:?}, expected 1 to 200 visible ASCII characters")]
+    Key(String),
     /// A machine refused the request for good; repeating it would not help.
     #[error("{} ({})", .0.detail, .0.code)]
     Problem(Box<tanist_api::Problem>),

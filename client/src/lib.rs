@@ -1,20 +1,48 @@
 //! Client for a Tanist cluster: give it some hosts, and it finds the master, follows it when it changes, and repeats what may
 //! be repeated, within a total deadline.
 //!
-//! Writes carry an idempotency key, so repeating one never does it twice. When the deadline passes while a write may have
-//! reached a machine, the error says so ([`Error::OutcomeUnknown`]) and carries the key: the same call with the same key
-//! settles it later.
-//!
 //! ```no_run
 //! # async fn example() -> Result<(), tanist_client::Error> {
-//! use tanist_api::{ExecuteRequest, Statement};
-//! let client = tanist_client::Client::new("pc-1:8080,pc-2:8080,pc-3:8080")?;
+//! use tanist_client::{Client, Consistency, api::{ExecuteRequest, QueryRequest, Statement}};
+//! let client = Client::new("pc-1:8080,pc-2:8080,pc-3:8080")?;
 //! let insert = Statement::with("INSERT INTO note(text) VALUES (?)", vec!["hello".into()]);
-//! client.execute(ExecuteRequest { statements: vec![insert], transaction: true }).await?;
+//! let done = client.execute(ExecuteRequest { statements: vec![insert], transaction: true }).await?;
+//! let select = QueryRequest { statements: vec![Statement::new("SELECT text FROM note")] };
+//! // From the nearest replica, but not from before the write.
+//! let read = client.query(select, Consistency::Local, Some(&done.position)).await?;
+//! println!("{:?}", read.results[0].rows);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # What it does when machines fail
+//!
+//! | what an attempt meets | what follows |
+//! |---|---|
+//! | connection refused, name unknown | the next host at once; this one pauses, 10 ms at first, 500 ms at most |
+//! | `307` to the master | the master at once, and first from then on |
+//! | `503`, nobody reigns | other hosts, then again; `Retry-After` only ever shortens the own pause |
+//! | `503`, the master is busy or lacks backups | the same host after a pause |
+//! | a broken connection, no answer in time, `503 outcome-unknown` | the next host, **with the same key** |
+//! | silence of 500 ms, and another machine says it reigns | that one, with the same key, without waiting for the timeout |
+//! | any other `4xx`, `507` | [`Error::Problem`]: final |
+//! | the deadline | [`Error::OutcomeUnknown`] if a write may have reached a machine, else [`Error::Unavailable`] |
+//!
+//! A pause is a quarter of the time for which the host has been failing, with jitter: a failover of 400 ms is noticed at
+//! most about 100 ms late, and a dead machine costs two attempts a second.
+//!
+//! # Writes
+//!
+//! Each carries an idempotency key, so repeating one never does it twice, also across a change of the master. When the
+//! deadline passes while a write may have reached a machine, the error carries the key: the same call with the same key
+//! settles it later (within the cluster's `request_retention`).
+//!
+//! # Hosts
+//!
+//! The given hosts are never forgotten. The cluster's own list is learned beside the first request, every 10 s while in use,
+//! and after a failover. Names are resolved anew at each connect. [`hosts`] holds the policy, free of I/O.
 
+mod call;
 mod client;
 mod error;
 pub mod hosts;

@@ -103,9 +103,7 @@ impl Node {
             PeerStatus {
                 reachable: self.links.contains(&id),
                 position: peer.filter(|_| data).and_then(|peer| peer.reported).map(|stamp| stamp.position),
-                progress: peer
-                    .filter(|_| data && self.links.contains(&id))
-                    .map(|peer| peer.progress.name()),
+                progress: peer.filter(|_| data && self.links.contains(&id)).map(|peer| peer.progress.name()),
                 id,
             }
         });

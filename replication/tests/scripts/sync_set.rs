@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tanist_replication::{Effect, Event};
+use tanist_replication::{Effect, Event, Term};
 
 use super::{FIVE, LEASE, LONG, SHORT, THREE, TWO, WITNESS, founded, settle, write};
 use crate::cluster::{MS, SECOND, Setup, set};
@@ -86,12 +86,16 @@ fn refusal_of_writes_ends_with_the_reign_that_refused() {
     c.crash(1, false);
     c.run(LEASE * 3);
     assert!(!c.machines[0].writes_allowed);
-    c.pause(0, 2 * SECOND); // loses its lease, and is elected again
-    c.run(Duration::from_secs(3));
     c.start(1);
-    c.await_master(LONG);
-    c.run(LEASE);
-    assert!(c.check.opened.len() > 1);
+    c.run_until(LONG, |c| c.sync_set(0) == set(&["a", "b"])).unwrap(); // proposed, and known to nobody else
+    c.isolate(0);
+    c.run(LEASE * 2);
+    c.heal();
+    c.isolate(1); // else it would be b's turn
+    c.run_until(LONG, |c| c.machines[0].hard.as_ref().is_some_and(|h| h.record.key.term > Term(1))).unwrap();
+    c.heal();
+    let (master, _) = c.await_master(LONG);
+    assert_eq!((c.name(master), c.check.opened.len()), ("a", 2));
     write(&mut c);
     settle(c);
 }

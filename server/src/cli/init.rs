@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use tanist_transport::ClusterKey;
 
+use super::Usage;
 use crate::config::Config;
 
 #[derive(Debug, Args)]
@@ -22,8 +23,9 @@ pub(super) struct InitArgs {
     /// This machine's name, one of the members.
     #[arg(long, default_value = "pc-1")]
     id: String,
-    /// A machine: `id=host` or `id=host:peerport:httpport`, `,witness` behind it for one without data. In the order in
-    /// which they should reign. Repeat for each.
+    /// A machine: `id=host`, `id=host:peerport`, `id=host:peerport,httpport` or `id=host:peerport,httpport,rank`. Without
+    /// ranks the machines should reign in the order given; rank 0, or `,witness` at the end, is one without data. Repeat for
+    /// each.
     #[arg(long = "member")]
     members: Vec<String>,
     /// Take this key file of another machine instead of making a new key.
@@ -34,47 +36,80 @@ pub(super) struct InitArgs {
     force: bool,
 }
 
+#[derive(Debug, PartialEq)]
 struct Planned {
     id: String,
     host: String,
     peer: u16,
     http: u16,
-    witness: bool,
+    /// As given; 0 for a witness.
+    rank: Option<u32>,
 }
 
-fn planned(text: &str) -> anyhow::Result<Planned> {
+/// Reads one `--member`.
+fn planned(text: &str) -> Result<Planned, Usage> {
     let wrong = || {
-        format!(
-            "--member: found {text:?}, expected id=host or id=host:7450:8080, with \",witness\" for one without data"
-        )
+        Usage(format!(
+            "--member: found {text:?}, expected id=host, id=host:7450,8080 or id=host:7450,8080,1, with rank 0 or \",witness\" for a machine without data"
+        ))
     };
-    let (spec, witness) = match text.strip_suffix(",witness") {
-        Some(spec) => (spec, true),
-        None => (text, false),
+    let (id, rest) = text.split_once('=').filter(|(id, _)| !id.is_empty()).ok_or_else(wrong)?;
+    let (rest, witness) = match rest.strip_suffix(",witness") {
+        Some(rest) => (rest, true),
+        None => (rest, false),
     };
-    let (id, address) = spec.split_once('=').with_context(wrong)?;
-    let mut parts = address.split(':');
-    let host = parts.next().filter(|host| !host.is_empty()).with_context(wrong)?;
-    let mut port = |default: u16| -> anyhow::Result<u16> {
-        parts.next().map_or(Ok(default), |port| port.parse().with_context(wrong))
+    // Both `host:7450,8080,1` and `host:7450:8080`: people write either.
+    let (host, numbers) = match rest.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']').ok_or_else(wrong)?;
+            (format!("[{host}]"), rest)
+        }
+        None => {
+            let end = rest.find([':', ',']).unwrap_or(rest.len());
+            (rest[..end].to_owned(), &rest[end..])
+        }
     };
-    let planned =
-        Planned { id: id.to_owned(), host: host.to_owned(), peer: port(7450)?, http: port(8080)?, witness };
-    if parts.next().is_some() {
-        bail!(wrong());
+    let mut numbers = numbers.split([':', ',']);
+    if host.is_empty() || numbers.next() != Some("") {
+        return Err(wrong());
     }
-    Ok(planned)
+    let mut port = |default| numbers.next().map_or(Ok(default), |port| port.parse().map_err(|_| wrong()));
+    let (peer, http) = (port(7450)?, port(8080)?);
+    let rank = numbers.next().map(|rank| rank.parse().map_err(|_| wrong())).transpose()?;
+    if numbers.next().is_some() || (witness && rank.is_some()) {
+        return Err(wrong());
+    }
+    Ok(Planned { id: id.to_owned(), host, peer, http, rank: if witness { Some(0) } else { rank } })
+}
+
+/// All of them, each with a rank: as given, or by the order.
+fn ranked(mut members: Vec<Planned>) -> Result<Vec<Planned>, Usage> {
+    let given = members.iter().filter(|member| member.rank.is_some_and(|rank| rank > 0)).count();
+    let data = members.iter().filter(|member| member.rank != Some(0)).count();
+    if given != 0 && given != data {
+        return Err(Usage(format!(
+            "--member: found a rank for {given} of {data} machines, expected for all or for none"
+        )));
+    }
+    let mut next = 1;
+    for member in &mut members {
+        if member.rank.is_none() {
+            member.rank = Some(next);
+            next += 1;
+        }
+    }
+    Ok(members)
 }
 
 pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
     let members: Vec<Planned> = if args.members.is_empty() {
-        vec![planned(&format!("{}=127.0.0.1", args.id))?]
+        ranked(vec![planned(&format!("{}=127.0.0.1", args.id))?])?
     } else {
-        args.members.iter().map(|member| planned(member)).collect::<anyhow::Result<_>>()?
+        ranked(args.members.iter().map(|member| planned(member)).collect::<Result<_, _>>()?)?
     };
-    let me = members.iter().find(|member| member.id == args.id).with_context(|| {
+    let me = members.iter().find(|member| member.id == args.id).ok_or_else(|| {
         let ids: Vec<_> = members.iter().map(|member| member.id.as_str()).collect();
-        format!("--id: found {:?}, expected one of the members: {}", args.id, ids.join(", "))
+        Usage(format!("--id: found {:?}, expected one of the members: {}", args.id, ids.join(", ")))
     })?;
     std::fs::create_dir_all(&args.dir).with_context(|| format!("make {}", args.dir.display()))?;
     let config_path = args.dir.join("tanist.toml");
@@ -126,18 +161,12 @@ http = "{listen}:{}"       # for clients
     if !loopback {
         text += "insecure = true            # there is no access control yet: everybody on this network may read and write\n";
     }
-    let mut rank = 0;
     for member in members {
-        let shown = if member.witness {
-            0
-        } else {
-            rank += 1;
-            rank
-        };
+        let rank = member.rank.unwrap_or_default();
         text += &format!(
-            "\n[[member]]\nid = \"{}\"\nrank = {shown}                   # {}\npeer = [\"{}:{}\"]\nurl = [\"http://{}:{}\"]\n",
+            "\n[[member]]\nid = \"{}\"\nrank = {rank}                   # {}\npeer = [\"{}:{}\"]\nurl = [\"http://{}:{}\"]\n",
             member.id,
-            if member.witness { "a witness: votes, holds no data" } else { "1 is nearest to the throne" },
+            if rank == 0 { "a witness: votes, holds no data" } else { "1 is nearest to the throne" },
             member.host,
             member.peer,
             member.host,

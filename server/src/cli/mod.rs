@@ -66,6 +66,11 @@ struct DevArgs {
     log: String,
 }
 
+/// A combination of arguments that makes no sense; exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 /// How to reach a cluster.
 #[derive(Debug, Args)]
 struct Connection {
@@ -121,13 +126,63 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tanist: {error:#}");
-            let code = match error.downcast_ref::<tanist_client::Error>() {
-                Some(tanist_client::Error::Hosts(_)) => 2,
-                Some(tanist_client::Error::Unavailable { .. }) => 3,
-                Some(tanist_client::Error::OutcomeUnknown { .. }) => 4,
-                _ => 1,
-            };
+            let (code, advice) = verdict(&error);
+            if let Some(advice) = advice {
+                eprintln!("{advice}");
+            }
             ExitCode::from(code)
         }
+    }
+}
+
+/// Exit code, and what to do about it.
+fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
+    use tanist_client::Error;
+    if error.is::<Usage>() {
+        return (2, Some("See `tanist help` and `tanist help <command>`.".to_owned()));
+    }
+    match error.downcast_ref::<Error>() {
+        Some(Error::Hosts(_) | Error::Key(_)) => (2, None),
+        Some(Error::Unavailable { .. }) => {
+            let advice = "Nothing was done. Do the machines run, and are these their addresses (--hosts or TANIST_HOSTS)? `tanist status` asks any of them.";
+            (3, Some(advice.to_owned()))
+        }
+        Some(Error::OutcomeUnknown { key, .. }) => {
+            let advice = format!(
+                "The write may or may not have been done. The same command with `--key {key}` settles it and never does it twice."
+            );
+            (4, Some(advice))
+        }
+        _ => (1, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use anyhow::Context as _;
+    use clap::CommandFactory as _;
+    use tanist_client::Error;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn failures_have_the_documented_exit_codes() {
+        let deadline = Duration::from_secs(1);
+        let (key, last) = ("k-1".to_owned(), String::new());
+        let unknown = anyhow::Error::from(Error::OutcomeUnknown { key, deadline, last: last.clone() });
+        let (code, advice) = verdict(&unknown);
+        assert!(code == 4 && advice.unwrap().contains("--key k-1"));
+        let nobody: Result<(), _> = Err(Error::Unavailable { deadline, tried: String::new(), last });
+        assert_eq!(verdict(&nobody.context("while filling").unwrap_err()).0, 3);
+        assert_eq!(verdict(&Usage("x".into()).into()).0, 2);
+        assert_eq!(verdict(&Error::Hosts("x".into()).into()).0, 2);
+        assert_eq!(verdict(&anyhow::anyhow!("x")).0, 1);
     }
 }

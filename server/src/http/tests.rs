@@ -201,7 +201,8 @@ async fn malformed_requests_are_problems() {
     );
     let big = format!(r#"{{"statements":[{{"sql":"SELECT '{}'"}}]}}"#, "x".repeat(8000));
     let json = "content-type: application/json\r\n";
-    let cases: [(&str, &str, &[u8], u16, &[&str]); 14] = [
+    type Case<'a> = (&'a str, &'a str, &'a [u8], u16, &'a [&'a str]); // name, headers, body; status, words of the answer
+    let cases: [Case<'_>; 14] = [
         ("empty", json, b"", 400, &["bad-request", "line"]),
         ("half", json, b"{\"statements\":[", 400, &["bad-request", "line"]),
         ("not UTF-8", json, b"{\"statements\":[{\"sql\":\"\xff\"}]}", 400, &["bad-request"]),

@@ -1,0 +1,287 @@
+//! One call: attempts on the hosts that the policy picks, until one serves it or its time is over.
+//!
+//! Owns the verdict on each attempt: done, refused without effect, unknown, final. Never sends a write without its
+//! idempotency key, which alone makes it safe to send it again. Read `hosts.rs` for the order of attempts.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use tanist_api::{Cluster, Problem, code};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    Client, Error,
+    hosts::{self, Host, Need, Trouble},
+};
+
+/// Largest answer taken, in bytes.
+const ANSWER_LIMIT: usize = 64 << 20;
+/// After so long without an answer, ask whether there is another master by now; and again, as often.
+const LOOK_AROUND: Duration = Duration::from_millis(500);
+
+pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
+    pub(crate) path: &'a str,
+    pub(crate) body: Bytes,
+    pub(crate) headers: Vec<(&'static str, &'a str)>,
+    pub(crate) need: Need,
+    /// Total time.
+    pub(crate) deadline: Duration,
+    /// The key, if the call is a write.
+    pub(crate) write: Option<&'a str>,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn get(path: &'a str, deadline: Duration) -> Call<'a> {
+        Call {
+            method: Method::GET,
+            path,
+            body: Bytes::new(),
+            headers: vec![],
+            need: Need::Any,
+            deadline,
+            write: None,
+        }
+    }
+}
+
+/// How one attempt ended.
+pub(crate) enum Attempt {
+    Done(Bytes),
+    /// Another machine is the master.
+    Redirect(Host),
+    /// Not served; nothing was done.
+    Refused {
+        why: String,
+        trouble: Trouble,
+        retry_after: Option<Duration>,
+    },
+    /// Not answered; something may have been done.
+    Unknown(String),
+    /// Not answered, and there is another master by now.
+    Superseded(Host),
+    Final(Error),
+}
+
+impl Attempt {
+    fn refused(trouble: Trouble, why: impl Into<String>) -> Attempt {
+        Attempt::Refused { why: why.into(), trouble, retry_after: None }
+    }
+}
+
+impl Client {
+    pub(crate) async fn call<T: serde::de::DeserializeOwned>(&self, call: Call<'_>) -> Result<T, Error> {
+        let until = Instant::now() + call.deadline;
+        let mut unknown = false;
+        let mut tried: Vec<Host> = vec![];
+        let mut last = "there was no time for an attempt".to_owned();
+        let mut attempts = 0u32;
+        loop {
+            let now = Instant::now();
+            let left = until.saturating_duration_since(now);
+            if left.is_zero() {
+                break;
+            }
+            let picked = self.hosts().pick(call.need, now);
+            let host = match picked {
+                Ok(host) => host,
+                Err(wait) => {
+                    sleep(wait.max(Duration::from_millis(1)).min(left)).await;
+                    continue;
+                }
+            };
+            if !tried.contains(&host) {
+                tried.push(host.clone());
+            }
+            attempts += 1;
+            let limit = left.min(self.attempt_timeout());
+            let ended = if call.need == Need::Master {
+                tokio::select! {
+                    biased;
+                    ended = self.attempt(&host, &call, limit) => ended,
+                    master = self.look_around(&host) => Attempt::Superseded(master),
+                }
+            } else {
+                self.attempt(&host, &call, limit).await
+            };
+            let now = Instant::now();
+            let trouble = |trouble, retry_after| self.hosts().on_trouble(&host, trouble, retry_after, now);
+            match ended {
+                Attempt::Done(body) => {
+                    self.hosts().on_served(&host, call.need);
+                    self.refresh(&host, attempts > 1);
+                    return parse(&host, &body);
+                }
+                Attempt::Final(error) => {
+                    self.hosts().on_served(&host, call.need);
+                    return Err(error);
+                }
+                Attempt::Redirect(master) => {
+                    last = format!("{host}: the master is {master}");
+                    self.hosts().on_redirect(&host, &master, now);
+                }
+                Attempt::Refused { why, trouble: kind, retry_after } => {
+                    last = format!("{host}: {why}");
+                    trouble(kind, retry_after);
+                }
+                Attempt::Unknown(why) => {
+                    last = format!("{host}: {why}");
+                    unknown = true;
+                    trouble(Trouble::Unreachable, None);
+                }
+                Attempt::Superseded(master) => {
+                    last = format!("{host}: no answer, and {master} is the master by now");
+                    unknown = true;
+                    trouble(Trouble::Unreachable, None);
+                    self.hosts().on_master(&master);
+                }
+            }
+            tracing::debug!(%last, "attempt failed");
+        }
+        match call.write {
+            Some(key) if unknown => {
+                Err(Error::OutcomeUnknown { key: key.to_owned(), deadline: call.deadline, last })
+            }
+            _ => Err(Error::Unavailable { deadline: call.deadline, tried: tried.join(", "), last }),
+        }
+    }
+
+    /// One request to one host, its whole answer included in the time limit.
+    pub(crate) async fn attempt(&self, host: &Host, call: &Call<'_>, limit: Duration) -> Attempt {
+        match timeout(limit, self.exchange(host, call)).await {
+            Ok(ended) => ended,
+            Err(_) => Attempt::Unknown(format!("no whole answer within {limit:?}")),
+        }
+    }
+
+    async fn exchange(&self, host: &Host, call: &Call<'_>) -> Attempt {
+        let mut request = Request::builder().method(call.method.clone()).uri(format!("{host}{}", call.path));
+        if !call.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        for (name, value) in &call.headers {
+            request = request.header(*name, *value);
+        }
+        let request = match request.body(Full::new(call.body.clone())) {
+            Ok(request) => request,
+            Err(error) => {
+                return Attempt::Final(Error::Unexpected { host: host.clone(), why: error.to_string() });
+            }
+        };
+        let response = match self.http().request(request).await {
+            Ok(response) => response,
+            // Nothing was sent on a connection that was never made.
+            Err(error) if error.is_connect() => return Attempt::refused(Trouble::Unreachable, chain(&error)),
+            Err(error) => return Attempt::Unknown(chain(&error)),
+        };
+        let (head, body) = response.into_parts();
+        if matches!(head.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
+            return redirect(&head.headers, call.path);
+        }
+        let body = match Limited::new(body, ANSWER_LIMIT).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                let why = format!("the answer is larger than {ANSWER_LIMIT} bytes");
+                return Attempt::Final(Error::Unexpected { host: host.clone(), why });
+            }
+            Err(error) => return Attempt::Unknown(format!("the answer broke off: {error}")),
+        };
+        if head.status.is_success() {
+            Attempt::Done(body)
+        } else {
+            refusal(host, head.status, &head.headers, &body)
+        }
+    }
+
+    /// Ends when the asked machine no longer serves and another one reigns instead: a machine without power doesn't even
+    /// break its connections.
+    async fn look_around(&self, host: &Host) -> Host {
+        loop {
+            sleep(LOOK_AROUND).await;
+            let serves =
+                |cluster: &Cluster| cluster.writable && cluster.master.as_ref() == Some(&cluster.member);
+            if self.view_of(host, LOOK_AROUND).await.is_ok_and(|cluster| serves(&cluster)) {
+                continue;
+            }
+            let others: Vec<Host> = self.hosts().all().into_iter().filter(|other| other != host).collect();
+            for other in others {
+                if let Ok(cluster) = self.view_of(&other, LOOK_AROUND).await
+                    && serves(&cluster)
+                {
+                    self.learn(&cluster);
+                    return other;
+                }
+            }
+        }
+    }
+
+    /// The cluster as one machine sees it, by one attempt.
+    pub(crate) async fn view_of(&self, host: &Host, limit: Duration) -> Result<Cluster, Error> {
+        self.ask(host, "/v1/cluster", limit).await
+    }
+
+    /// One GET on one machine.
+    pub(crate) async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        host: &Host,
+        path: &str,
+        limit: Duration,
+    ) -> Result<T, Error> {
+        let unavailable = |last| Error::Unavailable { deadline: limit, tried: host.clone(), last };
+        match self.attempt(host, &Call::get(path, limit), limit).await {
+            Attempt::Done(body) => parse(host, &body),
+            Attempt::Redirect(to) | Attempt::Superseded(to) => Err(unavailable(format!("redirects to {to}"))),
+            Attempt::Refused { why, .. } | Attempt::Unknown(why) => Err(unavailable(why)),
+            Attempt::Final(error) => Err(error),
+        }
+    }
+}
+
+fn redirect(headers: &HeaderMap, path: &str) -> Attempt {
+    let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    match location.and_then(|location| location.strip_suffix(path)).map(hosts::parse) {
+        Some(Ok(mut hosts)) if hosts.len() == 1 => Attempt::Redirect(hosts.remove(0)),
+        _ => Attempt::refused(
+            Trouble::Refusing,
+            format!("a redirect to {location:?}, which is no machine's {path}"),
+        ),
+    }
+}
+
+fn refusal(host: &Host, status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Attempt {
+    let problem: Problem = match serde_json::from_slice(body) {
+        Ok(problem) => problem,
+        // Not Tanist's own answer (something in between), so nothing is known of the request.
+        Err(_) if status.is_server_error() => return Attempt::Unknown(format!("status {status}")),
+        Err(error) => {
+            let why = format!("status {status} without a problem document: {error}");
+            return Attempt::Final(Error::Unexpected { host: host.clone(), why });
+        }
+    };
+    let trouble = match problem.code.as_str() {
+        code::OUTCOME_UNKNOWN | code::INTERNAL => return Attempt::Unknown(problem.detail),
+        code::OVERLOADED | code::NOT_ENOUGH_BACKUPS => Trouble::Busy,
+        _ if status == StatusCode::SERVICE_UNAVAILABLE => Trouble::Refusing,
+        _ => return Attempt::Final(Error::Problem(Box::new(problem))),
+    };
+    let seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    Attempt::Refused { why: problem.detail, trouble, retry_after: seconds.map(Duration::from_secs) }
+}
+
+/// An error with its causes: hyper's own text says little.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn parse<T: serde::de::DeserializeOwned>(host: &str, body: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(body)
+        .map_err(|error| Error::Unexpected { host: host.to_owned(), why: error.to_string() })
+}
