@@ -1,7 +1,7 @@
 //! What waits for the store thread: the protocol's commands in order, and users' writes.
 //!
-//! Owns the pacing of group commit: while transactions are under way to the backups, requests gather. Commands come
-//! from the driver, whose own limits bound them; writes beyond the limit are refused at once. Read `writer.rs` next.
+//! Owns the queues. Commands come from the driver, whose own limits bound them; writes beyond the limit are refused at
+//! once. Read `pacing.rs` for when writes become a transaction, and `writer.rs` for what becomes of them.
 
 use std::{
     collections::VecDeque,
@@ -10,11 +10,12 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use tanist_replication::{Position, Term, Transaction, Txid};
+use tanist_replication::{Position, Term, Transaction};
 use tokio::sync::oneshot;
 
 use crate::{
     copy::CopyPart,
+    pacing::{Pace, Pacing},
     write::{WriteDone, WriteError, WriteRequest},
 };
 
@@ -70,15 +71,13 @@ pub struct InboxLimits {
     pub queued_writes: usize,
     /// Writes in one transaction.
     pub batch: usize,
-    /// Transactions captured and not yet acknowledged, before the next batch waits and grows.
-    pub inflight: u64,
     /// Payload bytes stored by a backup in one go.
     pub apply_bytes: usize,
 }
 
 impl Default for InboxLimits {
     fn default() -> InboxLimits {
-        InboxLimits { queued_writes: 4096, batch: 1024, inflight: 2, apply_bytes: 8 << 20 }
+        InboxLimits { queued_writes: 4096, batch: 1024, apply_bytes: 8 << 20 }
     }
 }
 
@@ -88,8 +87,7 @@ struct State {
     writes: VecDeque<QueuedWrite>,
     open: Option<Term>,
     refusal: Option<String>,
-    captured: Txid,
-    acknowledged: Txid,
+    pacing: Pacing,
 }
 
 /// The store thread's inbox.
@@ -125,6 +123,7 @@ impl Inbox {
         let refused: Vec<_> = {
             let mut state = self.state.lock();
             state.open = None;
+            state.pacing.on_closed();
             state.writes.drain(..).collect()
         };
         for write in refused {
@@ -144,15 +143,15 @@ impl Inbox {
         }
     }
 
-    /// A transaction was captured: it is under way until acknowledged.
-    pub fn captured(&self, position: Position) {
-        self.state.lock().captured = position.txid;
+    /// A batch became this transaction, which is under way until acknowledged; `None`: nothing was changed.
+    pub fn captured(&self, position: Option<Position>) {
+        self.state.lock().pacing.on_captured(position.map(|position| position.txid), Instant::now());
     }
 
     /// Everything up to here is acknowledged: the next batch may start.
     pub fn acknowledged(&self, position: Position) {
         let mut state = self.state.lock();
-        state.acknowledged = position.txid;
+        state.pacing.on_acknowledged(position.txid, Instant::now());
         if !state.writes.is_empty() {
             self.ready.notify_one();
         }
@@ -170,7 +169,13 @@ impl Inbox {
                 Some(WriteError::Overloaded)
             } else {
                 state.writes.push_back(QueuedWrite { request, respond });
-                self.ready.notify_one();
+                let (waiting, now) = (state.writes.len(), Instant::now());
+                state.pacing.on_write(waiting, now);
+                // The first one sets the store thread's alarm, the one that completes a batch ends its wait; all others
+                // would wake it for nothing.
+                if waiting == 1 || state.pacing.pace(waiting, self.limits.batch, now) == Pace::Start {
+                    self.ready.notify_one();
+                }
                 return;
             }
         };
@@ -214,14 +219,20 @@ impl Inbox {
                 Some(command) => return Work::Command(command),
                 None => {}
             }
-            if let Some(term) = state.open
-                && !state.writes.is_empty()
-                && state.captured.0.saturating_sub(state.acknowledged.0) < self.limits.inflight
-            {
-                let count = state.writes.len().min(self.limits.batch);
-                return Work::Batch(term, state.writes.drain(..count).collect());
+            let mut wake = until;
+            if let Some(term) = state.open {
+                let (waiting, now) = (state.writes.len(), Instant::now());
+                match state.pacing.pace(waiting, self.limits.batch, now) {
+                    Pace::Start => {
+                        let count = waiting.min(self.limits.batch);
+                        state.pacing.on_start(count, waiting - count, now);
+                        return Work::Batch(term, state.writes.drain(..count).collect());
+                    }
+                    Pace::Until(at) => wake = at.min(until),
+                    Pace::Wait => {}
+                }
             }
-            if self.ready.wait_until(&mut state, until).timed_out() {
+            if self.ready.wait_until(&mut state, wake).timed_out() && Instant::now() >= until {
                 return Work::Idle;
             }
         }

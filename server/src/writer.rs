@@ -129,7 +129,7 @@ impl Writer<'_> {
             Ok(Ok(transactions)) => {
                 self.reign = Some(term);
                 let stamp = self.database.stamp();
-                self.inbox.captured(stamp.position);
+                self.inbox.captured(Some(stamp.position));
                 let history = self.database.history().clone();
                 self.tell(Event::ReignStarted { term, base, transactions, history });
                 self.syncer.captured(stamp);
@@ -207,16 +207,13 @@ impl Writer<'_> {
             for write in writes {
                 let _ = write.respond.send(Err(WriteError::NotMaster));
             }
-            return;
+            return self.inbox.captured(None);
         }
         let mut writes = writes;
         loop {
             match self.try_batch(term, writes) {
                 Ok(captured) => {
-                    if let Some(captured) = captured {
-                        self.captured(captured);
-                    }
-                    return;
+                    return self.captured(captured.unwrap_or(Captured::Nothing));
                 }
                 // The one that cost the others their transaction is answered; they run again without it.
                 Err(again) => writes = again,
@@ -300,15 +297,15 @@ impl Writer<'_> {
     fn captured(&mut self, captured: Captured) {
         let stamp = self.database.stamp();
         match captured {
-            Captured::Nothing => return,
+            Captured::Nothing => return self.inbox.captured(None),
             Captured::Transaction(transaction) => self.tell(Event::Captured(transaction)),
             Captured::Break(stamp) => {
                 tracing::warn!(position = %stamp.position, "changes from outside could not be captured: every backup must copy");
                 self.tell(Event::CaptureBroken(stamp));
             }
         }
-        self.inbox.captured(stamp.position);
         self.syncer.captured(stamp);
+        self.inbox.captured(Some(stamp.position));
     }
 
     /// Adopts what somebody else has written to the master's database.

@@ -150,7 +150,7 @@ fn store(mut database: Database, inbox: &Inbox, gate: &Gate, limits: SqlLimits) 
                         Ok(results) => {
                             batch.commit().unwrap();
                             let position = database.stamp().position;
-                            inbox.captured(position);
+                            inbox.captured(Some(position));
                             inbox.acknowledged(position);
                             gate.set_stored(position);
                             gate.set_acknowledged(position);
@@ -158,6 +158,7 @@ fn store(mut database: Database, inbox: &Inbox, gate: &Gate, limits: SqlLimits) 
                             Ok(WriteDone { position, answer, replayed: false })
                         }
                         Err(error) => {
+                            inbox.captured(None);
                             Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied())))
                         }
                     };
