@@ -57,7 +57,7 @@ pub struct Node {
     pub(crate) honour: Option<Honour>,
     /// R11: a restarted voter waits one full lease.
     pub(crate) no_vote_before: Time,
-    /// Started without a clean-stop mark: the disk may have lied.
+    /// Started without a clean-stop mark, and hasn't been seen current since: the disk may have lied.
     pub(crate) unclean: bool,
     /// Highest term heard of, so that the next candidacy asks for a free one.
     pub(crate) seen_term: Term,

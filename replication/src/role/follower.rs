@@ -159,6 +159,8 @@ impl Node {
             && leader.serving
         {
             leader.fresh_as_of = leader.fresh_as_of.max(leader.echo);
+            // Whatever the disk lost before the start is here again: the next takeover needn't wait for doubts.
+            self.unclean = false;
         }
     }
 

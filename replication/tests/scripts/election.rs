@@ -346,6 +346,22 @@ fn uncleanly_stopped_machine_lets_the_one_that_holds_more_go_first() {
 }
 
 #[test]
+fn machine_that_came_back_uncleanly_is_trusted_again_once_it_holds_everything_acknowledged() {
+    let mut c = founded(Setup::new(THREE));
+    c.crash(1, false);
+    c.start(1);
+    c.run(LONG);
+    write(&mut c);
+    c.run(LONG);
+    c.crash(0, false);
+    let (master, after) = c.await_master(LONG);
+    assert_eq!(c.name(master), "b");
+    let stagger = c.setup.timing.election_stagger;
+    assert!(after < stagger, "{after:?}: it stood as late as one whose disk may have lied ({stagger:?})");
+    settle(c);
+}
+
+#[test]
 fn machine_that_was_cut_off_disturbs_nobody_when_it_returns() {
     let mut c = founded(Setup::new(THREE));
     c.isolate(2);
