@@ -3,12 +3,14 @@
 //! Owns the threads and the listening sockets. Decides nothing. Read `driver.rs` for the life in between.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    io,
+    net::{SocketAddr, TcpListener, ToSocketAddrs as _},
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
 
+use socket2::{Domain, Socket, Type};
 use tanist_replication::{Config as NodeConfig, Node, Stamp, Time};
 use tanist_store::Database;
 use tanist_transport::{Transport, TransportEvent};
@@ -30,6 +32,9 @@ use crate::{
 
 /// Peer events that wait for the driver; beyond that, links wait (TCP back-pressure).
 const PEER_EVENTS: usize = 1024;
+/// Connections that wait to be accepted. After a takeover all clients come at once, and one that finds no room is
+/// kept out for a second by its own system.
+const BACKLOG: i32 = 1024;
 /// How long a stop waits for the goodbye.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -50,7 +55,7 @@ pub enum StartError {
         /// The address.
         address: String,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The operating system.
     #[error("{context}: {source}")]
@@ -58,7 +63,7 @@ pub enum StartError {
         /// What was tried.
         context: &'static str,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -89,9 +94,25 @@ pub struct Server {
 
 fn listen(field: &'static str, address: &str) -> Result<TcpListener, StartError> {
     let fail = |source| StartError::Listen { field, address: address.to_owned(), source };
-    let listener = TcpListener::bind(address).map_err(fail)?;
-    listener.set_nonblocking(true).map_err(fail)?;
-    Ok(listener)
+    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in address.to_socket_addrs().map_err(fail)? {
+        match listen_on(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => refused = error,
+        }
+    }
+    Err(fail(refused))
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // On Windows the option means something else: that several may share the port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
@@ -102,7 +123,7 @@ fn random<const N: usize>() -> Result<[u8; N], StartError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| StartError::System {
         context: "get random bytes",
-        source: std::io::Error::other(error.to_string()),
+        source: io::Error::other(error.to_string()),
     })?;
     Ok(bytes)
 }
@@ -298,4 +319,21 @@ async fn join<T: Send + 'static>(thread: Option<JoinHandle<T>>) -> Option<T> {
     let thread = thread?;
     let joined = tokio::task::spawn_blocking(move || thread.join().ok());
     tokio::time::timeout(STOP_PATIENCE, joined).await.ok()?.ok()?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn many_clients_that_come_at_once_all_find_room() {
+        let listener = listen("listen.http", "127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // Nobody accepts meanwhile: all must fit into the backlog.
+        let clients: Result<Vec<_>, _> =
+            (0..300).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(900))).collect();
+        assert!(clients.is_ok(), "{clients:?}");
+    }
 }

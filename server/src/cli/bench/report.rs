@@ -208,7 +208,7 @@ impl Report {
             let grouped = runs.iter().any(|run| run.writes_per_transaction.is_some());
             let synced = runs.iter().any(|run| run.writes_per_fsync.is_some());
             headings.extend(words(if grouped { &["per transaction"] } else { &[] }));
-            headings.extend(words(if synced { &["per fsync"] } else { &[] }));
+            headings.extend(words(if synced { &["by fsync rate"] } else { &[] }));
             headings.push("errors".to_owned());
             let rows: Vec<Vec<String>> = runs.iter().map(|run| run.cells(grouped, synced)).collect();
             text += &sheet(title, &headings, &rows);
