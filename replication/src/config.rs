@@ -53,6 +53,8 @@ pub struct Config {
     pub buffer_bytes: usize,
     /// Bytes under way to one backup before its answer is awaited.
     pub inflight_bytes: usize,
+    /// A better-ranked member that has kept up for so long gets the throne back; `None`: never by itself.
+    pub failback: Option<Duration>,
     /// Seed for the jitter of repeated elections; different on each machine and start.
     pub seed: u64,
 }

@@ -62,6 +62,8 @@ pub struct Node {
     /// Highest term heard of, so that the next candidacy asks for a free one.
     pub(crate) seen_term: Term,
     pub(crate) stopping: bool,
+    /// Counts `HoldWrites`, so that a late answer isn't taken for another's.
+    pub(crate) holds: u64,
     pub(crate) role: Role,
     rng: u64,
     pub(crate) out: Vec<Effect>,
@@ -95,6 +97,7 @@ impl Node {
             no_vote_before,
             unclean: !clean && !founding,
             stopping: false,
+            holds: 0,
             role: Role::Follower(Follower { leader: None, stand_at: now, attempts: 0 }),
             out: Vec::new(),
             config,
@@ -149,6 +152,8 @@ impl Node {
                 self.on_replica(stamp);
                 self.report_start();
             }
+            Event::HandOver { to, why } => self.on_hand_over(to, why),
+            Event::WritesHeld(hold) => self.on_writes_held(hold),
             Event::StorageFailed(why) => self.step_down(format!("own disk failed: {why}")),
             Event::Shutdown => self.on_shutdown(),
         }
@@ -377,22 +382,6 @@ impl Node {
         if let Role::Follower(follower) = &mut self.role {
             follower.stand_at = self.now + delay;
         }
-    }
-
-    fn on_shutdown(&mut self) {
-        if matches!(self.role, Role::Candidate(_)) {
-            self.become_follower(Duration::ZERO);
-        }
-        if let Role::Master(master) = &self.role {
-            let term = self.hard.term;
-            let heir = master.heir(&self.config.id, self.now, self.config.timing.sync_timeout);
-            let others = self.others();
-            self.step_down("this machine stops".to_owned());
-            for to in others {
-                self.send(to, Message::Goodbye { term, heir: heir.clone() });
-            }
-        }
-        self.stopping = true;
     }
 
     /// All members but this one.

@@ -17,7 +17,7 @@ use crate::{
     position::{Position, Term, TermHistory, Txid},
     progress::{Peer, Progress},
     quorum,
-    role::Role,
+    role::{Handover, Role},
     succession::{SuccessionRecord, SyncSet},
     time::Time,
 };
@@ -58,6 +58,9 @@ pub(crate) struct Master {
     /// Members streamed to in full because they are about to be proposed (R8).
     pub(crate) joining: BTreeSet<MemberId>,
     pub(crate) writes_allowed: bool,
+    pub(crate) handover: Option<Handover>,
+    /// Failback isn't thought of before.
+    pub(crate) failback_from: Time,
     pub(crate) reason: String,
 }
 
@@ -86,7 +89,9 @@ impl Master {
     pub(crate) fn deadline(&self, now: Time, sync_timeout: Duration) -> Time {
         let overdue = self.short_since.map(|since| since + sync_timeout).filter(|overdue| *overdue > now);
         let send_at = self.peers.values().filter_map(|peer| peer.send_at).min().unwrap_or(Time::NEVER);
-        self.next_heartbeat.min(self.lease_until).min(overdue.unwrap_or(Time::NEVER)).min(send_at)
+        let handover = self.handover.as_ref().map_or(Time::NEVER, |handover| handover.until);
+        let due = overdue.unwrap_or(Time::NEVER).min(send_at).min(handover);
+        self.next_heartbeat.min(self.lease_until).min(due)
     }
 
     /// Whether acknowledgements wait for the peer, or will: it is in the sync set, or about to be (R7, R8).
@@ -141,6 +146,8 @@ impl Node {
             short_since: None,
             joining: BTreeSet::new(),
             writes_allowed: true,
+            handover: None,
+            failback_from: self.now + self.config.failback.unwrap_or_default(),
             reason,
         };
         self.honour = None;
@@ -165,16 +172,20 @@ impl Node {
             self.send_heartbeats();
         }
         self.review();
+        self.consider_failback();
+        self.step_handover();
     }
 
     /// Leaves the throne: clients first, then the store.
     pub(crate) fn step_down(&mut self, why: String) {
         let Role::Master(master) = &mut self.role else { return };
-        let phase = master.phase;
-        let term = master.term;
+        let (phase, term, handover) = (master.phase, master.term, master.handover.take());
         // `ReignEnded` tells whether it ends where the replica does.
         self.log = std::mem::replace(&mut master.log, TransactionLog::new(self.tail, 0));
         self.out.push(Effect::CloseGate);
+        if handover.is_some() {
+            self.out.push(Effect::HandoverEnded(Err(format!("the master stepped down: {why}"))));
+        }
         if phase != Phase::Proposing {
             self.out.push(Effect::EndReign);
             self.storage = Storage::Ending;

@@ -65,7 +65,9 @@ impl Node {
         let committed = master.committed.as_ref()?;
         let timing = &self.config.timing;
         let me = &self.config.id;
-        let rank = |id: &MemberId| (committed.rank(id), id.clone());
+        // Who is to be the next master comes first.
+        let heir = master.handover.as_ref().map(|handover| &handover.to);
+        let rank = |id: &MemberId| (Some(id) != heir, committed.rank(id), id.clone());
         // R9, and R12: a replica off the branch, or one that has lost what was acknowledged, is never in the sync set.
         let acknowledged = master.acknowledged.txid;
         let keeps = |id: &MemberId| {
@@ -79,8 +81,9 @@ impl Node {
             committed.sync_set.iter().filter(|id| *id != me && keeps(id)).cloned().collect();
         kept.sort_by_key(rank);
         let mut joining = BTreeSet::new();
-        let candidates = self.candidates(master);
-        let target = self.config.sync_backups;
+        let mut candidates = self.candidates(master);
+        candidates.sort_by_key(|id| Some(id) != heir);
+        let target = self.config.sync_backups.max(usize::from(heir.is_some()));
         let short = kept.len() < target;
         for id in candidates.iter().take(target.saturating_sub(kept.len())) {
             joining.insert(id.clone());
@@ -89,7 +92,7 @@ impl Node {
             && let (Some(best), Some(worst)) = (candidates.first(), kept.last())
             && rank(best) < rank(worst)
             && let Some(Progress::Stream { since, .. }) = master.peers.get(best).map(|peer| &peer.progress)
-            && self.now.since(*since) > timing.sync_timeout * 2
+            && (Some(best) == heir || self.now.since(*since) > timing.sync_timeout * 2)
         {
             joining.insert(best.clone()); // steady and of better rank: takes the other's place
         }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tanist_replication::Timing;
+use tanist_replication::{Event, Timing};
 
 use super::{Cluster, Ev, MS, SECOND, Setup, network::Weather, store::Mistake};
 
@@ -41,6 +41,7 @@ pub fn setup_of(seed: u64, mistake: Option<Mistake>, trace: bool) -> Setup {
     };
     setup.drift_ppm = if rng.chance(600) { 20_000 } else { 0 };
     setup.timing = Timing { trust_refused: rng.chance(700), ..Timing::default() };
+    setup.failback = rng.chance(200).then_some(Duration::from_millis(700));
     setup.mistake = mistake;
     setup.trace = trace;
     setup
@@ -102,7 +103,7 @@ impl Cluster {
                 let life = self.machines[node].life;
                 self.push(0, Ev::Resume { node, life });
             }
-            self.start(node);
+            self.push(0, Ev::Restart { node });
         }
     }
 
@@ -132,7 +133,7 @@ impl Cluster {
         } else {
             self.rng.between(MS, 3 * SECOND)
         };
-        match self.rng.below(26) {
+        match self.rng.below(28) {
             0..=3 => {
                 let power = self.rng.chance(400);
                 self.crash(node, power);
@@ -164,6 +165,10 @@ impl Cluster {
                 self.disk_full(node, full);
             }
             23 => self.break_capture(node),
+            26..=27 => {
+                let to = self.rng.chance(500).then(|| self.machines[other].id.clone());
+                self.deliver(node, Event::HandOver { to, why: "asked to".to_owned() });
+            }
             24 if self.rng.chance(400) => {
                 for node in 0..self.machines.len() {
                     self.crash(node, true);

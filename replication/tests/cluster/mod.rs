@@ -76,6 +76,7 @@ pub struct Setup {
     pub disk_ns: (u64, u64),
     /// Clock rates differ by up to so many parts per million, and clocks by an offset.
     pub drift_ppm: i64,
+    pub failback: Option<Duration>,
     pub mistake: Option<Mistake>,
     pub trace: bool,
 }
@@ -92,6 +93,7 @@ impl Setup {
             inflight_bytes: 4096,
             disk_ns: (MS, MS),
             drift_ppm: 0,
+            failback: None,
             mistake: None,
             trace: std::env::var_os("TANIST_TRACE").is_some(),
         }
@@ -233,6 +235,7 @@ impl Cluster {
                     min_sync_backups: setup.min_sync_backups,
                     buffer_bytes: setup.buffer_bytes,
                     inflight_bytes: setup.inflight_bytes,
+                    failback: setup.failback,
                     seed: 1,
                 };
                 let mut config = config;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod election;
+mod handover;
 mod messages;
 mod rejoin;
 mod sync_set;
