@@ -17,8 +17,8 @@ use hyper_util::{
 };
 use serde::Deserialize;
 use tanist_api::{
-    Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION, QueryRequest,
-    QueryResponse, Role,
+    Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION, HandoverRequest,
+    HandoverResponse, QueryRequest, QueryResponse, Role,
 };
 
 use crate::{
@@ -259,6 +259,37 @@ impl Client {
             headers: min_position.map(|position| (HEADER_MIN_POSITION, position)).into_iter().collect(),
             need,
             deadline: self.0.settings.deadline,
+            write: None,
+        };
+        self.call(call).await
+    }
+
+    /// Hands the throne to this member and waits until it serves; done already if it is the master. No request fails
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Problem`] with the reason when the handover can't be; the old master reigns on then.
+    pub async fn promote(&self, member: &str) -> Result<HandoverResponse, Error> {
+        self.hand_over("/v1/cluster/promote", member).await
+    }
+
+    /// Hands the throne from this member to its heir and waits until that serves; done already if it isn't the master.
+    ///
+    /// # Errors
+    /// As [`Client::promote`].
+    pub async fn demote(&self, member: &str) -> Result<HandoverResponse, Error> {
+        self.hand_over("/v1/cluster/demote", member).await
+    }
+
+    async fn hand_over(&self, path: &str, member: &str) -> Result<HandoverResponse, Error> {
+        let call = Call {
+            method: Method::POST,
+            path,
+            body: json(&HandoverRequest { member: member.to_owned() })?,
+            headers: vec![],
+            need: Need::Master,
+            deadline: self.0.settings.deadline,
+            // Repeating it is harmless.
             write: None,
         };
         self.call(call).await

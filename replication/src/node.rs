@@ -162,6 +162,12 @@ impl Node {
         std::mem::take(&mut self.out)
     }
 
+    /// Whether this machine was told to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     /// When [`Event::Tick`] is due at the latest.
     #[must_use]
     pub fn deadline(&self) -> Time {

@@ -11,7 +11,8 @@ use std::{
 };
 
 use tanist_replication::{
-    Effect, Event, HardState, MemberId, Message, Node, Position, Stamp, Term, Time, Txid, wire,
+    Effect, Event, HardState, MemberId, Message, Node, Position, Stamp, Term, Time, Txid, status::RoleName,
+    wire,
 };
 use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +32,10 @@ use crate::{
 const VIEW_INTERVAL: Duration = Duration::from_millis(100);
 /// Events handled in a row before the timers are looked at again.
 const BURST: usize = 64;
+/// How long a machine that stops waits for the next master to be known, so that its clients can be sent there.
+const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(1);
+/// How long it takes at the longest to leave the throne.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 /// A write whose acknowledgement doesn't come in this time is answered "outcome unknown".
 const ACKNOWLEDGE_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -54,9 +59,29 @@ pub(crate) struct Parts {
     pub directory: PathBuf,
     /// The cluster's name, for displays.
     pub cluster: String,
-    /// Asks the driver to stop; answered when the node has said goodbye.
-    pub stop: mpsc::Receiver<oneshot::Sender<()>>,
+    /// What operators ask for.
+    pub control: mpsc::Receiver<Control>,
+    /// Asks the driver to leave: answered, with whether it has reigned, when this machine isn't the master any more and, if possible, the next one is
+    /// known. Asked again, or given up by the asker, the driver ends.
+    pub stop: mpsc::Receiver<oneshot::Sender<bool>>,
 }
+
+/// What operators ask of the reign.
+#[derive(Debug)]
+pub(crate) enum Control {
+    /// Hand the throne over to this member.
+    HandOver {
+        /// Who shall reign; the heir otherwise.
+        to: Option<MemberId>,
+        /// For the log and the term history.
+        why: String,
+        /// Told who succeeds, when this machine has left its throne, or why it hasn't.
+        respond: Handed,
+    },
+}
+
+/// The answer to a handover.
+pub(crate) type Handed = oneshot::Sender<Result<MemberId, String>>;
 
 /// Why the driver ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +106,17 @@ struct Driver {
     view_due: bool,
     /// Which peers are asking for, or getting, a copy.
     copies: BTreeMap<MemberId, std::thread::JoinHandle<()>>,
+    /// Who asked for the handover under way.
+    handed: Option<Handed>,
+    leaving: Option<Leaving>,
+}
+
+/// This machine is to stop.
+struct Leaving {
+    since: Instant,
+    /// It was the master; its clients are sent on to the next one, if that is soon known.
+    reigned: bool,
+    done: oneshot::Sender<bool>,
 }
 
 struct Waiting {
@@ -103,25 +139,26 @@ pub(crate) async fn run(parts: Parts) -> Result<Durable, DriverError> {
         last_view: Instant::now(),
         view_due: true,
         copies: BTreeMap::new(),
+        handed: None,
+        leaving: None,
     };
     driver.event(Event::Tick)?;
     loop {
         driver.publish();
+        driver.tell_left();
         let now = clock::now_ns();
         let deadline = driver.parts.node.deadline().0.saturating_sub(now);
         let wait = Duration::from_nanos(deadline).min(VIEW_INTERVAL);
         tokio::select! {
             biased;
-            stop = driver.parts.stop.recv() => {
-                driver.event(Event::Shutdown)?;
-                driver.view_due = true;
-                driver.publish();
-                driver.parts.transport.shutdown().await;
-                if let Some(done) = stop {
-                    let _ = done.send(());
+            stop = driver.parts.stop.recv() => match stop {
+                Some(done) if driver.leaving.is_none() && !driver.parts.node.is_stopping() => driver.leave(done)?,
+                _ => {
+                    driver.parts.transport.shutdown().await;
+                    return Ok(driver.parts.durable);
                 }
-                return Ok(driver.parts.durable);
-            }
+            },
+            Some(control) = driver.parts.control.recv() => driver.control(control)?,
             Some(event) = driver.parts.store_events.recv() => driver.store_event(event)?,
             Some(event) = driver.parts.transport_events.recv() => driver.transport_event(event)?,
             () = tokio::time::sleep(wait) => driver.event(Event::Tick)?,
@@ -216,6 +253,39 @@ impl Driver {
         Ok(())
     }
 
+    fn control(&mut self, control: Control) -> Result<(), DriverError> {
+        let Control::HandOver { to, why, respond } = control;
+        // While a handover is under way a second one is refused at once, and the first asker goes on waiting.
+        let first = self.handed.replace(respond);
+        self.event(Event::HandOver { to, why })?;
+        if self.handed.is_none() {
+            self.handed = first;
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, done: oneshot::Sender<bool>) -> Result<(), DriverError> {
+        self.event(Event::Shutdown)?;
+        self.view_due = true;
+        let reigned = self.parts.node.status().role == RoleName::Master;
+        self.leaving = Some(Leaving { since: Instant::now(), reigned, done });
+        Ok(())
+    }
+
+    /// Says that this machine may end.
+    fn tell_left(&mut self) {
+        let Some(leaving) = &self.leaving else { return };
+        let status = self.parts.node.status();
+        let left = status.role != RoleName::Master;
+        let known = !leaving.reigned || status.serving || leaving.since.elapsed() > SUCCESSOR_PATIENCE;
+        let too_long = leaving.since.elapsed() > LEAVE_PATIENCE;
+        if ((left && known) || too_long)
+            && let Some(leaving) = self.leaving.take()
+        {
+            let _ = leaving.done.send(leaving.reigned);
+        }
+    }
+
     fn perform(&mut self, effect: Effect, events: &mut VecDeque<Event>) -> Result<(), DriverError> {
         match effect {
             Effect::Persist(hard) => {
@@ -259,6 +329,22 @@ impl Driver {
                     inbox.refuse(why);
                 }
                 self.view_due = true;
+            }
+            Effect::HoldWrites(hold) => {
+                if let Some(inbox) = &self.parts.inbox {
+                    inbox.hold(hold);
+                }
+            }
+            Effect::ReleaseWrites => {
+                if let Some(inbox) = &self.parts.inbox {
+                    inbox.release();
+                }
+            }
+            Effect::HandoverEnded(result) => {
+                self.view_due = true;
+                if let Some(handed) = self.handed.take() {
+                    let _ = handed.send(result);
+                }
             }
             Effect::StartCopy { from } => self.start_copy(from),
             Effect::Note(note) => {
@@ -377,6 +463,7 @@ impl Driver {
         }
         self.view_due = false;
         self.last_view = Instant::now();
-        self.parts.gate.set_view(view::of(&self.parts.cluster, &self.parts.node.status()));
+        let view = view::of(&self.parts.cluster, &self.parts.node.status());
+        self.parts.gate.set_view(view, clock::now_ns());
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock,
     config::Config,
-    driver::{self, DriverError, Parts},
+    driver::{self, Control, DriverError, Parts},
     durable::{DirectoryLock, Durable, DurableError},
     gate::Gate,
     http,
@@ -32,9 +32,13 @@ use crate::{
 
 /// Peer events that wait for the driver; beyond that, links wait (TCP back-pressure).
 const PEER_EVENTS: usize = 1024;
+/// Operators' requests that wait for the driver.
+const CONTROLS: usize = 16;
 /// Connections that wait to be accepted. After a takeover all clients come at once, and one that finds no room is
 /// kept out for a second by its own system.
 const BACKLOG: i32 = 1024;
+/// How long a former master that stops sends requests on to the next one.
+const REDIRECT_TIME: Duration = Duration::from_millis(200);
 /// How long a stop waits for the goodbye.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -83,7 +87,7 @@ pub enum ServerError {
 pub struct Server {
     http_address: SocketAddr,
     peer_address: SocketAddr,
-    stop_driver: mpsc::Sender<oneshot::Sender<()>>,
+    stop_driver: mpsc::Sender<oneshot::Sender<bool>>,
     stop_http: Option<oneshot::Sender<()>>,
     http: tokio::task::JoinHandle<()>,
     driver_ended: Option<oneshot::Receiver<Result<(), DriverError>>>,
@@ -161,7 +165,7 @@ impl Server {
             clean_stop = recovered.clean,
             "replica opened"
         );
-        let gate = Arc::new(Gate::new(view::of(config.cluster.as_str(), &node.status())));
+        let gate = Arc::new(Gate::new(view::of(config.cluster.as_str(), &node.status()), clock::now_ns()));
         gate.set_stored(stamp.position);
 
         let (store_sender, store_events) = mpsc::unbounded_channel();
@@ -182,6 +186,7 @@ impl Server {
         };
 
         let (stop_driver, stop) = mpsc::channel(1);
+        let (operators, control) = mpsc::channel::<Control>(CONTROLS);
         let (tell_ended, driver_ended) = oneshot::channel();
         let driver = {
             let gate = Arc::clone(&gate);
@@ -209,6 +214,7 @@ impl Server {
                         gate,
                         directory,
                         cluster,
+                        control,
                         stop,
                     };
                     driver::run(parts).await
@@ -233,6 +239,7 @@ impl Server {
         let state = http::AppState::new(
             Arc::clone(&gate),
             WriterHandle::new(inbox),
+            operators,
             ReadPool::start(&config.data_dir, config.read_pool(), witness),
             &config,
         );
@@ -281,16 +288,22 @@ impl Server {
         }
     }
 
-    /// Says goodbye, so that the heir takes over at once, and stops cleanly.
+    /// Hands over, sends its clients on to the next master, and stops cleanly.
     pub async fn stop(mut self) {
-        let (done, goodbye) = oneshot::channel();
+        let (done, left) = oneshot::channel();
         if self.stop_driver.send(done).await.is_ok() {
-            let _ = tokio::time::timeout(STOP_PATIENCE, goodbye).await;
+            let left = tokio::time::timeout(STOP_PATIENCE, left).await;
+            if matches!(left, Ok(Ok(true))) {
+                // Requests that others have just sent here are still to come, and to be sent on.
+                tokio::time::sleep(REDIRECT_TIME).await;
+            }
         }
         if let Some(stop) = self.stop_http.take() {
             let _ = stop.send(());
         }
         let _ = tokio::time::timeout(STOP_PATIENCE, &mut self.http).await;
+        let (done, _) = oneshot::channel();
+        let _ = self.stop_driver.send(done).await;
         let durable = join(self.driver.take()).await.flatten();
         let mut store_stopped = true;
         if let Some((inbox, thread)) = self.store.take() {

@@ -113,6 +113,7 @@ impl Writer<'_> {
         match command {
             Command::StartReign { term, reason } => self.start_reign(term, &reason),
             Command::EndReign => self.end_reign(),
+            Command::Hold(hold) => self.tell(Event::WritesHeld(hold)),
             Command::Copy(parts) => self.copy(&parts),
             Command::Apply(transaction) => self.apply(&[transaction]),
             Command::Stop => {}

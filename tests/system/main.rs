@@ -7,6 +7,7 @@ mod cluster;
 mod cut_off;
 mod failover;
 mod files;
+mod handover;
 mod http_input;
 mod proxy;
 mod workload;

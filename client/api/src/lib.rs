@@ -41,6 +41,23 @@ pub struct QueryRequest {
     pub statements: Vec<Statement>,
 }
 
+/// Body of `POST /v1/cluster/promote` (who shall reign) and `/v1/cluster/demote` (who shall no longer).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandoverRequest {
+    /// The member's name.
+    pub member: String,
+}
+
+/// Answer to both: who reigns now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoverResponse {
+    /// The master.
+    pub master: String,
+    /// Its term.
+    pub term: u64,
+}
+
 /// One SQL statement with its parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -183,6 +200,8 @@ pub mod code {
     pub const NOT_FRESH: &str = "not-fresh";
     /// The disk of the master is full or can't be written (507).
     pub const STORAGE: &str = "storage";
+    /// The throne wasn't handed over; the reign goes on (409).
+    pub const HANDOVER_FAILED: &str = "handover-failed";
     /// No such route (404).
     pub const NOT_FOUND: &str = "not-found";
     /// The route exists, the method doesn't (405).

@@ -3,6 +3,7 @@
 //! Owns no logic of a machine or a cluster: `run` and `dev` are in `commands/`, the others talk through the client crate.
 
 mod bench;
+mod handover;
 mod init;
 mod sql;
 mod status;
@@ -43,6 +44,10 @@ enum Command {
     Execute(sql::ExecuteArgs),
     /// Run SQL that reads.
     Query(sql::QueryArgs),
+    /// Hand the throne to a machine, without a failed request.
+    Promote(handover::PromoteArgs),
+    /// Take the throne from the master, without a failed request: its heir follows.
+    Demote(handover::DemoteArgs),
     /// Load a running cluster and measure it.
     Bench(bench::BenchArgs),
 }
@@ -119,6 +124,8 @@ pub fn main() -> ExitCode {
             Command::Status(connection) => status::status(&connection).await,
             Command::Execute(args) => sql::execute(&args).await,
             Command::Query(args) => sql::query(&args).await,
+            Command::Promote(args) => handover::promote(&args).await,
+            Command::Demote(args) => handover::demote(&args).await,
             Command::Bench(args) => bench::bench(&args).await,
         }
     });

@@ -72,6 +72,8 @@ pub struct HttpLimits {
     pub result: usize,
     /// How long a request's statements may run together.
     pub statement_time: Duration,
+    /// How long a request waits for a master to be found, counted from when the last one was lost.
+    pub master_wait: Duration,
     /// Requests under way.
     pub concurrent_requests: usize,
     /// Open connections.
@@ -115,6 +117,8 @@ pub struct Config {
     pub members: Vec<Member>,
     /// Times of the protocol.
     pub timing: Timing,
+    /// A better-ranked member that has kept up for so long gets the throne back; `None`: never by itself.
+    pub failback: Option<Duration>,
     /// Backups that hold every acknowledged write (R10).
     pub sync_backups: usize,
     /// With fewer, writes are refused (R10).
@@ -257,6 +261,16 @@ impl Config {
             ));
         }
         let timing = timing(&fields, &raw.timing)?;
+        let days = Duration::from_secs(7 * 24 * 3600);
+        let failback = match raw.timing.failback.as_deref() {
+            None | Some("off") => None,
+            Some(_) => Some(fields.duration(
+                "timing.failback",
+                raw.timing.failback.as_ref(),
+                Duration::ZERO,
+                (Duration::from_secs(1), days),
+            )?),
+        };
         let data_members = members.iter().filter(|member| !member.rank.is_witness()).count();
         let sync_backups = raw.replication.sync_backups.unwrap_or(1) as usize;
         if sync_backups >= data_members.max(2) {
@@ -285,6 +299,7 @@ impl Config {
             listen,
             members,
             timing,
+            failback,
             sync_backups,
             min_sync_backups,
             buffer: usize_of(size(
@@ -343,6 +358,7 @@ impl Config {
             min_sync_backups: self.min_sync_backups,
             buffer_bytes: self.buffer,
             inflight_bytes: self.buffer / 2,
+            failback: self.failback,
             seed: 0,
         }
     }
@@ -551,6 +567,12 @@ fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigErro
             raw.statement_time.as_ref(),
             ms(5000),
             (ms(10), ms(600_000)),
+        )?,
+        master_wait: fields.duration(
+            "limits.master_wait",
+            raw.master_wait.as_ref(),
+            ms(2000),
+            (ms(0), ms(60_000)),
         )?,
         concurrent_requests: fields.count(
             "limits.concurrent_requests",
