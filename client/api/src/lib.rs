@@ -84,7 +84,7 @@ impl Statement {
 /// Parameters of a statement. Values are JSON null, booleans (stored as 0 or 1), numbers, strings, or
 /// `{"base64": "..."}` for a blob.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "params: expected an array or an object")]
 pub enum Params {
     /// By place.
     Positional(Vec<serde_json::Value>),

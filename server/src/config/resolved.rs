@@ -251,9 +251,9 @@ impl Config {
             peer: raw.listen.peer.unwrap_or_else(|| "127.0.0.1:7450".to_owned()),
             http: raw.listen.http.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
         };
-        address(&fields, "listen.peer", &listen.peer)?;
-        let http = address(&fields, "listen.http", &listen.http)?;
-        if !http.ip().is_loopback() && !raw.listen.insecure {
+        addresses(&fields, "listen.peer", &listen.peer)?;
+        let http = addresses(&fields, "listen.http", &listen.http)?;
+        if !http.iter().all(|address| address.ip().is_loopback()) && !raw.listen.insecure {
             return Err(fields.error(
                 "listen.http",
                 format!("{:?}, which others can reach, and no access control", listen.http),
@@ -450,12 +450,10 @@ fn key(
     }
 }
 
-fn address(fields: &Fields<'_>, field: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+fn addresses(fields: &Fields<'_>, field: &str, text: &str) -> Result<Vec<SocketAddr>, ConfigError> {
     let expected = "an address and port of this machine, such as \"0.0.0.0:8080\"";
-    text.to_socket_addrs()
-        .ok()
-        .and_then(|mut addresses| addresses.next())
-        .ok_or_else(|| fields.error(field, format!("{text:?}"), expected))
+    let found: Vec<_> = text.to_socket_addrs().map(Iterator::collect).unwrap_or_default();
+    if found.is_empty() { Err(fields.error(field, format!("{text:?}"), expected)) } else { Ok(found) }
 }
 
 fn members(fields: &Fields<'_>, raw: &[RawMember]) -> Result<Vec<Member>, ConfigError> {
@@ -464,6 +462,7 @@ fn members(fields: &Fields<'_>, raw: &[RawMember]) -> Result<Vec<Member>, Config
     }
     let mut ids = BTreeSet::new();
     let mut ranks = BTreeSet::new();
+    let mut peers = BTreeSet::new();
     let mut members = Vec::with_capacity(raw.len());
     for (index, raw) in raw.iter().enumerate() {
         let field = |name: &str| format!("member[{index}].{name}");
@@ -489,12 +488,17 @@ fn members(fields: &Fields<'_>, raw: &[RawMember]) -> Result<Vec<Member>, Config
         }
         for peer in &raw.peer {
             let port = peer.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
-            if port.and_then(|port| port.parse::<u16>().ok()).is_none() {
+            if port.and_then(|port| port.parse::<u16>().ok()).is_none_or(|port| port == 0) {
                 return Err(fields.error(&field("peer"), format!("{peer:?}"), "\"host:port\""));
+            }
+            if !peers.insert(peer.clone()) {
+                let found = format!("{peer:?} a second time");
+                return Err(fields.error(&field("peer"), found, "addresses of its own for each member"));
             }
         }
         for url in &raw.url {
-            if !(url.starts_with("http://") || url.starts_with("https://")) {
+            let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+            if host.is_none_or(|host| host.trim_start_matches(['/', ':']).is_empty()) {
                 return Err(fields.error(
                     &field("url"),
                     format!("{url:?}"),
@@ -637,6 +641,11 @@ peer = ["10.0.0.3:7450"]
             (GOOD.replace("id = \"pc-2\"", "id = \"pc-1\""), vec!["member[1].id"]),
             (GOOD.replace("[\"10.0.0.2:7450\"]", "[\"10.0.0.2\"]"), vec!["member[1].peer", "10.0.0.2"]),
             (GOOD.replace("[\"10.0.0.2:7450\"]", "[]"), vec!["member[1].peer"]),
+            (GOOD.replace("10.0.0.2:7450", "10.0.0.2:0"), vec!["member[1].peer", "10.0.0.2:0"]),
+            (GOOD.replace("10.0.0.2:7450", "10.0.0.1:7450"), vec!["member[1].peer", "second time"]),
+            (GOOD.replace("http://10.0.0.1:8080/", "http://"), vec!["member[0].url", "http://"]),
+            (format!("{GOOD}[timing]\nfailback = \"soon\""), vec!["timing.failback", "soon"]),
+            (format!("{GOOD}[limits]\nmaster_wait = \"2h\""), vec!["limits.master_wait", "2h"]),
             (GOOD.replace("127.0.0.1:8080", "0.0.0.0:8080"), vec!["listen.http", "insecure"]),
             (GOOD.replace("127.0.0.1:8080", "nowhere"), vec!["listen.http", "nowhere"]),
             (format!("{GOOD}[timing]\nlease = \"200ms\""), vec!["timing.lease", "200ms", "three heartbeats"]),
