@@ -5,7 +5,7 @@
 
 use crate::{
     frame::Transaction,
-    member::MemberId,
+    member::{Member, MemberId},
     message::Message,
     position::{Position, Term},
     succession::SuccessionRecord,
@@ -74,6 +74,10 @@ pub enum Effect {
     ReleaseWrites,
     /// A handover has ended: with the heir's name when this machine has left its throne, else with why not.
     HandoverEnded(Result<MemberId, String>),
+    /// Keep links to these members, and to no others.
+    Connect(Vec<Member>),
+    /// A change of the members is committed, or why it isn't.
+    MembersChanged(Result<(), String>),
     /// Copy the whole database from the master.
     StartCopy {
         /// The master.

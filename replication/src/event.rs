@@ -7,6 +7,7 @@ use crate::{
     member::MemberId,
     message::Message,
     position::{Term, TermHistory},
+    role::MemberChange,
 };
 
 /// Something that happened, handed to [`crate::Node::handle`] with the time.
@@ -74,6 +75,8 @@ pub enum Event {
         /// For the log.
         why: String,
     },
+    /// Change the members; answered by [`crate::Effect::MembersChanged`].
+    ChangeMembers(MemberChange),
     /// Answer to `Effect::HoldWrites`: all writes that had begun are captured, and no other begins.
     WritesHeld(u64),
     /// This machine is to stop: a master hands over first. It may end once it isn't the master any more.

@@ -10,9 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tanist_api::ClusterMember;
 use tanist_replication::{
-    Effect, Event, HardState, MemberId, Message, Node, Position, Stamp, Term, Time, Txid, status::RoleName,
-    wire,
+    Effect, Event, HardState, Member, MemberChange, MemberId, Message, Node, Position, Rank, Stamp,
+    SuccessionRecord, Term, Time, Txid, status::RoleName, wire,
 };
 use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot};
@@ -59,6 +60,8 @@ pub(crate) struct Parts {
     pub directory: PathBuf,
     /// The cluster's name, for displays.
     pub cluster: String,
+    /// Addresses that the configuration file gives; used beside those of the succession record.
+    pub configured: Vec<Member>,
     /// What operators ask for.
     pub control: mpsc::Receiver<Control>,
     /// Asks the driver to leave: answered, with whether it has reigned, when this machine isn't the master any more and, if possible, the next one is
@@ -78,10 +81,72 @@ pub(crate) enum Control {
         /// Told who succeeds, when this machine has left its throne, or why it hasn't.
         respond: Handed,
     },
+    /// Change the members.
+    ChangeMembers {
+        /// What shall be.
+        edit: MemberEdit,
+        /// Told the members when a majority of the old and of the new voters has accepted it, or why it isn't so.
+        respond: Changed,
+    },
+}
+
+/// What an operator asks for; parts that aren't given stay as they are.
+#[derive(Debug)]
+pub(crate) enum MemberEdit {
+    /// A new machine.
+    Add(Member),
+    /// Another rank, other addresses.
+    Set {
+        /// Whose.
+        id: MemberId,
+        /// Its rank.
+        rank: Option<Rank>,
+        /// For peers.
+        peer_addresses: Option<Vec<String>>,
+        /// For clients.
+        urls: Option<Vec<String>>,
+    },
+    /// The machine leaves.
+    Remove(MemberId),
+}
+
+impl MemberEdit {
+    /// The change, if the member that it is about is there.
+    fn on(self, record: &SuccessionRecord) -> Result<MemberChange, String> {
+        let (id, rank, peer_addresses, urls) = match self {
+            MemberEdit::Add(member) => return Ok(MemberChange::Add(member)),
+            MemberEdit::Remove(id) => return Ok(MemberChange::Remove(id)),
+            MemberEdit::Set { id, rank, peer_addresses, urls } => (id, rank, peer_addresses, urls),
+        };
+        let mut member = record.member(&id).cloned().ok_or_else(|| format!("{id} is no member"))?;
+        member.rank = rank.unwrap_or(member.rank);
+        member.peer_addresses = peer_addresses.unwrap_or(member.peer_addresses);
+        member.urls = urls.unwrap_or(member.urls);
+        Ok(MemberChange::Update(member))
+    }
 }
 
 /// The answer to a handover.
 pub(crate) type Handed = oneshot::Sender<Result<MemberId, String>>;
+
+/// The answer to a change of members.
+pub(crate) type Changed = oneshot::Sender<Result<Vec<ClusterMember>, String>>;
+
+/// Where to look for these members: where the record says, then where the configuration file says. All machines may have
+/// got other addresses while they were stopped, and then only the files know.
+pub(crate) fn addresses(configured: &[Member], members: &[Member]) -> Vec<(MemberId, Vec<String>)> {
+    let with_configured = |member: &Member| {
+        let mut addresses = member.peer_addresses.clone();
+        let file = configured.iter().find(|other| other.id == member.id);
+        for address in file.iter().flat_map(|file| &file.peer_addresses) {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        (member.id.clone(), addresses)
+    };
+    members.iter().map(with_configured).collect()
+}
 
 /// Why the driver ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +173,8 @@ struct Driver {
     copies: BTreeMap<MemberId, std::thread::JoinHandle<()>>,
     /// Who asked for the handover under way.
     handed: Option<Handed>,
+    /// Who asked for the change of members under way.
+    changed: Option<Changed>,
     leaving: Option<Leaving>,
 }
 
@@ -140,6 +207,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Durable, DriverError> {
         view_due: true,
         copies: BTreeMap::new(),
         handed: None,
+        changed: None,
         leaving: None,
     };
     driver.event(Event::Tick)?;
@@ -254,12 +322,26 @@ impl Driver {
     }
 
     fn control(&mut self, control: Control) -> Result<(), DriverError> {
-        let Control::HandOver { to, why, respond } = control;
-        // While a handover is under way a second one is refused at once, and the first asker goes on waiting.
-        let first = self.handed.replace(respond);
-        self.event(Event::HandOver { to, why })?;
-        if self.handed.is_none() {
-            self.handed = first;
+        // While something is under way a second request of its kind is refused at once, and the first asker goes on
+        // waiting.
+        match control {
+            Control::HandOver { to, why, respond } => {
+                let first = self.handed.replace(respond);
+                self.event(Event::HandOver { to, why })?;
+                if self.handed.is_none() {
+                    self.handed = first;
+                }
+            }
+            Control::ChangeMembers { edit, respond } => match edit.on(&self.parts.node.status().record) {
+                Ok(change) => {
+                    let first = self.changed.replace(respond);
+                    self.event(Event::ChangeMembers(change))?;
+                    if self.changed.is_none() {
+                        self.changed = first;
+                    }
+                }
+                Err(why) => drop(respond.send(Err(why))),
+            },
         }
         Ok(())
     }
@@ -344,6 +426,18 @@ impl Driver {
                 self.view_due = true;
                 if let Some(handed) = self.handed.take() {
                     let _ = handed.send(result);
+                }
+            }
+            Effect::Connect(members) => {
+                let configured = &self.parts.configured;
+                self.parts.transport.set_peers(addresses(configured, &members));
+                self.view_due = true;
+            }
+            Effect::MembersChanged(result) => {
+                self.view_due = true;
+                if let Some(changed) = self.changed.take() {
+                    let members = || view::of(&self.parts.cluster, &self.parts.node.status()).cluster.members;
+                    let _ = changed.send(result.map(|()| members()));
                 }
             }
             Effect::StartCopy { from } => self.start_copy(from),

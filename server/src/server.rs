@@ -194,7 +194,8 @@ impl Server {
             let directory = config.data_dir.clone();
             let cluster = config.cluster.to_string();
             let transport_config = config.transport(random()?);
-            let peers = config.peers();
+            let configured = config.members.clone();
+            let peers = driver::addresses(&configured, &node.status().record.members);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -214,6 +215,7 @@ impl Server {
                         gate,
                         directory,
                         cluster,
+                        configured,
                         control,
                         stop,
                     };

@@ -7,9 +7,9 @@ use crate::{
     member::MemberId,
     node::Node,
     position::Txid,
-    progress::Progress,
+    progress::{Peer, Progress},
     role::{Master, Phase, Role},
-    succession::SyncSet,
+    succession::{SuccessionRecord, SyncSet},
 };
 
 /// What the peers' state asks for.
@@ -38,7 +38,10 @@ impl Node {
         let mut candidates: Vec<_> = record
             .members
             .iter()
-            .filter(|member| !member.rank.is_witness() && !record.sync_set.contains(&member.id))
+            .filter(|member| {
+                !member.rank.is_witness() && !member.absent && !record.sync_set.contains(&member.id)
+            })
+            .filter(|member| Some(&member.id) != master.leaving())
             .filter(|member| {
                 master.peers.get(&member.id).is_some_and(|peer| {
                     peer.keeps_up(self.now, timing.sync_timeout)
@@ -70,12 +73,14 @@ impl Node {
         let rank = |id: &MemberId| (Some(id) != heir, committed.rank(id), id.clone());
         // R9, and R12: a replica off the branch, or one that has lost what was acknowledged, is never in the sync set.
         let acknowledged = master.acknowledged.txid;
+        let leaving = master.leaving();
         let keeps = |id: &MemberId| {
-            master.peers.get(id).is_some_and(|peer| {
-                peer.keeps_up(self.now, timing.sync_timeout)
-                    && !matches!(peer.progress, Progress::Resync)
-                    && peer.stored.is_none_or(|stored| stored >= acknowledged)
-            })
+            Some(id) != leaving
+                && master.peers.get(id).is_some_and(|peer| {
+                    peer.keeps_up(self.now, timing.sync_timeout)
+                        && !matches!(peer.progress, Progress::Resync)
+                        && peer.stored.is_none_or(|stored| stored >= acknowledged)
+                })
         };
         let mut kept: Vec<MemberId> =
             committed.sync_set.iter().filter(|id| *id != me && keeps(id)).cloned().collect();
@@ -147,25 +152,42 @@ impl Node {
             master.short_since = None;
         }
         master.joining = plan.joining;
-        let mut proposed = None;
-        if master.proposed.is_none()
-            && let Some(committed) = &master.committed
-            && committed.sync_set != plan.wanted
-        {
-            let record = committed.with_sync_set(plan.wanted);
-            proposed = Some(record.clone());
-            master.proposed = Some(record);
-        }
-        if let Some(record) = proposed {
-            let why = format!("{} {:?}", record.key, record.sync_set);
-            self.hard.record = record;
-            self.persist();
-            self.note("record proposed", None, why);
-            self.send_heartbeats();
-            self.try_commit_record();
+        let settled = master.committed.as_ref().filter(|_| master.proposed.is_none());
+        match settled {
+            Some(committed) if committed.sync_set != plan.wanted => {
+                let record = committed.with_sync_set(plan.wanted);
+                let why = format!("{} {:?}", record.key, record.sync_set);
+                self.propose(record, why);
+            }
+            Some(_) => self.review_members(),
+            None => {}
         }
         self.update_writes_allowed();
         self.advance();
+    }
+
+    fn review_members(&mut self) {
+        let Role::Master(master) = &self.role else { return };
+        if let Some((record, what)) = self.plan_members(master) {
+            self.change_proposed(record.key);
+            let why = format!("{}: {what}", record.key);
+            self.propose(record, why);
+        }
+    }
+
+    /// One proposal at a time: the caller has seen that there is none.
+    fn propose(&mut self, record: SuccessionRecord, why: String) {
+        let now = self.now;
+        let Role::Master(master) = &mut self.role else { return };
+        for member in record.members.iter().filter(|member| member.id != self.config.id) {
+            master.peers.entry(member.id.clone()).or_insert_with(|| Peer::unknown(now));
+        }
+        master.proposed = Some(record.clone());
+        self.hard.record = record;
+        self.persist();
+        self.note("record proposed", None, why);
+        self.send_heartbeats();
+        self.try_commit_record();
     }
 
     /// R10: with fewer backups than `min_sync_backups`, writes are refused.

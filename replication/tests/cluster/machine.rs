@@ -40,6 +40,8 @@ pub struct Machine {
     leaving: bool,
     /// How the last handover ended.
     pub handover: Option<Result<MemberId, String>>,
+    /// How the last change of members ended.
+    pub change: Option<Result<(), String>>,
     /// Clients that wait for an answer: transaction and write.
     pub waiting: VecDeque<(Txid, u64)>,
     ticket: u64,
@@ -73,6 +75,7 @@ impl Machine {
             held: false,
             leaving: false,
             handover: None,
+            change: None,
             waiting: VecDeque::new(),
             ticket: 0,
             crash_after: None,
@@ -382,6 +385,8 @@ impl Cluster {
                 self.command(node, Command::Hold(hold));
             }
             Effect::ReleaseWrites => self.machines[node].held = false,
+            Effect::Connect(_) => {}
+            Effect::MembersChanged(result) => self.machines[node].change = Some(result),
             Effect::HandoverEnded(result) => self.machines[node].handover = Some(result),
             Effect::AllowWrites(allowed) => self.machines[node].writes_allowed = allowed,
             Effect::Note(note) => {

@@ -3,6 +3,7 @@
 
 mod election;
 mod handover;
+mod members;
 mod messages;
 mod rejoin;
 mod sync_set;

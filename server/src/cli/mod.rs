@@ -5,6 +5,7 @@
 mod bench;
 mod handover;
 mod init;
+mod members;
 mod sql;
 mod status;
 mod table;
@@ -48,6 +49,8 @@ enum Command {
     Promote(handover::PromoteArgs),
     /// Take the throne from the master, without a failed request: its heir follows.
     Demote(handover::DemoteArgs),
+    /// Show, add, change or remove machines, while the cluster serves.
+    Members(members::MembersArgs),
     /// Load a running cluster and measure it.
     Bench(bench::BenchArgs),
 }
@@ -126,6 +129,7 @@ pub fn main() -> ExitCode {
             Command::Query(args) => sql::query(&args).await,
             Command::Promote(args) => handover::promote(&args).await,
             Command::Demote(args) => handover::demote(&args).await,
+            Command::Members(args) => members::members(&args).await,
             Command::Bench(args) => bench::bench(&args).await,
         }
     });

@@ -13,7 +13,7 @@ use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits 
 
 use super::{
     raw::{Raw, RawLimits, RawMember, RawTiming},
-    units,
+    units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
 use crate::{reader::ReadPoolConfig, sql::SqlLimits};
 
@@ -358,6 +358,7 @@ impl Config {
             min_sync_backups: self.min_sync_backups,
             buffer_bytes: self.buffer,
             inflight_bytes: self.buffer / 2,
+            voter_timeout: None,
             failback: self.failback,
             seed: 0,
         }
@@ -385,16 +386,6 @@ impl Config {
             key: self.key.clone(),
             limits: LinkLimits { bulk_message: payload.saturating_add(1 << 16), ..LinkLimits::default() },
         }
-    }
-
-    /// The others and where they are.
-    #[must_use]
-    pub fn peers(&self) -> Vec<(MemberId, Vec<String>)> {
-        self.members
-            .iter()
-            .filter(|member| member.id != self.id)
-            .map(|member| (member.id.clone(), member.peer_addresses.clone()))
-            .collect()
     }
 
     /// Limits on results.
@@ -483,31 +474,26 @@ fn members(fields: &Fields<'_>, raw: &[RawMember]) -> Result<Vec<Member>, Config
                 "a different rank for each data member (0: witness)",
             ));
         }
-        if raw.peer.is_empty() {
-            return Err(fields.error(&field("peer"), "nothing", "at least one \"host:port\""));
+        if !(1..=MOST_ADDRESSES).contains(&raw.peer.len()) {
+            return Err(fields.error(&field("peer"), raw.peer.len(), ADDRESS_COUNT));
         }
         for peer in &raw.peer {
-            let port = peer.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
-            if port.and_then(|port| port.parse::<u16>().ok()).is_none_or(|port| port == 0) {
-                return Err(fields.error(&field("peer"), format!("{peer:?}"), "\"host:port\""));
+            if !is_peer_address(peer) {
+                return Err(fields.error(&field("peer"), format!("{peer:?}"), PEER_ADDRESS));
             }
             if !peers.insert(peer.clone()) {
                 let found = format!("{peer:?} a second time");
                 return Err(fields.error(&field("peer"), found, "addresses of its own for each member"));
             }
         }
-        for url in &raw.url {
-            let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-            if host.is_none_or(|host| host.trim_start_matches(['/', ':']).is_empty()) {
-                return Err(fields.error(
-                    &field("url"),
-                    format!("{url:?}"),
-                    "such as \"http://10.0.0.1:8080\"",
-                ));
-            }
+        if raw.url.len() > MOST_ADDRESSES {
+            return Err(fields.error(&field("url"), raw.url.len(), ADDRESS_COUNT));
+        }
+        if let Some(url) = raw.url.iter().find(|url| !is_client_url(url)) {
+            return Err(fields.error(&field("url"), format!("{url:?}"), CLIENT_URL));
         }
         let urls = raw.url.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
-        members.push(Member { id, rank, peer_addresses: raw.peer.clone(), urls });
+        members.push(Member { id, rank, peer_addresses: raw.peer.clone(), urls, absent: false });
     }
     if ranks.is_empty() {
         return Err(fields.error("member", "witnesses only", "at least one member with rank 1 or more"));
@@ -630,7 +616,6 @@ peer = ["10.0.0.3:7450"]
         assert_eq!(config.me().urls, ["http://10.0.0.1:8080"]);
         assert_eq!((config.sync_backups, config.timing.lease), (1, Duration::from_secs(1)));
         assert!(config.warnings().is_empty());
-        assert_eq!(config.peers().len(), 2);
     }
 
     #[test]

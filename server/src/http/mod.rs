@@ -8,6 +8,7 @@ mod error;
 mod execute;
 mod handover;
 mod health;
+mod members;
 mod query;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ use axum::{
     http::Uri,
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{get, patch, post},
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -129,12 +130,16 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/query", post(query::post))
         .route("/v1/cluster/promote", post(handover::promote))
         .route("/v1/cluster/demote", post(handover::demote))
+        .route("/v1/cluster/members", post(members::add))
+        .route("/v1/cluster/members/{id}", patch(members::set).delete(members::remove))
         .layer(middleware::from_fn_with_state(state.clone(), limit_requests));
     // What tells how the machine is must answer however busy it is.
     Router::new()
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/v1/cluster", get(cluster::get))
+        .route("/v1/cluster/members", get(members::list))
+        .route("/v1/cluster/members/{id}", get(members::get))
         .route("/", get(health::dashboard))
         .merge(limited)
         .fallback(error::not_found)
