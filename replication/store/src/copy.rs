@@ -42,6 +42,7 @@ pub struct CopyOut {
     whole: WholeHasher,
     image: Vec<u8>,
     next: u32,
+    moved: u32,
 }
 
 impl CopyOut {
@@ -63,7 +64,7 @@ impl CopyOut {
         let whole = hasher.whole(page_size, pages);
         let image = vec![0; page_size as usize];
         let target = Target { stamp, page_size, pages, history };
-        Ok(CopyOut { connection, path, target, hasher, whole, image, next: 1 })
+        Ok(CopyOut { connection, path, target, hasher, whole, image, next: 1, moved: 0 })
     }
 
     /// What the snapshot is.
@@ -107,10 +108,17 @@ impl CopyOut {
             self.whole.add(hash);
             if hash == PageHash::NONE || their != Some(&hash.0) {
                 writer.page(page).copy_from_slice(&self.image);
+                self.moved += 1;
             }
         }
         self.next = end;
         Ok(writer.finish(pages))
+    }
+
+    /// Pages given so far.
+    #[must_use]
+    pub fn moved(&self) -> u32 {
+        self.moved
     }
 
     /// The hash of the whole snapshot, once all pages were asked for.
