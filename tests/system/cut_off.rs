@@ -12,10 +12,10 @@ use crate::{
     workload::{Workload, create_ledger, execute},
 };
 
-type Proxies = Arc<BTreeMap<(usize, usize), Proxy>>;
+pub type Proxies = Arc<BTreeMap<(usize, usize), Proxy>>;
 
 /// Three machines whose peer links all run through relays.
-async fn cuttable(extra: &str) -> (Cluster, Proxies) {
+pub async fn cuttable(extra: &str) -> (Cluster, Proxies) {
     // The addresses are drawn when the cluster is laid out; the relays learn their targets from the first layout.
     let mut cluster = Cluster::lay_out(&Layout::of(3));
     let mut proxies = BTreeMap::new();
@@ -45,7 +45,7 @@ async fn cuttable(extra: &str) -> (Cluster, Proxies) {
     (cluster, Arc::new(proxies))
 }
 
-fn isolate(proxies: &Proxies, machine: usize) {
+pub fn isolate(proxies: &Proxies, machine: usize) {
     for ((from, to), proxy) in proxies.iter() {
         if *from == machine || *to == machine {
             proxy.cut();
@@ -53,7 +53,7 @@ fn isolate(proxies: &Proxies, machine: usize) {
     }
 }
 
-fn mend(proxies: &Proxies) {
+pub fn mend(proxies: &Proxies) {
     for proxy in proxies.values() {
         proxy.mend();
     }

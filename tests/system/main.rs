@@ -12,4 +12,5 @@ mod handover;
 mod http_input;
 mod members;
 mod proxy;
+mod rejoin;
 mod workload;

@@ -6,7 +6,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,6 +15,8 @@ pub struct Proxy {
     pub address: SocketAddr,
     cut: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
+    /// Milliseconds that each 64 KiB take at least.
+    pause: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -24,6 +26,8 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (cut, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (cut_in, stop_in) = (Arc::clone(&cut), Arc::clone(&stop));
+        let pause = Arc::new(AtomicU64::new(0));
+        let pause_in = Arc::clone(&pause);
         std::thread::spawn(move || {
             for inbound in listener.incoming() {
                 if stop_in.load(Ordering::Relaxed) {
@@ -31,6 +35,7 @@ impl Proxy {
                 }
                 let Ok(inbound) = inbound else { continue };
                 let (target, cut, stop) = (target.clone(), Arc::clone(&cut_in), Arc::clone(&stop_in));
+                let pause = Arc::clone(&pause_in);
                 std::thread::spawn(move || {
                     while cut.load(Ordering::Relaxed) {
                         if stop.load(Ordering::Relaxed) {
@@ -45,12 +50,13 @@ impl Proxy {
                     }
                     let (Ok(a), Ok(b)) = (inbound.try_clone(), outbound.try_clone()) else { return };
                     let (cut_back, stop_back) = (Arc::clone(&cut), Arc::clone(&stop));
-                    std::thread::spawn(move || relay(b, a, &cut_back, &stop_back));
-                    relay(inbound, outbound, &cut, &stop);
+                    let pause_back = Arc::clone(&pause);
+                    std::thread::spawn(move || relay(b, a, &cut_back, &stop_back, &pause_back));
+                    relay(inbound, outbound, &cut, &stop, &pause);
                 });
             }
         });
-        Proxy { address, cut, stop }
+        Proxy { address, cut, stop, pause }
     }
 
     pub fn cut(&self) {
@@ -60,9 +66,14 @@ impl Proxy {
     pub fn mend(&self) {
         self.cut.store(false, Ordering::Relaxed);
     }
+
+    /// Lets at most 64 KiB pass in each `pause` milliseconds and connection.
+    pub fn slow_down(&self, pause: u64) {
+        self.pause.store(pause, Ordering::Relaxed);
+    }
 }
 
-fn relay(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool, stop: &AtomicBool) {
+fn relay(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool, stop: &AtomicBool, pause: &AtomicU64) {
     let mut buffer = vec![0; 65536];
     while !stop.load(Ordering::Relaxed) {
         if cut.load(Ordering::Relaxed) {
@@ -75,6 +86,10 @@ fn relay(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool, stop: &Atomic
                 while cut.load(Ordering::Relaxed) && !stop.load(Ordering::Relaxed) {
                     std::thread::sleep(Duration::from_millis(5));
                 }
+                let bytes = u64::try_from(count).unwrap();
+                std::thread::sleep(Duration::from_micros(
+                    pause.load(Ordering::Relaxed) * 1000 * bytes / 65536,
+                ));
                 if to.write_all(&buffer[..count]).is_err() {
                     break;
                 }

@@ -3,6 +3,7 @@
 //! Owns no logic of a machine or a cluster: `run` and `dev` are in `commands/`, the others talk through the client crate.
 
 mod bench;
+mod divergence;
 mod handover;
 mod init;
 mod members;
@@ -51,6 +52,8 @@ enum Command {
     Demote(handover::DemoteArgs),
     /// Show, add, change or remove machines, while the cluster serves.
     Members(members::MembersArgs),
+    /// Show or print what this machine held that the cluster didn't, saved before it was replaced.
+    Divergence(divergence::DivergenceArgs),
     /// Load a running cluster and measure it.
     Bench(bench::BenchArgs),
 }
@@ -130,6 +133,7 @@ pub fn main() -> ExitCode {
             Command::Promote(args) => handover::promote(&args).await,
             Command::Demote(args) => handover::demote(&args).await,
             Command::Members(args) => members::members(&args).await,
+            Command::Divergence(args) => divergence::divergence(&args),
             Command::Bench(args) => bench::bench(&args).await,
         }
     });
