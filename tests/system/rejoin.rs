@@ -9,7 +9,7 @@ use tanist_client::{Client, Consistency};
 
 use crate::{
     cluster::{Cluster, binary, read},
-    cut_off::{Proxies, cuttable, isolate, mend},
+    cut_off::{Links, cuttable, isolate, mend},
     workload::{Workload, create_ledger, execute},
 };
 
@@ -41,7 +41,7 @@ fn logged(cluster: &Cluster, i: usize, what: &str, name: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn diverged_master_gets_only_what_differs_and_saves_its_tail() {
-    let (cluster, proxies) = cuttable("[timing]\nlease = \"3s\"\n").await;
+    let (cluster, links) = cuttable("[timing]\nlease = \"3s\"\n").await;
     let client = cluster.client();
     let items = "CREATE TABLE item(id INTEGER PRIMARY KEY, note TEXT)";
     client.execute(execute(vec![Statement::new(items)])).await.unwrap();
@@ -49,7 +49,7 @@ async fn diverged_master_gets_only_what_differs_and_saves_its_tail() {
     fill(&client, 8).await;
     cluster.assert_identical().await;
     let old = cluster.wait_master().await;
-    isolate(&proxies, old);
+    isolate(&links, old);
     // Its lease lasts a little; nobody else gets to know what it takes now.
     let alone =
         Client::builder().hosts(&cluster.url(old)).deadline(Duration::from_millis(500)).build().unwrap();
@@ -64,7 +64,7 @@ async fn diverged_master_gets_only_what_differs_and_saves_its_tail() {
     let others = (0..3).filter(|i| *i != old).map(|i| cluster.url(i)).collect::<Vec<_>>().join(",");
     let others = Client::new(&others).unwrap();
     others.execute(execute(vec![Statement::new("INSERT INTO item VALUES (200, 'after')")])).await.unwrap();
-    mend(&proxies);
+    mend(&links);
     cluster.assert_identical().await;
 
     let in_line = "rejoin: in line with the master";
@@ -101,8 +101,8 @@ async fn progress(cluster: &Cluster, i: usize, seen_from: usize) -> Option<Rejoi
 }
 
 /// A cluster with a few megabytes and a machine that has lost its database, which comes back over slow links.
-async fn slow_rejoin() -> (Cluster, Proxies, usize, usize) {
-    let (mut cluster, proxies) = cuttable("").await;
+async fn slow_rejoin() -> (Cluster, Links, usize, usize) {
+    let (mut cluster, links) = cuttable("").await;
     let client = cluster.client();
     create_ledger(&client).await;
     fill(&client, 12).await;
@@ -115,11 +115,11 @@ async fn slow_rejoin() -> (Cluster, Proxies, usize, usize) {
     for file in ["state.db", "state.db-wal", "state.db-shm"] {
         let _ = std::fs::remove_file(cluster.data_dir(lost).join(file));
     }
-    for ((from, _), proxy) in proxies.iter() {
-        proxy.slow_down(if *from == lost { 20 } else { 0 });
+    for (_, _, link) in links.iter().filter(|(from, ..)| *from == lost) {
+        link.slow_down(20);
     }
     cluster.start_machine(lost);
-    (cluster, proxies, master, lost)
+    (cluster, links, master, lost)
 }
 
 async fn wait_half_way(cluster: &Cluster, lost: usize, seen_from: usize) {
@@ -134,7 +134,7 @@ async fn wait_half_way(cluster: &Cluster, lost: usize, seen_from: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replica_killed_in_the_middle_goes_on_where_it_was_while_the_cluster_serves() {
-    let (mut cluster, proxies, master, lost) = slow_rejoin().await;
+    let (mut cluster, links, master, lost) = slow_rejoin().await;
     let workload = Workload::start(&cluster.client(), 2, "w");
     wait_half_way(&cluster, lost, master).await;
     wait_half_way(&cluster, lost, lost).await;
@@ -144,8 +144,8 @@ async fn replica_killed_in_the_middle_goes_on_where_it_was_while_the_cluster_ser
     // Nothing of it can be seen before all is there.
     assert_eq!(read::<i64>(&cluster.data_dir(lost), "SELECT count(*) FROM sqlite_schema"), 0);
     workload.wait_for(50).await;
-    for proxy in proxies.values() {
-        proxy.slow_down(0);
+    for (_, _, link) in links.iter() {
+        link.slow_down(0);
     }
     cluster.start_machine(lost);
     workload.wait_for(50).await;
@@ -169,7 +169,7 @@ async fn replica_killed_in_the_middle_goes_on_where_it_was_while_the_cluster_ser
 
 #[tokio::test(flavor = "multi_thread")]
 async fn master_killed_in_the_middle_is_replaced_and_the_next_one_sends_the_rest() {
-    let (mut cluster, _proxies, master, lost) = slow_rejoin().await;
+    let (mut cluster, _links, master, lost) = slow_rejoin().await;
     let workload = Workload::start(&cluster.client(), 2, "w");
     wait_half_way(&cluster, lost, lost).await;
     cluster.kill(master);
