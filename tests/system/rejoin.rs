@@ -102,7 +102,7 @@ async fn progress(cluster: &Cluster, i: usize, seen_from: usize) -> Option<Rejoi
 
 /// A cluster with a few megabytes and a machine that has lost its database, which comes back over slow links.
 async fn slow_rejoin() -> (Cluster, Links, usize, usize) {
-    let (mut cluster, links) = cuttable("").await;
+    let (mut cluster, links) = cuttable("[replication]\nbuffer = \"1MiB\"\n").await;
     let client = cluster.client();
     create_ledger(&client).await;
     fill(&client, 12).await;
