@@ -32,8 +32,11 @@ fn tanist(args: &[&str]) -> String {
 /// `name=value` in the newest of machine `i`'s log lines with `what`.
 fn logged(cluster: &Cluster, i: usize, what: &str, name: &str) -> f64 {
     let log = cluster.log_of(i);
+    // On a busy computer the machine may fall behind again afterwards: the first rejoin that came to its end counts.
+    let first = log.lines().position(|line| line.contains("rejoin: in line with the master"));
+    let lines: Vec<_> = log.lines().take(first.map_or(usize::MAX, |first| first + 1)).collect();
     let line =
-        log.lines().rfind(|line| line.contains(what)).unwrap_or_else(|| panic!("no {what:?} in {log}"));
+        lines.iter().rfind(|line| line.contains(what)).unwrap_or_else(|| panic!("no {what:?} in {log}"));
     let value = line.split(&format!("{name}=")).nth(1).unwrap_or_else(|| panic!("no {name} in {line}"));
     let value = value.split_whitespace().next().unwrap().trim_matches('"');
     value.parse().unwrap_or_else(|_| panic!("{name} in {line}"))
