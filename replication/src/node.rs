@@ -12,7 +12,7 @@ use crate::{
     frame::Stamp,
     invariant,
     log::TransactionLog,
-    member::{Member, MemberId},
+    member::{Addresses, Member, MemberId},
     message::{HeartbeatReply, Message},
     position::Term,
     role::{Follower, Role},
@@ -480,6 +480,15 @@ impl Node {
             sent: self.now,
             accepted: self.hard.record.key,
             stamp: can_say.then_some(self.stamp),
+            moved: self.moved(&self.hard.record),
         }
+    }
+
+    /// Where this machine is reached, if the record says something else.
+    pub(crate) fn moved(&self, record: &SuccessionRecord) -> Option<Addresses> {
+        let me = &self.config.id;
+        let own = self.config.members.iter().find(|member| member.id == *me)?;
+        let own = Addresses { peer: own.peer_addresses.clone(), urls: own.urls.clone() };
+        record.member(me).is_some_and(|member| member.has_moved(&own)).then_some(own)
     }
 }

@@ -42,6 +42,8 @@ const ACKNOWLEDGE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Everything the driver needs.
 pub(crate) struct Parts {
+    /// This machine.
+    pub id: MemberId,
     /// The protocol.
     pub node: Node,
     /// This machine's durable votes.
@@ -159,6 +161,14 @@ pub enum DriverError {
     Store(String),
 }
 
+/// What a driver leaves that was told to stop, or that can't go on as it is.
+pub(crate) struct Ended {
+    /// The votes, to be marked as cleanly stopped.
+    pub durable: Durable,
+    /// This machine has become a witness, or is none any more: it must start anew, as what it is now.
+    pub rank_changed: bool,
+}
+
 struct Driver {
     parts: Parts,
     hard: Option<HardState>,
@@ -176,6 +186,8 @@ struct Driver {
     /// Who asked for the change of members under way.
     changed: Option<Changed>,
     leaving: Option<Leaving>,
+    /// This machine holds data and should not any more, or the reverse.
+    rank_changed: bool,
 }
 
 /// This machine is to stop.
@@ -196,7 +208,7 @@ struct Waiting {
 ///
 /// # Errors
 /// When votes can't be stored or the replica's disk failed: the process must end, a supervisor may start it again.
-pub(crate) async fn run(parts: Parts) -> Result<Durable, DriverError> {
+pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
     let mut driver = Driver {
         parts,
         hard: None,
@@ -209,6 +221,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Durable, DriverError> {
         handed: None,
         changed: None,
         leaving: None,
+        rank_changed: false,
     };
     driver.event(Event::Tick)?;
     loop {
@@ -222,8 +235,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Durable, DriverError> {
             stop = driver.parts.stop.recv() => match stop {
                 Some(done) if driver.leaving.is_none() && !driver.parts.node.is_stopping() => driver.leave(done)?,
                 _ => {
-                    driver.parts.transport.shutdown().await;
-                    return Ok(driver.parts.durable);
+                    return Ok(driver.end(false).await);
                 }
             },
             Some(control) = driver.parts.control.recv() => driver.control(control)?,
@@ -241,10 +253,18 @@ pub(crate) async fn run(parts: Parts) -> Result<Durable, DriverError> {
             }
         }
         driver.expire();
+        if driver.rank_changed {
+            return Ok(driver.end(true).await);
+        }
     }
 }
 
 impl Driver {
+    async fn end(self, rank_changed: bool) -> Ended {
+        self.parts.transport.shutdown().await;
+        Ended { durable: self.parts.durable, rank_changed }
+    }
+
     fn store_event(&mut self, event: StoreEvent) -> Result<(), DriverError> {
         match event {
             StoreEvent::Protocol(event) => {
@@ -373,6 +393,9 @@ impl Driver {
             Effect::Persist(hard) => {
                 if self.hard.as_ref() != Some(&hard) {
                     self.parts.durable.persist(&hard)?;
+                    let me = hard.record.member(&self.parts.id);
+                    let witness = self.parts.inbox.is_none();
+                    self.rank_changed = me.is_some_and(|me| me.rank.is_witness() != witness);
                     self.hard = Some(hard);
                     self.view_due = true;
                 }

@@ -10,5 +10,6 @@ mod files;
 mod full_disk;
 mod handover;
 mod http_input;
+mod members;
 mod proxy;
 mod workload;

@@ -11,7 +11,7 @@ use crate::{
     effect::Effect,
     frame::{Stamp, Transaction},
     log::TransactionLog,
-    member::MemberId,
+    member::{Addresses, MemberId},
     message::{Heartbeat, HeartbeatReply, Message, Report},
     node::{Node, Storage},
     position::{Position, Term, TermHistory, Txid},
@@ -239,6 +239,7 @@ impl Node {
         peer.gone = false;
         peer.last_answer = now;
         peer.accepted = peer.accepted.max(reply.accepted);
+        peer.moved = reply.moved.clone().filter(Addresses::fits);
         peer.lease_from = peer.lease_from.max(Some(reply.heartbeat_sent));
         peer.echo = peer.echo.max(Some(reply.sent));
         match reply.stamp {

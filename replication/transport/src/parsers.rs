@@ -118,7 +118,8 @@ async fn play_dialler(mut stream: DuplexStream, peer: Peer<'_>) -> Result<(), Ha
     let mut noise = noise::handshake(&config.key, &prologue, true).map_err(|_| HandshakeError::Key)?;
     handshake::send_handshake(&mut stream, &mut noise).await?;
     handshake::receive_handshake(&mut stream, &mut noise).await?;
-    let hello = Hello { from: config.me, to: member("pc-1"), incarnation: config.incarnation };
+    let (from, to, incarnation) = (config.me, member("pc-1"), config.incarnation);
+    let hello = Hello { from, to, incarnation, addresses: config.addresses };
     send_hello(&mut stream, noise, peer.hello, minicbor::to_vec(hello).unwrap_or_default()).await
 }
 
@@ -240,7 +241,15 @@ fn member(id: &str) -> MemberId {
 fn config(me: &str) -> Config {
     let Ok(cluster) = "plant-4".parse::<ClusterId>() else { unreachable!("a fixed id is valid") };
     let key = ClusterKey::from_bytes(*b"a key that only these tests use.");
-    Config { cluster, me: member(me), incarnation: [7; 16], key, limits: Limits::default() }
+    Config {
+        cluster,
+        me: member(me),
+        incarnation: [7; 16],
+        key,
+        addresses: vec!["10.0.0.1:7450".to_owned()],
+        admit_strangers: false,
+        limits: Limits::default(),
+    }
 }
 
 /// One direction of a connection whose handshake is done.

@@ -123,7 +123,7 @@ pub fn main() -> ExitCode {
                 let DevArgs { machines, dir, keep, restart, log } = args;
                 commands::dev(DevOptions { machines, dir, keep, restart, log }).await
             }
-            Command::Init(args) => init::init(&args),
+            Command::Init(args) => init::init(&args).await,
             Command::Status(connection) => status::status(&connection).await,
             Command::Execute(args) => sql::execute(&args).await,
             Command::Query(args) => sql::query(&args).await,

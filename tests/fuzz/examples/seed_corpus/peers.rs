@@ -81,6 +81,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
                 sent: Time(9),
                 accepted: Default::default(),
                 stamp: Some(stamp),
+                moved: Default::default(),
             }),
         ),
         ("append", Message::Append { term, transaction }),
@@ -133,9 +134,10 @@ fn answer(status: u8) -> Vec<u8> {
     [&b"\x89tanist\n\x00\x01"[..], &[status], &[9; 16], b"\x07plant-4"].concat()
 }
 
-fn hello(to: &str) -> Result<Vec<u8>, Box<dyn Error>> {
+fn hello(to: &str, addresses: &[&str]) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut bytes = Vec::new();
-    minicbor::Encoder::new(&mut bytes).array(3)?.str("pc-2")?.str(to)?.bytes(&[7; 16])?;
+    let mut encoder = minicbor::Encoder::new(&mut bytes);
+    encoder.array(4)?.str("pc-2")?.str(to)?.bytes(&[7; 16])?.encode(addresses)?;
     Ok(bytes)
 }
 
@@ -154,7 +156,9 @@ pub(crate) fn preamble() -> Result<Vec<Input>, Box<dyn Error>> {
         ("opening_http", of_kind(0, b"GET / HTTP/1.1\r\n\r\n".to_vec())),
         ("answer_go", of_kind(1, answer(0))),
         ("answer_wrong_cluster", of_kind(1, answer(4))),
-        ("hello", of_kind(2, hello("pc-1")?)),
+        ("hello", of_kind(2, hello("pc-1", &[])?)),
+        ("hello_with_addresses", of_kind(2, hello("pc-1", &["10.0.0.2:7450", "pc-2:7450"])?)),
+        ("hello_with_many_addresses", of_kind(2, hello("pc-1", &[""; 900])?)),
         ("hello_answer", of_kind(3, hello_answer(0)?)),
         ("hello_answer_in_use", of_kind(3, hello_answer(2)?)),
     ]))
@@ -165,7 +169,7 @@ pub(crate) fn handshake() -> Vec<Input> {
         let chunks: Vec<u8> = chunks.iter().flat_map(|bytes| chunk(bytes)).collect();
         [&[steps][..], &chunks].concat()
     };
-    let hello = hello("pc-1").unwrap_or_default();
+    let hello = hello("pc-1", &["pc-2:7450"]).unwrap_or_default();
     let welcome = hello_answer(0).unwrap_or_default();
     let proof = [&[0, 48][..], &[5; 48]].concat();
     named([
