@@ -20,7 +20,7 @@ macro_rules! replay {
     };
 }
 
-replay! { frames handshake pages preamble text wire }
+replay! { config frames handshake hard_state http node_db pages params preamble sql text wire }
 
 #[test]
 fn corpus_is_small_and_every_folder_has_its_target() {

@@ -4,23 +4,14 @@ use std::error::Error;
 
 use bytes::Bytes;
 use tanist_replication::{
-    ChainHash, Checksum, Encoding, Member, Message, PagesWriter, Position, Rank, Stamp, SuccessionRecord,
-    Term, Time, Transaction,
+    Addresses, ChainHash, Checksum, Encoding, Member, Message, PagesWriter, Position, Rank, Stamp,
+    SuccessionRecord, Term, Time, Transaction,
     message::{Heartbeat, HeartbeatReply, Report, VoteReply, VoteRequest},
     wire,
 };
 use tanist_transport::ClusterKey;
 
-use crate::Input;
-
-fn named(inputs: impl IntoIterator<Item = (&'static str, Vec<u8>)>) -> Vec<Input> {
-    inputs.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
-}
-
-/// Bytes behind their 16-bit length, as targets read them.
-fn chunk(bytes: &[u8]) -> Vec<u8> {
-    [&(bytes.len() as u16).to_be_bytes(), bytes].concat()
-}
+use crate::{Input, chunk, named};
 
 fn member(id: &str, rank: u32) -> Result<Member, Box<dyn Error>> {
     Ok(Member {
@@ -81,7 +72,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
                 sent: Time(9),
                 accepted: Default::default(),
                 stamp: Some(stamp),
-                moved: Default::default(),
+                moved: Some(Addresses { peer: vec!["10.0.0.9:7450".to_owned()], urls: vec![] }),
             }),
         ),
         ("append", Message::Append { term, transaction }),

@@ -1,9 +1,15 @@
 //! One plain function per kind of bytes: whatever it is given, it returns, or the code under it is wrong.
 
+mod config;
 mod frames;
 mod handshake;
+mod hard_state;
+mod http;
+mod node_db;
 mod pages;
+mod params;
 mod preamble;
+mod sql;
 mod text;
 mod wire;
 
@@ -22,10 +28,16 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target { name: "config", run: config::run, iterations: 8_000, words: config::WORDS },
     Target { name: "frames", run: frames::run, iterations: 4_000, words: frames::WORDS },
     Target { name: "handshake", run: handshake::run, iterations: 1_000, words: handshake::WORDS },
+    Target { name: "hard_state", run: hard_state::run, iterations: 30_000, words: wire::WORDS },
+    Target { name: "http", run: http::run, iterations: 20_000, words: http::WORDS },
+    Target { name: "node_db", run: node_db::run, iterations: 150, words: &[] },
     Target { name: "pages", run: pages::run, iterations: 20_000, words: &[] },
+    Target { name: "params", run: params::run, iterations: 20_000, words: params::WORDS },
     Target { name: "preamble", run: preamble::run, iterations: 20_000, words: preamble::WORDS },
+    Target { name: "sql", run: sql::run, iterations: 3_000, words: sql::WORDS },
     Target { name: "text", run: text::run, iterations: 50_000, words: text::WORDS },
     Target { name: "wire", run: wire::run, iterations: 50_000, words: wire::WORDS },
 ];
