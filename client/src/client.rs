@@ -15,10 +15,10 @@ use hyper_util::{
     client::legacy::{Client as HyperClient, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tanist_api::{
-    Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION, QueryRequest,
-    QueryResponse, Role,
+    Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION, HandoverRequest,
+    HandoverResponse, MemberPatch, MembersResponse, NewMember, QueryRequest, QueryResponse, Role,
 };
 
 use crate::{
@@ -262,6 +262,71 @@ impl Client {
             write: None,
         };
         self.call(call).await
+    }
+
+    /// Hands the throne to this member and waits until it serves; done already if it is the master. No request fails
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Problem`] with the reason when the handover can't be; the old master reigns on then.
+    pub async fn promote(&self, member: &str) -> Result<HandoverResponse, Error> {
+        self.hand_over("/v1/cluster/promote", member).await
+    }
+
+    /// Hands the throne from this member to its heir and waits until that serves; done already if it isn't the master.
+    ///
+    /// # Errors
+    /// As [`Client::promote`].
+    pub async fn demote(&self, member: &str) -> Result<HandoverResponse, Error> {
+        self.hand_over("/v1/cluster/demote", member).await
+    }
+
+    async fn hand_over(&self, path: &str, member: &str) -> Result<HandoverResponse, Error> {
+        self.operate(Method::POST, path, json(&HandoverRequest { member: member.to_owned() })?).await
+    }
+
+    /// The members, nearest to the throne first.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn members(&self) -> Result<MembersResponse, Error> {
+        self.call(Call::get("/v1/cluster/members", self.0.settings.deadline)).await
+    }
+
+    /// Makes a machine a member. It counts as a voter as soon as it answers.
+    ///
+    /// # Errors
+    /// [`Error::Problem`] with the reason when the members stay as they are; see [`Error`] for the rest.
+    pub async fn add_member(&self, member: &NewMember) -> Result<MembersResponse, Error> {
+        self.operate(Method::POST, "/v1/cluster/members", json(member)?).await
+    }
+
+    /// Changes a member's rank or addresses.
+    ///
+    /// # Errors
+    /// As [`Client::add_member`].
+    pub async fn change_member(&self, id: &str, patch: &MemberPatch) -> Result<MembersResponse, Error> {
+        self.operate(Method::PATCH, &format!("/v1/cluster/members/{id}"), json(patch)?).await
+    }
+
+    /// Removes a member for good; its machine may stand still or be gone.
+    ///
+    /// # Errors
+    /// As [`Client::add_member`].
+    pub async fn remove_member(&self, id: &str) -> Result<MembersResponse, Error> {
+        self.operate(Method::DELETE, &format!("/v1/cluster/members/{id}"), Bytes::new()).await
+    }
+
+    /// An operator's request to the master; all of them may be repeated without harm.
+    async fn operate<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, Error> {
+        let deadline = self.0.settings.deadline;
+        self.call(Call { method, path, body, headers: vec![], need: Need::Master, deadline, write: None })
+            .await
     }
 
     /// How the first machine that answers sees the cluster.

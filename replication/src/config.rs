@@ -53,6 +53,11 @@ pub struct Config {
     pub buffer_bytes: usize,
     /// Bytes under way to one backup before its answer is awaited.
     pub inflight_bytes: usize,
+    /// A member outside the sync set that is silent for so long doesn't count as a voter until it answers again, so that
+    /// machines can be lost one after another down to two; `None`: all always count.
+    pub voter_timeout: Option<Duration>,
+    /// A better-ranked member that has kept up for so long gets the throne back; `None`: never by itself.
+    pub failback: Option<Duration>,
     /// Seed for the jitter of repeated elections; different on each machine and start.
     pub seed: u64,
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     frame::Transaction,
-    member::MemberId,
+    member::{Member, MemberId},
     message::Message,
     position::{Position, Term},
     succession::SuccessionRecord,
@@ -67,6 +67,17 @@ pub enum Effect {
     CloseGate,
     /// Whether new writes are taken at all (R10, `min_sync_backups`).
     AllowWrites(bool),
+    /// Begin no write until `ReleaseWrites` or `CloseGate`, let those that come wait, and say when those that have
+    /// begun are captured ([`crate::Event::WritesHeld`] with this number).
+    HoldWrites(u64),
+    /// Begin writes again.
+    ReleaseWrites,
+    /// A handover has ended: with the heir's name when this machine has left its throne, else with why not.
+    HandoverEnded(Result<MemberId, String>),
+    /// Keep links to these members, and to no others.
+    Connect(Vec<Member>),
+    /// A change of the members is committed, or why it isn't.
+    MembersChanged(Result<(), String>),
     /// Copy the whole database from the master.
     StartCopy {
         /// The master.

@@ -7,6 +7,7 @@ use crate::{
     member::MemberId,
     message::Message,
     position::{Term, TermHistory},
+    role::MemberChange,
 };
 
 /// Something that happened, handed to [`crate::Node::handle`] with the time.
@@ -66,6 +67,18 @@ pub enum Event {
     CopyFailed(Stamp),
     /// The master's own disk failed or is full: it can't go on reigning.
     StorageFailed(String),
-    /// This machine is to stop.
+    /// Leave the throne, to this member or else to the heir, so that no request fails; answered by
+    /// [`crate::Effect::HandoverEnded`].
+    HandOver {
+        /// Who should reign next.
+        to: Option<MemberId>,
+        /// For the log.
+        why: String,
+    },
+    /// Change the members; answered by [`crate::Effect::MembersChanged`].
+    ChangeMembers(MemberChange),
+    /// Answer to `Effect::HoldWrites`: all writes that had begun are captured, and no other begins.
+    WritesHeld(u64),
+    /// This machine is to stop: a master hands over first. It may end once it isn't the master any more.
     Shutdown,
 }

@@ -29,5 +29,6 @@ pub use member::{Member, MemberId, MemberIdError, Rank};
 pub use message::Message;
 pub use node::Node;
 pub use position::{HistoryOrderError, ParsePositionError, Position, Reign, Term, TermHistory, Txid};
+pub use role::MemberChange;
 pub use succession::{RecordKey, SuccessionRecord, SyncSet};
 pub use time::Time;

@@ -97,4 +97,8 @@ pub struct Member {
     /// Base URLs for clients, such as `http://10.0.0.2:8080`.
     #[n(3)]
     pub urls: Vec<String>,
+    /// It doesn't count as a voter: it has been silent for long, or has never answered yet.
+    #[n(4)]
+    #[cbor(default)]
+    pub absent: bool,
 }

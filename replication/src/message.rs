@@ -58,6 +58,9 @@ pub struct VoteRequest {
     /// The term it would reign in.
     #[n(0)]
     pub term: Term,
+    /// Highest record it has accepted: to a voter that was away while members came, it shows who asks.
+    #[n(1)]
+    pub record: SuccessionRecord,
 }
 
 /// A voter's answer.

@@ -12,7 +12,7 @@ use crate::{
     frame::Stamp,
     invariant,
     log::TransactionLog,
-    member::MemberId,
+    member::{Member, MemberId},
     message::{HeartbeatReply, Message},
     position::Term,
     role::{Follower, Role},
@@ -57,12 +57,19 @@ pub struct Node {
     pub(crate) honour: Option<Honour>,
     /// R11: a restarted voter waits one full lease.
     pub(crate) no_vote_before: Time,
-    /// Started without a clean-stop mark: the disk may have lied.
+    /// Started without a clean-stop mark, and hasn't been seen current since: the disk may have lied.
     pub(crate) unclean: bool,
     /// Highest term heard of, so that the next candidacy asks for a free one.
     pub(crate) seen_term: Term,
     pub(crate) stopping: bool,
+    /// Counts `HoldWrites`, so that a late answer isn't taken for another's.
+    pub(crate) holds: u64,
     pub(crate) role: Role,
+    /// The records for which links were last asked for, and to whom.
+    connected: (RecordKey, Option<RecordKey>, Option<RecordKey>),
+    /// A newer record that somebody showed, not accepted yet.
+    introduced: Option<SuccessionRecord>,
+    linked_members: Vec<Member>,
     rng: u64,
     pub(crate) out: Vec<Effect>,
 }
@@ -95,8 +102,12 @@ impl Node {
             no_vote_before,
             unclean: !clean && !founding,
             stopping: false,
+            holds: 0,
             role: Role::Follower(Follower { leader: None, stand_at: now, attempts: 0 }),
             out: Vec::new(),
+            connected: (hard.record.key, None, None),
+            introduced: None,
+            linked_members: hard.record.members.clone(),
             config,
             hard,
         };
@@ -149,12 +160,22 @@ impl Node {
                 self.on_replica(stamp);
                 self.report_start();
             }
+            Event::HandOver { to, why } => self.on_hand_over(to, why),
+            Event::ChangeMembers(change) => self.on_change_members(change),
+            Event::WritesHeld(hold) => self.on_writes_held(hold),
             Event::StorageFailed(why) => self.step_down(format!("own disk failed: {why}")),
             Event::Shutdown => self.on_shutdown(),
         }
         self.on_time();
+        self.reconnect();
         before.check(self);
         std::mem::take(&mut self.out)
+    }
+
+    /// Whether this machine was told to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
     }
 
     /// When [`Event::Tick`] is due at the latest.
@@ -183,7 +204,8 @@ impl Node {
     }
 
     fn on_message(&mut self, from: MemberId, message: Message) {
-        if from == self.config.id || self.hard.record.member(&from).is_none() {
+        let known = self.talks_to().any(|member| member.id == from);
+        if from == self.config.id || !(known || self.introduces_itself(&from, &message)) {
             return;
         }
         self.seen_term = self.seen_term.max(match &message {
@@ -379,32 +401,71 @@ impl Node {
         }
     }
 
-    fn on_shutdown(&mut self) {
-        if matches!(self.role, Role::Candidate(_)) {
-            self.become_follower(Duration::ZERO);
+    /// The committed record, while this machine is the master: its members count until the next is committed.
+    fn committed(&self) -> Option<&SuccessionRecord> {
+        match &self.role {
+            Role::Master(master) => master.committed.as_ref(),
+            Role::Follower(_) | Role::Candidate(_) => None,
         }
-        if let Role::Master(master) = &self.role {
-            let term = self.hard.term;
-            let heir = master.heir(&self.config.id, self.now, self.config.timing.sync_timeout);
-            let others = self.others();
-            self.step_down("this machine stops".to_owned());
-            for to in others {
-                self.send(to, Message::Goodbye { term, heir: heir.clone() });
-            }
-        }
-        self.stopping = true;
     }
 
-    /// All members but this one.
+    /// The members of the newest record; those that it is about to remove, who must accept it too; and those of a
+    /// record that was only shown yet.
+    fn talks_to(&self) -> impl Iterator<Item = &Member> {
+        let record = &self.hard.record;
+        let old = self.committed();
+        let leaving = old.into_iter().flat_map(|old| &old.members);
+        let leaving = leaving.filter(|member| record.member(&member.id).is_none());
+        let shown = self.introduced.iter().flat_map(|shown| &shown.members);
+        let shown = shown.filter(move |member| {
+            record.member(&member.id).is_none() && old.is_none_or(|old| old.member(&member.id).is_none())
+        });
+        record.members.iter().chain(leaving).chain(shown)
+    }
+
+    /// Whoever came to be a member while this machine was away shows a newer record, which has both. A machine that was
+    /// removed has only an older one, and is not heard.
+    fn introduces_itself(&mut self, from: &MemberId, message: &Message) -> bool {
+        let record = match message {
+            Message::Heartbeat(heartbeat) => &heartbeat.record,
+            Message::PreVote(request) | Message::Vote(request) => &request.record,
+            _ => return false,
+        };
+        let newer = record.key > self.hard.record.key;
+        if !newer || record.member(&self.config.id).is_none() || record.member(from).is_none() {
+            return false;
+        }
+        self.introduced = Some(record.clone());
+        self.reconnect(); // so that the answer finds a way
+        true
+    }
+
+    /// Says whom to keep links to whenever that has changed.
+    fn reconnect(&mut self) {
+        self.introduced.take_if(|shown| shown.key <= self.hard.record.key);
+        let key = |record: &SuccessionRecord| record.key;
+        let keys = (self.hard.record.key, self.committed().map(key), self.introduced.as_ref().map(key));
+        if self.connected == keys {
+            return;
+        }
+        self.connected = keys;
+        let members: Vec<_> = self.talks_to().cloned().collect();
+        if members == self.linked_members {
+            return;
+        }
+        let me = &self.config.id;
+        let stays = members.iter().any(|member| member.id == *me);
+        if !stays && self.linked_members.iter().any(|member| member.id == *me) {
+            self.note("no longer a member", None, format!("by record {}", self.hard.record.key));
+        }
+        self.linked_members.clone_from(&members);
+        self.out.push(Effect::Connect(members));
+    }
+
+    /// All members but this one, those about to be removed included.
     pub(crate) fn others(&self) -> Vec<MemberId> {
         let me = &self.config.id;
-        self.hard
-            .record
-            .members
-            .iter()
-            .filter(|member| member.id != *me)
-            .map(|member| member.id.clone())
-            .collect()
+        self.talks_to().filter(|member| member.id != *me).map(|member| member.id.clone()).collect()
     }
 
     /// The answer that tells an old master that its term is over, or grants its lease.

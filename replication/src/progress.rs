@@ -121,6 +121,15 @@ impl Peer {
         matches!(self.progress, Progress::Stream { .. })
     }
 
+    /// Since when it is being streamed to without a break.
+    #[must_use]
+    pub fn streams_since(&self) -> Option<Time> {
+        match &self.progress {
+            Progress::Stream { since, .. } => Some(*since),
+            Progress::Probe | Progress::Resync => None,
+        }
+    }
+
     /// It has stored everything up to `position` of this branch. `asked` is when the question was sent, if it is an
     /// answer: one to a question from after its last report that says less than that means a lost disk (R8), any
     /// other was overtaken.

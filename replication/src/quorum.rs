@@ -8,25 +8,31 @@ pub fn majority(members: usize) -> usize {
     members / 2 + 1
 }
 
-/// Whether a majority of the record's members satisfies `holds`.
-#[must_use]
-pub fn has_majority(record: &SuccessionRecord, holds: impl Fn(&MemberId) -> bool) -> bool {
-    let count = record.members.iter().filter(|member| holds(&member.id)).count();
-    count >= majority(record.members.len())
+/// Who counts: all members but those that have been silent for long.
+pub fn voters(record: &SuccessionRecord) -> impl Iterator<Item = &MemberId> {
+    record.members.iter().filter(|member| !member.absent).map(|member| &member.id)
 }
 
-/// Whether every member of the record satisfies `holds`.
+/// Whether a majority of the record's voters satisfies `holds`.
+#[must_use]
+pub fn has_majority(record: &SuccessionRecord, holds: impl Fn(&MemberId) -> bool) -> bool {
+    let count = voters(record).filter(|id| holds(id)).count();
+    count >= majority(voters(record).count())
+}
+
+/// Whether every member of the record, counted or not, satisfies `holds`.
 #[must_use]
 pub fn has_all(record: &SuccessionRecord, holds: impl Fn(&MemberId) -> bool) -> bool {
     record.members.iter().all(|member| holds(&member.id))
 }
 
-/// The greatest value that a majority of the record's members has reached, or `None` if no majority has any.
+/// The greatest value that a majority of the record's voters has reached, or `None` if no majority has any.
 #[must_use]
 pub fn reached<T: Ord>(record: &SuccessionRecord, value: impl Fn(&MemberId) -> Option<T>) -> Option<T> {
-    let mut values: Vec<Option<T>> = record.members.iter().map(|member| value(&member.id)).collect();
+    let mut values: Vec<Option<T>> = voters(record).map(value).collect();
     values.sort_by(|a, b| b.cmp(a));
-    values.into_iter().nth(majority(record.members.len()) - 1).flatten()
+    let majority = majority(values.len());
+    values.into_iter().nth(majority - 1).flatten()
 }
 
 #[cfg(test)]
@@ -40,6 +46,7 @@ mod tests {
             rank: Rank(1),
             peer_addresses: vec![],
             urls: vec![],
+            absent: false,
         };
         SuccessionRecord::blank((0..n).map(member).collect())
     }
@@ -52,6 +59,16 @@ mod tests {
         assert_eq!(reached(&record(3), value), Some(5));
         assert_eq!(reached(&record(2), value), None, "two members: both are needed");
         assert_eq!(reached(&record(1), value), Some(5));
+    }
+
+    #[test]
+    fn absent_members_do_not_count() {
+        let mut four = record(4);
+        four.members[3].absent = true;
+        let of = |ids: &'static [&'static str]| move |id: &MemberId| ids.contains(&id.as_str());
+        assert!(has_majority(&four, of(&["m0", "m1"])));
+        assert!(!has_majority(&four, of(&["m0", "m3"])));
+        assert!(!has_all(&four, of(&["m0", "m1", "m2"])));
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl std::fmt::Display for RecordKey {
     }
 }
 
-/// Who holds the data and who votes. *Committed* once a majority of `members` has accepted it durably.
+/// Who holds the data and who votes. *Committed* once a majority of its voters has accepted it durably.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct SuccessionRecord {
     /// Its place in the order of records.
@@ -49,7 +49,7 @@ pub struct SuccessionRecord {
     /// Who holds every acknowledged write.
     #[n(2)]
     pub sync_set: SyncSet,
-    /// All configured machines: every one is a voter.
+    /// All machines of the cluster: voters, but for those that are absent.
     #[n(3)]
     pub members: Vec<Member>,
 }
@@ -88,6 +88,16 @@ impl SuccessionRecord {
         SuccessionRecord {
             key: RecordKey { version: self.key.version + 1, ..self.key },
             sync_set,
+            ..self.clone()
+        }
+    }
+
+    /// The next record of the same reign, with other members.
+    #[must_use]
+    pub fn with_members(&self, members: Vec<Member>) -> SuccessionRecord {
+        SuccessionRecord {
+            key: RecordKey { version: self.key.version + 1, ..self.key },
+            members,
             ..self.clone()
         }
     }
@@ -131,7 +141,13 @@ mod tests {
     use super::*;
 
     pub(crate) fn member(id: &str, rank: u32) -> Member {
-        Member { id: id.parse().unwrap(), rank: Rank(rank), peer_addresses: vec![], urls: vec![] }
+        Member {
+            id: id.parse().unwrap(),
+            rank: Rank(rank),
+            peer_addresses: vec![],
+            urls: vec![],
+            absent: false,
+        }
     }
 
     #[test]

@@ -154,6 +154,7 @@ mod tests {
             rank: Rank(1),
             peer_addresses: vec!["h:1".into()],
             urls: vec!["http://h:2".into()],
+            absent: true,
         }]);
         let stamp = Stamp { position: Position::new(3, 9), chain: ChainHash([7; 16]) };
         let reply = VoteReply {
@@ -164,7 +165,7 @@ mod tests {
             position: Position::new(1, 2),
         };
         vec![
-            Message::PreVote(VoteRequest { term: Term(4) }),
+            Message::PreVote(VoteRequest { term: Term(4), record: record.clone() }),
             Message::PreVoteReply(reply.clone()),
             Message::VoteReply(reply),
             Message::Heartbeat(Heartbeat {

@@ -10,8 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tanist_api::ClusterMember;
 use tanist_replication::{
-    Effect, Event, HardState, MemberId, Message, Node, Position, Stamp, Term, Time, Txid, wire,
+    Effect, Event, HardState, Member, MemberChange, MemberId, Message, Node, Position, Rank, Stamp,
+    SuccessionRecord, Term, Time, Txid, status::RoleName, wire,
 };
 use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +33,10 @@ use crate::{
 const VIEW_INTERVAL: Duration = Duration::from_millis(100);
 /// Events handled in a row before the timers are looked at again.
 const BURST: usize = 64;
+/// How long a machine that stops waits for the next master to be known, so that its clients can be sent there.
+const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(1);
+/// How long it takes at the longest to leave the throne.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 /// A write whose acknowledgement doesn't come in this time is answered "outcome unknown".
 const ACKNOWLEDGE_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -54,8 +60,92 @@ pub(crate) struct Parts {
     pub directory: PathBuf,
     /// The cluster's name, for displays.
     pub cluster: String,
-    /// Asks the driver to stop; answered when the node has said goodbye.
-    pub stop: mpsc::Receiver<oneshot::Sender<()>>,
+    /// Addresses that the configuration file gives; used beside those of the succession record.
+    pub configured: Vec<Member>,
+    /// What operators ask for.
+    pub control: mpsc::Receiver<Control>,
+    /// Asks the driver to leave: answered, with whether it has reigned, when this machine isn't the master any more and, if possible, the next one is
+    /// known. Asked again, or given up by the asker, the driver ends.
+    pub stop: mpsc::Receiver<oneshot::Sender<bool>>,
+}
+
+/// What operators ask of the reign.
+#[derive(Debug)]
+pub(crate) enum Control {
+    /// Hand the throne over to this member.
+    HandOver {
+        /// Who shall reign; the heir otherwise.
+        to: Option<MemberId>,
+        /// For the log and the term history.
+        why: String,
+        /// Told who succeeds, when this machine has left its throne, or why it hasn't.
+        respond: Handed,
+    },
+    /// Change the members.
+    ChangeMembers {
+        /// What shall be.
+        edit: MemberEdit,
+        /// Told the members when a majority of the old and of the new voters has accepted it, or why it isn't so.
+        respond: Changed,
+    },
+}
+
+/// What an operator asks for; parts that aren't given stay as they are.
+#[derive(Debug)]
+pub(crate) enum MemberEdit {
+    /// A new machine.
+    Add(Member),
+    /// Another rank, other addresses.
+    Set {
+        /// Whose.
+        id: MemberId,
+        /// Its rank.
+        rank: Option<Rank>,
+        /// For peers.
+        peer_addresses: Option<Vec<String>>,
+        /// For clients.
+        urls: Option<Vec<String>>,
+    },
+    /// The machine leaves.
+    Remove(MemberId),
+}
+
+impl MemberEdit {
+    /// The change, if the member that it is about is there.
+    fn on(self, record: &SuccessionRecord) -> Result<MemberChange, String> {
+        let (id, rank, peer_addresses, urls) = match self {
+            MemberEdit::Add(member) => return Ok(MemberChange::Add(member)),
+            MemberEdit::Remove(id) => return Ok(MemberChange::Remove(id)),
+            MemberEdit::Set { id, rank, peer_addresses, urls } => (id, rank, peer_addresses, urls),
+        };
+        let mut member = record.member(&id).cloned().ok_or_else(|| format!("{id} is no member"))?;
+        member.rank = rank.unwrap_or(member.rank);
+        member.peer_addresses = peer_addresses.unwrap_or(member.peer_addresses);
+        member.urls = urls.unwrap_or(member.urls);
+        Ok(MemberChange::Update(member))
+    }
+}
+
+/// The answer to a handover.
+pub(crate) type Handed = oneshot::Sender<Result<MemberId, String>>;
+
+/// The answer to a change of members.
+pub(crate) type Changed = oneshot::Sender<Result<Vec<ClusterMember>, String>>;
+
+/// Where to look for these members: where the record says, then where the configuration file says. All machines may have
+/// got other addresses while they were stopped, and then only the files know.
+pub(crate) fn addresses(configured: &[Member], members: &[Member]) -> Vec<(MemberId, Vec<String>)> {
+    let with_configured = |member: &Member| {
+        let mut addresses = member.peer_addresses.clone();
+        let file = configured.iter().find(|other| other.id == member.id);
+        for address in file.iter().flat_map(|file| &file.peer_addresses) {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        (member.id.clone(), addresses)
+    };
+    members.iter().map(with_configured).collect()
 }
 
 /// Why the driver ended by itself.
@@ -81,6 +171,19 @@ struct Driver {
     view_due: bool,
     /// Which peers are asking for, or getting, a copy.
     copies: BTreeMap<MemberId, std::thread::JoinHandle<()>>,
+    /// Who asked for the handover under way.
+    handed: Option<Handed>,
+    /// Who asked for the change of members under way.
+    changed: Option<Changed>,
+    leaving: Option<Leaving>,
+}
+
+/// This machine is to stop.
+struct Leaving {
+    since: Instant,
+    /// It was the master; its clients are sent on to the next one, if that is soon known.
+    reigned: bool,
+    done: oneshot::Sender<bool>,
 }
 
 struct Waiting {
@@ -103,25 +206,27 @@ pub(crate) async fn run(parts: Parts) -> Result<Durable, DriverError> {
         last_view: Instant::now(),
         view_due: true,
         copies: BTreeMap::new(),
+        handed: None,
+        changed: None,
+        leaving: None,
     };
     driver.event(Event::Tick)?;
     loop {
         driver.publish();
+        driver.tell_left();
         let now = clock::now_ns();
         let deadline = driver.parts.node.deadline().0.saturating_sub(now);
         let wait = Duration::from_nanos(deadline).min(VIEW_INTERVAL);
         tokio::select! {
             biased;
-            stop = driver.parts.stop.recv() => {
-                driver.event(Event::Shutdown)?;
-                driver.view_due = true;
-                driver.publish();
-                driver.parts.transport.shutdown().await;
-                if let Some(done) = stop {
-                    let _ = done.send(());
+            stop = driver.parts.stop.recv() => match stop {
+                Some(done) if driver.leaving.is_none() && !driver.parts.node.is_stopping() => driver.leave(done)?,
+                _ => {
+                    driver.parts.transport.shutdown().await;
+                    return Ok(driver.parts.durable);
                 }
-                return Ok(driver.parts.durable);
-            }
+            },
+            Some(control) = driver.parts.control.recv() => driver.control(control)?,
             Some(event) = driver.parts.store_events.recv() => driver.store_event(event)?,
             Some(event) = driver.parts.transport_events.recv() => driver.transport_event(event)?,
             () = tokio::time::sleep(wait) => driver.event(Event::Tick)?,
@@ -216,6 +321,53 @@ impl Driver {
         Ok(())
     }
 
+    fn control(&mut self, control: Control) -> Result<(), DriverError> {
+        // While something is under way a second request of its kind is refused at once, and the first asker goes on
+        // waiting.
+        match control {
+            Control::HandOver { to, why, respond } => {
+                let first = self.handed.replace(respond);
+                self.event(Event::HandOver { to, why })?;
+                if self.handed.is_none() {
+                    self.handed = first;
+                }
+            }
+            Control::ChangeMembers { edit, respond } => match edit.on(&self.parts.node.status().record) {
+                Ok(change) => {
+                    let first = self.changed.replace(respond);
+                    self.event(Event::ChangeMembers(change))?;
+                    if self.changed.is_none() {
+                        self.changed = first;
+                    }
+                }
+                Err(why) => drop(respond.send(Err(why))),
+            },
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, done: oneshot::Sender<bool>) -> Result<(), DriverError> {
+        self.event(Event::Shutdown)?;
+        self.view_due = true;
+        let reigned = self.parts.node.status().role == RoleName::Master;
+        self.leaving = Some(Leaving { since: Instant::now(), reigned, done });
+        Ok(())
+    }
+
+    /// Says that this machine may end.
+    fn tell_left(&mut self) {
+        let Some(leaving) = &self.leaving else { return };
+        let status = self.parts.node.status();
+        let left = status.role != RoleName::Master;
+        let known = !leaving.reigned || status.serving || leaving.since.elapsed() > SUCCESSOR_PATIENCE;
+        let too_long = leaving.since.elapsed() > LEAVE_PATIENCE;
+        if ((left && known) || too_long)
+            && let Some(leaving) = self.leaving.take()
+        {
+            let _ = leaving.done.send(leaving.reigned);
+        }
+    }
+
     fn perform(&mut self, effect: Effect, events: &mut VecDeque<Event>) -> Result<(), DriverError> {
         match effect {
             Effect::Persist(hard) => {
@@ -259,6 +411,34 @@ impl Driver {
                     inbox.refuse(why);
                 }
                 self.view_due = true;
+            }
+            Effect::HoldWrites(hold) => {
+                if let Some(inbox) = &self.parts.inbox {
+                    inbox.hold(hold);
+                }
+            }
+            Effect::ReleaseWrites => {
+                if let Some(inbox) = &self.parts.inbox {
+                    inbox.release();
+                }
+            }
+            Effect::HandoverEnded(result) => {
+                self.view_due = true;
+                if let Some(handed) = self.handed.take() {
+                    let _ = handed.send(result);
+                }
+            }
+            Effect::Connect(members) => {
+                let configured = &self.parts.configured;
+                self.parts.transport.set_peers(addresses(configured, &members));
+                self.view_due = true;
+            }
+            Effect::MembersChanged(result) => {
+                self.view_due = true;
+                if let Some(changed) = self.changed.take() {
+                    let members = || view::of(&self.parts.cluster, &self.parts.node.status()).cluster.members;
+                    let _ = changed.send(result.map(|()| members()));
+                }
             }
             Effect::StartCopy { from } => self.start_copy(from),
             Effect::Note(note) => {
@@ -377,6 +557,7 @@ impl Driver {
         }
         self.view_due = false;
         self.last_view = Instant::now();
-        self.parts.gate.set_view(view::of(&self.parts.cluster, &self.parts.node.status()));
+        let view = view::of(&self.parts.cluster, &self.parts.node.status());
+        self.parts.gate.set_view(view, clock::now_ns());
     }
 }

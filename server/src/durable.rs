@@ -231,7 +231,13 @@ mod tests {
     use super::*;
 
     fn hard() -> HardState {
-        let member = Member { id: "a".parse().unwrap(), rank: Rank(1), peer_addresses: vec![], urls: vec![] };
+        let member = Member {
+            id: "a".parse().unwrap(),
+            rank: Rank(1),
+            peer_addresses: vec![],
+            urls: vec![],
+            absent: false,
+        };
         HardState {
             term: Term(7),
             voted_for: Some("a".parse().unwrap()),

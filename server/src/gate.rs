@@ -8,7 +8,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::SeqCst},
 };
 
-use parking_lot::RwLock;
 use tanist_replication::{Position, Term};
 use tokio::sync::watch;
 
@@ -22,19 +21,22 @@ pub struct Gate {
     lease_until_ns: AtomicU64,
     acknowledged: watch::Sender<Position>,
     stored: watch::Sender<Position>,
-    view: RwLock<Arc<View>>,
+    view: watch::Sender<Arc<View>>,
+    /// Since when the view knows no master; meaningful only while it knows none.
+    masterless_since_ns: AtomicU64,
 }
 
 impl Gate {
     /// A closed gate.
     #[must_use]
-    pub fn new(view: View) -> Gate {
+    pub fn new(view: View, now_ns: u64) -> Gate {
         Gate {
             term: AtomicU64::new(0),
             lease_until_ns: AtomicU64::new(0),
             acknowledged: watch::Sender::new(Position::ZERO),
             stored: watch::Sender::new(Position::ZERO),
-            view: RwLock::new(Arc::new(view)),
+            view: watch::Sender::new(Arc::new(view)),
+            masterless_since_ns: AtomicU64::new(now_ns),
         }
     }
 
@@ -92,13 +94,27 @@ impl Gate {
     /// The newest view.
     #[must_use]
     pub fn view(&self) -> Arc<View> {
-        Arc::clone(&self.view.read())
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Follows the view.
+    #[must_use]
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
+    }
+
+    /// Since when no master has been known here, if none is now (on `clock::now_ns`).
+    #[must_use]
+    pub fn masterless_since_ns(&self) -> Option<u64> {
+        self.view.borrow().cluster.master.is_none().then(|| self.masterless_since_ns.load(SeqCst))
     }
 
     /// Publishes a view.
-    pub fn set_view(&self, view: View) {
-        let view = Arc::new(view);
-        *self.view.write() = view;
+    pub fn set_view(&self, view: View, now_ns: u64) {
+        if view.cluster.master.is_none() && self.view.borrow().cluster.master.is_some() {
+            self.masterless_since_ns.store(now_ns, SeqCst);
+        }
+        self.view.send_replace(Arc::new(view));
     }
 }
 
@@ -116,7 +132,7 @@ mod tests {
     use super::*;
 
     fn gate() -> Gate {
-        Gate::new(View::default())
+        Gate::new(View::default(), 0)
     }
 
     #[test]
@@ -145,6 +161,19 @@ mod tests {
         assert_eq!(gate.is_open(50), None);
         gate.extend(60);
         assert_eq!(gate.is_open(50), Some(Term(5)));
+    }
+
+    #[test]
+    fn gate_remembers_since_when_no_master_is_known() {
+        let gate = Gate::new(View::default(), 7);
+        assert_eq!(gate.masterless_since_ns(), Some(7));
+        let mut led = View::default();
+        led.cluster.master = Some("pc-2".to_owned());
+        gate.set_view(led, 8);
+        assert_eq!(gate.masterless_since_ns(), None);
+        gate.set_view(View::default(), 9);
+        gate.set_view(View::default(), 10);
+        assert_eq!(gate.masterless_since_ns(), Some(9));
     }
 
     #[tokio::test]

@@ -33,6 +33,8 @@ pub enum Command {
     },
     /// Become a backup again.
     EndReign,
+    /// Say that no write is under way; the inbox has been told to begin none.
+    Hold(u64),
     /// Take over the master's database, part by part.
     Copy(mpsc::Receiver<CopyPart>),
     /// Stop the thread, leaving the database closed.
@@ -87,6 +89,8 @@ struct State {
     writes: VecDeque<QueuedWrite>,
     open: Option<Term>,
     refusal: Option<String>,
+    /// Writes wait while the throne is handed over.
+    held: bool,
     pacing: Pacing,
 }
 
@@ -116,6 +120,7 @@ impl Inbox {
         let mut state = self.state.lock();
         state.open = Some(term);
         state.refusal = None;
+        state.held = false;
     }
 
     /// Closes to writes; those that wait have not begun and are refused.
@@ -123,12 +128,25 @@ impl Inbox {
         let refused: Vec<_> = {
             let mut state = self.state.lock();
             state.open = None;
+            state.held = false;
             state.pacing.on_closed();
             state.writes.drain(..).collect()
         };
         for write in refused {
             let _ = write.respond.send(Err(WriteError::NotMaster));
         }
+    }
+
+    /// Begins no write until [`Inbox::release`]; those that come wait. The store thread answers when none is under way.
+    pub fn hold(&self, hold: u64) {
+        self.state.lock().held = true;
+        self.command(Command::Hold(hold));
+    }
+
+    /// Begins writes again.
+    pub fn release(&self) {
+        self.state.lock().held = false;
+        self.ready.notify_one();
     }
 
     /// Refuses new writes for this reason, or takes them again (R10).
@@ -220,7 +238,7 @@ impl Inbox {
                 None => {}
             }
             let mut wake = until;
-            if let Some(term) = state.open {
+            if let Some(term) = state.open.filter(|_| !state.held) {
                 let (waiting, now) = (state.writes.len(), Instant::now());
                 match state.pacing.pace(waiting, self.limits.batch, now) {
                     Pace::Start => {

@@ -3,12 +3,14 @@
 //! Owns the threads and the listening sockets. Decides nothing. Read `driver.rs` for the life in between.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    io,
+    net::{SocketAddr, TcpListener, ToSocketAddrs as _},
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
 
+use socket2::{Domain, Socket, Type};
 use tanist_replication::{Config as NodeConfig, Node, Stamp, Time};
 use tanist_store::Database;
 use tanist_transport::{Transport, TransportEvent};
@@ -17,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock,
     config::Config,
-    driver::{self, DriverError, Parts},
+    driver::{self, Control, DriverError, Parts},
     durable::{DirectoryLock, Durable, DurableError},
     gate::Gate,
     http,
@@ -30,6 +32,13 @@ use crate::{
 
 /// Peer events that wait for the driver; beyond that, links wait (TCP back-pressure).
 const PEER_EVENTS: usize = 1024;
+/// Operators' requests that wait for the driver.
+const CONTROLS: usize = 16;
+/// Connections that wait to be accepted. After a takeover all clients come at once, and one that finds no room is
+/// kept out for a second by its own system.
+const BACKLOG: i32 = 1024;
+/// How long a former master that stops sends requests on to the next one.
+const REDIRECT_TIME: Duration = Duration::from_millis(200);
 /// How long a stop waits for the goodbye.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -50,7 +59,7 @@ pub enum StartError {
         /// The address.
         address: String,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The operating system.
     #[error("{context}: {source}")]
@@ -58,7 +67,7 @@ pub enum StartError {
         /// What was tried.
         context: &'static str,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -78,7 +87,7 @@ pub enum ServerError {
 pub struct Server {
     http_address: SocketAddr,
     peer_address: SocketAddr,
-    stop_driver: mpsc::Sender<oneshot::Sender<()>>,
+    stop_driver: mpsc::Sender<oneshot::Sender<bool>>,
     stop_http: Option<oneshot::Sender<()>>,
     http: tokio::task::JoinHandle<()>,
     driver_ended: Option<oneshot::Receiver<Result<(), DriverError>>>,
@@ -89,9 +98,25 @@ pub struct Server {
 
 fn listen(field: &'static str, address: &str) -> Result<TcpListener, StartError> {
     let fail = |source| StartError::Listen { field, address: address.to_owned(), source };
-    let listener = TcpListener::bind(address).map_err(fail)?;
-    listener.set_nonblocking(true).map_err(fail)?;
-    Ok(listener)
+    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in address.to_socket_addrs().map_err(fail)? {
+        match listen_on(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => refused = error,
+        }
+    }
+    Err(fail(refused))
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // On Windows the option means something else: that several may share the port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
@@ -102,7 +127,7 @@ fn random<const N: usize>() -> Result<[u8; N], StartError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| StartError::System {
         context: "get random bytes",
-        source: std::io::Error::other(error.to_string()),
+        source: io::Error::other(error.to_string()),
     })?;
     Ok(bytes)
 }
@@ -140,7 +165,7 @@ impl Server {
             clean_stop = recovered.clean,
             "replica opened"
         );
-        let gate = Arc::new(Gate::new(view::of(config.cluster.as_str(), &node.status())));
+        let gate = Arc::new(Gate::new(view::of(config.cluster.as_str(), &node.status()), clock::now_ns()));
         gate.set_stored(stamp.position);
 
         let (store_sender, store_events) = mpsc::unbounded_channel();
@@ -161,6 +186,7 @@ impl Server {
         };
 
         let (stop_driver, stop) = mpsc::channel(1);
+        let (operators, control) = mpsc::channel::<Control>(CONTROLS);
         let (tell_ended, driver_ended) = oneshot::channel();
         let driver = {
             let gate = Arc::clone(&gate);
@@ -168,7 +194,8 @@ impl Server {
             let directory = config.data_dir.clone();
             let cluster = config.cluster.to_string();
             let transport_config = config.transport(random()?);
-            let peers = config.peers();
+            let configured = config.members.clone();
+            let peers = driver::addresses(&configured, &node.status().record.members);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -188,6 +215,8 @@ impl Server {
                         gate,
                         directory,
                         cluster,
+                        configured,
+                        control,
                         stop,
                     };
                     driver::run(parts).await
@@ -212,6 +241,7 @@ impl Server {
         let state = http::AppState::new(
             Arc::clone(&gate),
             WriterHandle::new(inbox),
+            operators,
             ReadPool::start(&config.data_dir, config.read_pool(), witness),
             &config,
         );
@@ -260,16 +290,22 @@ impl Server {
         }
     }
 
-    /// Says goodbye, so that the heir takes over at once, and stops cleanly.
+    /// Hands over, sends its clients on to the next master, and stops cleanly.
     pub async fn stop(mut self) {
-        let (done, goodbye) = oneshot::channel();
+        let (done, left) = oneshot::channel();
         if self.stop_driver.send(done).await.is_ok() {
-            let _ = tokio::time::timeout(STOP_PATIENCE, goodbye).await;
+            let left = tokio::time::timeout(STOP_PATIENCE, left).await;
+            if matches!(left, Ok(Ok(true))) {
+                // Requests that others have just sent here are still to come, and to be sent on.
+                tokio::time::sleep(REDIRECT_TIME).await;
+            }
         }
         if let Some(stop) = self.stop_http.take() {
             let _ = stop.send(());
         }
         let _ = tokio::time::timeout(STOP_PATIENCE, &mut self.http).await;
+        let (done, _) = oneshot::channel();
+        let _ = self.stop_driver.send(done).await;
         let durable = join(self.driver.take()).await.flatten();
         let mut store_stopped = true;
         if let Some((inbox, thread)) = self.store.take() {
@@ -298,4 +334,21 @@ async fn join<T: Send + 'static>(thread: Option<JoinHandle<T>>) -> Option<T> {
     let thread = thread?;
     let joined = tokio::task::spawn_blocking(move || thread.join().ok());
     tokio::time::timeout(STOP_PATIENCE, joined).await.ok()?.ok()?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn many_clients_that_come_at_once_all_find_room() {
+        let listener = listen("listen.http", "127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // Nobody accepts meanwhile: all must fit into the backlog.
+        let clients: Result<Vec<_>, _> =
+            (0..300).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(900))).collect();
+        assert!(clients.is_ok(), "{clients:?}");
+    }
 }

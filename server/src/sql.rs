@@ -202,7 +202,22 @@ fn run_one(
 }
 
 fn starts_with(sql: &str, word: &str) -> bool {
-    sql.trim_start().get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+    without_comments(sql).get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+}
+
+/// The statement from its first word on.
+fn without_comments(sql: &str) -> &str {
+    let mut rest = sql.trim_start();
+    loop {
+        let after = if let Some(comment) = rest.strip_prefix("--") {
+            comment.split_once('\n').map_or("", |(_, after)| after)
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            comment.split_once("*/").map_or("", |(_, after)| after)
+        } else {
+            return rest;
+        };
+        rest = after.trim_start();
+    }
 }
 
 fn statement_changes_rows(sql: &str) -> bool {
@@ -336,6 +351,8 @@ mod tests {
         assert_eq!((update.rows_affected, update.last_insert_id), (Some(2), None));
         let none = one(&connection, "DELETE FROM t WHERE id > 99", Params::default()).unwrap();
         assert_eq!(none.rows_affected, Some(0));
+        let noted = one(&connection, " -- why\n/* who */ UPDATE t SET v = 2 WHERE id > 3", Params::default());
+        assert_eq!(noted.unwrap().rows_affected, Some(2), "a comment comes first");
     }
 
     #[test]

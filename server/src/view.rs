@@ -83,6 +83,7 @@ pub(crate) fn of(cluster: &str, status: &Status) -> View {
                     .map(|position| status.tip.txid.0.saturating_sub(position.txid.0)),
                 reachable: if own { Some(true) } else { peer.map(|peer| peer.reachable) },
                 in_sync: record.sync_set.contains(&member.id) && status.master.is_some(),
+                absent: member.absent,
                 progress: peer.and_then(|peer| peer.progress).map(str::to_owned),
                 peer_addresses: member.peer_addresses.clone(),
                 urls: member.urls.clone(),

@@ -42,6 +42,9 @@ const IDLE: Duration = Duration::from_millis(250);
 /// A backup that can't write waits so long before it says so, so that it isn't sent the same again at once.
 const FAILED_APPLY_PAUSE: Duration = Duration::from_millis(500);
 
+/// A master whose disk refuses asks for a successor at most so often.
+const HAND_OVER_EVERY: Duration = Duration::from_secs(5);
+
 /// Between two looks for idempotency keys to forget.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
@@ -69,6 +72,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
     let mut writer = Writer {
         reign: None,
         pruned: Instant::now(),
+        refusals: Refusals::default(),
         database: &mut database,
         inbox,
         events,
@@ -98,6 +102,7 @@ struct Writer<'a> {
     checkpoints: Checkpoints,
     reign: Option<Term>,
     pruned: Instant,
+    refusals: Refusals,
 }
 
 impl Writer<'_> {
@@ -113,6 +118,7 @@ impl Writer<'_> {
         match command {
             Command::StartReign { term, reason } => self.start_reign(term, &reason),
             Command::EndReign => self.end_reign(),
+            Command::Hold(hold) => self.tell(Event::WritesHeld(hold)),
             Command::Copy(parts) => self.copy(&parts),
             Command::Apply(transaction) => self.apply(&[transaction]),
             Command::Stop => {}
@@ -232,6 +238,7 @@ impl Writer<'_> {
             Ok(batch) => batch,
             Err(error) => {
                 tracing::error!(%error, writes = writes.len(), "a batch of writes could not begin");
+                self.refusals.on_error(self.events, &error);
                 fail_all(writes, &error);
                 return Ok(None);
             }
@@ -246,17 +253,19 @@ impl Writer<'_> {
                     let _ = write.respond.send(Err(error));
                 }
                 Err(error) => {
-                    let error = match (&error, batch.interrupted()) {
+                    let interrupted = batch.interrupted();
+                    drop(batch);
+                    let answer = match (&error, interrupted) {
                         (StoreError::BatchLost { .. }, Some(why)) => {
                             WriteError::Sql(SqlError::interrupted(why))
                         }
                         _ => {
                             tracing::error!(%error, "a batch of writes was rolled back");
+                            self.refusals.on_error(self.events, &error);
                             WriteError::Storage(error.to_string())
                         }
                     };
-                    drop(batch);
-                    let _ = write.respond.send(Err(error));
+                    let _ = write.respond.send(Err(answer));
                     return Err(done.into_iter().map(|(write, _)| write).chain(waiting).collect());
                 }
             }
@@ -288,6 +297,7 @@ impl Writer<'_> {
             }
             Err(error) => {
                 tracing::error!(%error, writes = done.len(), "a batch of writes was not committed");
+                self.refusals.on_error(self.events, &error);
                 fail_all(done.into_iter().map(|(write, _)| write).collect(), &error);
                 Ok(None)
             }
@@ -334,6 +344,22 @@ impl Writer<'_> {
         match self.database.checkpoint_step() {
             Ok(outcome) => self.checkpoints.stepped(&outcome, self.database.wal_bytes()),
             Err(error) => tracing::warn!(%error, "checkpoint"),
+        }
+    }
+}
+
+/// The disk refuses writes: a machine that can store should reign.
+#[derive(Default)]
+struct Refusals {
+    asked: Option<Instant>,
+}
+
+impl Refusals {
+    fn on_error(&mut self, events: &StoreEvents, error: &StoreError) {
+        if self.asked.is_none_or(|at| at.elapsed() > HAND_OVER_EVERY) {
+            self.asked = Some(Instant::now());
+            let why = format!("its disk refuses: {error}");
+            let _ = events.send(StoreEvent::Protocol(Event::HandOver { to: None, why }));
         }
     }
 }

@@ -36,6 +36,22 @@ pub struct Machine {
     pub ip: String,
     pub config: PathBuf,
     pub child: Option<Child>,
+    /// Its data directory is a file system of its own with so many bytes, which nobody else sees and which ends with it.
+    pub small_disk: Option<u64>,
+}
+
+/// Whether this computer lets a test mount file systems of its own.
+pub fn can_mount() -> bool {
+    let dir = tempfile::TempDir::new().unwrap();
+    let tried = Command::new("unshare")
+        .args(["--mount", "--map-root-user", "mount", "-t", "tmpfs", "small"])
+        .arg(dir.path())
+        .output();
+    let can = tried.is_ok_and(|output| output.status.success());
+    if !can {
+        eprintln!("this computer lets nobody mount a file system of his own: left out");
+    }
+    can
 }
 
 pub struct Cluster {
@@ -69,6 +85,7 @@ impl Cluster {
                 ip: ip.clone(),
                 config: dir.path().join(format!("pc-{}", i + 1)).join("tanist.toml"),
                 child: None,
+                small_disk: None,
             })
             .collect();
         for (i, machine) in machines.iter().enumerate() {
@@ -118,7 +135,21 @@ impl Cluster {
             .append(true)
             .open(machine.config.with_file_name("tanist.log"))
             .unwrap();
-        let child = Command::new(binary())
+        let mut command = match machine.small_disk {
+            None => Command::new(binary()),
+            Some(bytes) => {
+                let data = machine.config.with_file_name("data");
+                let script = format!(
+                    "mkdir -p '{0}' && mount -t tmpfs -o size={bytes} small '{0}' && exec '{1}' \"$@\"",
+                    data.display(),
+                    binary()
+                );
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--map-root-user", "sh", "-c", &script, "tanist"]);
+                command
+            }
+        };
+        let child = command
             .arg("run")
             .arg("--config")
             .arg(&machine.config)

@@ -7,6 +7,8 @@ mod cluster;
 mod cut_off;
 mod failover;
 mod files;
+mod full_disk;
+mod handover;
 mod http_input;
 mod proxy;
 mod workload;

@@ -41,6 +41,60 @@ pub struct QueryRequest {
     pub statements: Vec<Statement>,
 }
 
+/// Body of `POST /v1/cluster/promote` (who shall reign) and `/v1/cluster/demote` (who shall no longer).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandoverRequest {
+    /// The member's name.
+    pub member: String,
+}
+
+/// Answer to both: who reigns now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoverResponse {
+    /// The master.
+    pub master: String,
+    /// Its term.
+    pub term: u64,
+}
+
+/// Body of `POST /v1/cluster/members`: a machine that is to be a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewMember {
+    /// Its name.
+    pub id: String,
+    /// 1 is nearest to the throne; 0 for a witness, which votes and holds no data.
+    pub rank: u32,
+    /// `host:port` for peers, in order of preference.
+    pub peer_addresses: Vec<String>,
+    /// Base URLs for clients.
+    #[serde(default)]
+    pub urls: Vec<String>,
+}
+
+/// Body of `PATCH /v1/cluster/members/{id}`: what isn't given stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberPatch {
+    /// 1 is nearest to the throne; 0 makes it a witness.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<u32>,
+    /// `host:port` for peers; a machine that runs announces those of its own configuration file, which win.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_addresses: Option<Vec<String>>,
+    /// Base URLs for clients; as for `peer_addresses`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub urls: Option<Vec<String>>,
+}
+
+/// Answer of all routes under `/v1/cluster/members`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MembersResponse {
+    /// All members, nearest to the throne first, witnesses last.
+    pub members: Vec<ClusterMember>,
+}
+
 /// One SQL statement with its parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,7 +121,7 @@ impl Statement {
 /// Parameters of a statement. Values are JSON null, booleans (stored as 0 or 1), numbers, strings, or
 /// `{"base64": "..."}` for a blob.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "params: expected an array or an object")]
 pub enum Params {
     /// By place.
     Positional(Vec<serde_json::Value>),
@@ -183,7 +237,11 @@ pub mod code {
     pub const NOT_FRESH: &str = "not-fresh";
     /// The disk of the master is full or can't be written (507).
     pub const STORAGE: &str = "storage";
-    /// No such route (404).
+    /// The throne wasn't handed over; the reign goes on (409).
+    pub const HANDOVER_FAILED: &str = "handover-failed";
+    /// The members weren't changed, or it isn't known yet (409).
+    pub const MEMBERS_UNCHANGED: &str = "members-unchanged";
+    /// No such route or member (404).
     pub const NOT_FOUND: &str = "not-found";
     /// The route exists, the method doesn't (405).
     pub const METHOD_NOT_ALLOWED: &str = "method-not-allowed";
@@ -243,6 +301,9 @@ pub struct ClusterMember {
     pub reachable: Option<bool>,
     /// Whether it is in the sync set.
     pub in_sync: bool,
+    /// It doesn't count as a voter until it answers: it has been silent for long, or is new.
+    #[serde(default)]
+    pub absent: bool,
     /// How it gets its data: `stream`, `copy`, `probe`; only known on the master.
     pub progress: Option<String>,
     /// Addresses for peers.

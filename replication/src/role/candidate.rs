@@ -54,7 +54,7 @@ impl Node {
             attempts,
         });
         for to in self.others() {
-            self.send(to, Message::PreVote(VoteRequest { term }));
+            self.send(to, Message::PreVote(VoteRequest { term, record: self.hard.record.clone() }));
         }
         self.add_grant(self.config.id.clone(), self.hard.record.clone(), self.stamp.position);
     }
@@ -122,7 +122,7 @@ impl Node {
         self.persist();
         self.note("stands for election", None, format!("in term {term}"));
         for to in self.others() {
-            self.send(to, Message::Vote(VoteRequest { term }));
+            self.send(to, Message::Vote(VoteRequest { term, record: self.hard.record.clone() }));
         }
         self.add_grant(self.config.id.clone(), self.hard.record.clone(), self.stamp.position);
     }

@@ -136,15 +136,20 @@ impl Node {
         self.honour = Some(Honour { master: from.clone(), until });
         let jitter = self.jitter(self.config.timing.heartbeat / 4);
         let stand_at = until + self.own_delay() + jitter;
+        let mut begins = false;
         if let Role::Follower(follower) = &mut self.role {
             follower.stand_at = stand_at;
             follower.attempts = 0;
             if let Some(leader) = &mut follower.leader {
                 leader.acknowledged = leader.acknowledged.max(heartbeat.acknowledged);
                 leader.tip = leader.tip.max(heartbeat.tip);
+                begins = heartbeat.serving && !leader.serving;
                 leader.serving = heartbeat.serving;
                 leader.echo = heartbeat.echo;
             }
+        }
+        if begins {
+            self.note("master serves", Some(from.clone()), format!("in term {}", heartbeat.term));
         }
         self.update_freshness();
         let reply = self.heartbeat_reply(heartbeat.sent);
@@ -159,6 +164,8 @@ impl Node {
             && leader.serving
         {
             leader.fresh_as_of = leader.fresh_as_of.max(leader.echo);
+            // Whatever the disk lost before the start is here again: the next takeover needn't wait for doubts.
+            self.unclean = false;
         }
     }
 

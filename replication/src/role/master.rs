@@ -17,7 +17,7 @@ use crate::{
     position::{Position, Term, TermHistory, Txid},
     progress::{Peer, Progress},
     quorum,
-    role::Role,
+    role::{Handover, Role, members::Pending},
     succession::{SuccessionRecord, SyncSet},
     time::Time,
 };
@@ -58,6 +58,10 @@ pub(crate) struct Master {
     /// Members streamed to in full because they are about to be proposed (R8).
     pub(crate) joining: BTreeSet<MemberId>,
     pub(crate) writes_allowed: bool,
+    pub(crate) handover: Option<Handover>,
+    pub(crate) change: Option<Pending>,
+    /// Failback isn't thought of before.
+    pub(crate) failback_from: Time,
     pub(crate) reason: String,
 }
 
@@ -86,7 +90,10 @@ impl Master {
     pub(crate) fn deadline(&self, now: Time, sync_timeout: Duration) -> Time {
         let overdue = self.short_since.map(|since| since + sync_timeout).filter(|overdue| *overdue > now);
         let send_at = self.peers.values().filter_map(|peer| peer.send_at).min().unwrap_or(Time::NEVER);
-        self.next_heartbeat.min(self.lease_until).min(overdue.unwrap_or(Time::NEVER)).min(send_at)
+        let handover = self.handover.as_ref().map_or(Time::NEVER, |handover| handover.until);
+        let change = self.change.as_ref().map_or(Time::NEVER, |change| change.until);
+        let due = overdue.unwrap_or(Time::NEVER).min(send_at).min(handover).min(change);
+        self.next_heartbeat.min(self.lease_until).min(due)
     }
 
     /// Whether acknowledgements wait for the peer, or will: it is in the sync set, or about to be (R7, R8).
@@ -141,6 +148,9 @@ impl Node {
             short_since: None,
             joining: BTreeSet::new(),
             writes_allowed: true,
+            handover: None,
+            change: None,
+            failback_from: self.now + self.config.failback.unwrap_or_default(),
             reason,
         };
         self.honour = None;
@@ -165,16 +175,26 @@ impl Node {
             self.send_heartbeats();
         }
         self.review();
+        self.follow_change();
+        self.consider_failback();
+        self.step_handover();
     }
 
     /// Leaves the throne: clients first, then the store.
     pub(crate) fn step_down(&mut self, why: String) {
         let Role::Master(master) = &mut self.role else { return };
-        let phase = master.phase;
-        let term = master.term;
+        let (phase, term) = (master.phase, master.term);
+        let (handover, change) = (master.handover.take(), master.change.take());
         // `ReignEnded` tells whether it ends where the replica does.
         self.log = std::mem::replace(&mut master.log, TransactionLog::new(self.tail, 0));
         self.out.push(Effect::CloseGate);
+        if change.is_some() {
+            let why = format!("the master stepped down ({why}): look at the members again");
+            self.out.push(Effect::MembersChanged(Err(why)));
+        }
+        if handover.is_some() {
+            self.out.push(Effect::HandoverEnded(Err(format!("the master stepped down: {why}"))));
+        }
         if phase != Phase::Proposing {
             self.out.push(Effect::EndReign);
             self.storage = Storage::Ending;
@@ -445,6 +465,9 @@ impl Node {
         let record = master.proposed.take();
         let set =
             record.as_ref().map(|record| format!("{} {:?}", record.key, record.sync_set)).unwrap_or_default();
+        if let Some(record) = &record {
+            master.peers.retain(|id, _| record.member(id).is_some());
+        }
         master.committed = record;
         let starting = master.phase == Phase::Proposing;
         if starting {
@@ -453,6 +476,7 @@ impl Node {
             self.out.push(Effect::StartReign { term, reason });
         }
         self.note("record committed", None, set);
+        self.follow_change();
         self.advance();
     }
 

@@ -1,15 +1,20 @@
 //! What a machine can be, each role with the data that means something only in it.
 //!
-//! `follower.rs` backs and votes, `candidate.rs` stands, `master.rs` reigns, `sync_set.rs` keeps the sync set.
+//! `follower.rs` backs and votes, `candidate.rs` stands, `master.rs` reigns, `sync_set.rs` keeps the sync set,
+//! `members.rs` the members, `handover.rs` leaves the throne.
 
 mod candidate;
 mod follower;
+mod handover;
 mod master;
+pub(crate) mod members;
 mod sync_set;
 
 pub(crate) use candidate::Candidate;
 pub(crate) use follower::Follower;
+pub(crate) use handover::Handover;
 pub(crate) use master::{Master, Phase};
+pub use members::MemberChange;
 
 /// The role and its data.
 #[derive(Debug)]

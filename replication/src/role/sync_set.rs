@@ -7,9 +7,9 @@ use crate::{
     member::MemberId,
     node::Node,
     position::Txid,
-    progress::Progress,
+    progress::{Peer, Progress},
     role::{Master, Phase, Role},
-    succession::SyncSet,
+    succession::{SuccessionRecord, SyncSet},
 };
 
 /// What the peers' state asks for.
@@ -38,7 +38,10 @@ impl Node {
         let mut candidates: Vec<_> = record
             .members
             .iter()
-            .filter(|member| !member.rank.is_witness() && !record.sync_set.contains(&member.id))
+            .filter(|member| {
+                !member.rank.is_witness() && !member.absent && !record.sync_set.contains(&member.id)
+            })
+            .filter(|member| Some(&member.id) != master.leaving())
             .filter(|member| {
                 master.peers.get(&member.id).is_some_and(|peer| {
                     peer.keeps_up(self.now, timing.sync_timeout)
@@ -65,22 +68,27 @@ impl Node {
         let committed = master.committed.as_ref()?;
         let timing = &self.config.timing;
         let me = &self.config.id;
-        let rank = |id: &MemberId| (committed.rank(id), id.clone());
+        // Who is to be the next master comes first.
+        let heir = master.handover.as_ref().map(|handover| &handover.to);
+        let rank = |id: &MemberId| (Some(id) != heir, committed.rank(id), id.clone());
         // R9, and R12: a replica off the branch, or one that has lost what was acknowledged, is never in the sync set.
         let acknowledged = master.acknowledged.txid;
+        let leaving = master.leaving();
         let keeps = |id: &MemberId| {
-            master.peers.get(id).is_some_and(|peer| {
-                peer.keeps_up(self.now, timing.sync_timeout)
-                    && !matches!(peer.progress, Progress::Resync)
-                    && peer.stored.is_none_or(|stored| stored >= acknowledged)
-            })
+            Some(id) != leaving
+                && master.peers.get(id).is_some_and(|peer| {
+                    peer.keeps_up(self.now, timing.sync_timeout)
+                        && !matches!(peer.progress, Progress::Resync)
+                        && peer.stored.is_none_or(|stored| stored >= acknowledged)
+                })
         };
         let mut kept: Vec<MemberId> =
             committed.sync_set.iter().filter(|id| *id != me && keeps(id)).cloned().collect();
         kept.sort_by_key(rank);
         let mut joining = BTreeSet::new();
-        let candidates = self.candidates(master);
-        let target = self.config.sync_backups;
+        let mut candidates = self.candidates(master);
+        candidates.sort_by_key(|id| Some(id) != heir);
+        let target = self.config.sync_backups.max(usize::from(heir.is_some()));
         let short = kept.len() < target;
         for id in candidates.iter().take(target.saturating_sub(kept.len())) {
             joining.insert(id.clone());
@@ -89,7 +97,7 @@ impl Node {
             && let (Some(best), Some(worst)) = (candidates.first(), kept.last())
             && rank(best) < rank(worst)
             && let Some(Progress::Stream { since, .. }) = master.peers.get(best).map(|peer| &peer.progress)
-            && self.now.since(*since) > timing.sync_timeout * 2
+            && (Some(best) == heir || self.now.since(*since) > timing.sync_timeout * 2)
         {
             joining.insert(best.clone()); // steady and of better rank: takes the other's place
         }
@@ -144,25 +152,42 @@ impl Node {
             master.short_since = None;
         }
         master.joining = plan.joining;
-        let mut proposed = None;
-        if master.proposed.is_none()
-            && let Some(committed) = &master.committed
-            && committed.sync_set != plan.wanted
-        {
-            let record = committed.with_sync_set(plan.wanted);
-            proposed = Some(record.clone());
-            master.proposed = Some(record);
-        }
-        if let Some(record) = proposed {
-            let why = format!("{} {:?}", record.key, record.sync_set);
-            self.hard.record = record;
-            self.persist();
-            self.note("record proposed", None, why);
-            self.send_heartbeats();
-            self.try_commit_record();
+        let settled = master.committed.as_ref().filter(|_| master.proposed.is_none());
+        match settled {
+            Some(committed) if committed.sync_set != plan.wanted => {
+                let record = committed.with_sync_set(plan.wanted);
+                let why = format!("{} {:?}", record.key, record.sync_set);
+                self.propose(record, why);
+            }
+            Some(_) => self.review_members(),
+            None => {}
         }
         self.update_writes_allowed();
         self.advance();
+    }
+
+    fn review_members(&mut self) {
+        let Role::Master(master) = &self.role else { return };
+        if let Some((record, what)) = self.plan_members(master) {
+            self.change_proposed(record.key);
+            let why = format!("{}: {what}", record.key);
+            self.propose(record, why);
+        }
+    }
+
+    /// One proposal at a time: the caller has seen that there is none.
+    fn propose(&mut self, record: SuccessionRecord, why: String) {
+        let now = self.now;
+        let Role::Master(master) = &mut self.role else { return };
+        for member in record.members.iter().filter(|member| member.id != self.config.id) {
+            master.peers.entry(member.id.clone()).or_insert_with(|| Peer::unknown(now));
+        }
+        master.proposed = Some(record.clone());
+        self.hard.record = record;
+        self.persist();
+        self.note("record proposed", None, why);
+        self.send_heartbeats();
+        self.try_commit_record();
     }
 
     /// R10: with fewer backups than `min_sync_backups`, writes are refused.

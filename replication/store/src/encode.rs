@@ -37,8 +37,10 @@ impl Encoder {
         }
         let compressed = self.zstd.as_mut().and_then(|zstd| zstd.compress(&plain).ok());
         match compressed {
-            Some(compressed) if compressed.len() < plain.len() / 10 * 9 => {
+            Some(mut compressed) if compressed.len() < plain.len() / 10 * 9 => {
                 self.next_pause = 1;
+                // It was made for the worst case, and the catch-up buffer, which counts its bytes, keeps it long.
+                compressed.shrink_to_fit();
                 (Encoding::Zstd, compressed.into())
             }
             _ => {
@@ -87,5 +89,21 @@ impl Decoder {
             return Err(StoreError::Checksum { position });
         }
         Ok(Pages::parse(plain)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compressed_payload_keeps_no_more_memory_than_its_bytes() {
+        let plain = Bytes::from(vec![7; 1 << 20]);
+        let (encoding, payload) = Encoder::new().encode(plain);
+        assert_eq!(encoding, Encoding::Zstd);
+        let len = payload.len();
+        assert!(len < 1 << 12);
+        let capacity = payload.try_into_mut().map(|bytes| bytes.capacity());
+        assert_eq!(capacity.ok(), Some(len));
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tanist_replication::Timing;
+use tanist_replication::{Event, Member, MemberChange, Rank, Timing};
 
 use super::{Cluster, Ev, MS, SECOND, Setup, network::Weather, store::Mistake};
 
@@ -41,6 +41,8 @@ pub fn setup_of(seed: u64, mistake: Option<Mistake>, trace: bool) -> Setup {
     };
     setup.drift_ppm = if rng.chance(600) { 20_000 } else { 0 };
     setup.timing = Timing { trust_refused: rng.chance(700), ..Timing::default() };
+    setup.failback = rng.chance(200).then_some(Duration::from_millis(700));
+    setup.voter_timeout = rng.chance(500).then_some(Duration::from_millis(1500));
     setup.mistake = mistake;
     setup.trace = trace;
     setup
@@ -102,8 +104,37 @@ impl Cluster {
                 let life = self.machines[node].life;
                 self.push(0, Ev::Resume { node, life });
             }
-            self.start(node);
+            self.push(0, Ev::Restart { node });
         }
+    }
+
+    /// Removes the machine, brings it back as it is, moves it, or makes it a witness for a while.
+    fn change_members(&mut self, node: usize) {
+        let Some(master) = self.serving() else { return };
+        let record = self.record();
+        let (name, rank) = self.setup.members[node];
+        let id = self.machines[node].id.clone();
+        let member = |rank: u32, address: u64| Member {
+            id: name.parse().unwrap(),
+            rank: Rank(rank),
+            peer_addresses: vec![address.to_string()],
+            urls: vec![],
+            absent: false,
+        };
+        let address = self.rng.below(9);
+        let change = match (record.member(&id), self.rng.below(3)) {
+            (None, _) => MemberChange::Add(member(rank, address)),
+            // Two data members stay, so that every write has two homes as it did.
+            (Some(_), 0) if record.members.iter().filter(|m| !m.rank.is_witness()).count() > 2 => {
+                MemberChange::Remove(id)
+            }
+            (Some(_), 1) if record.members.iter().filter(|m| !m.rank.is_witness()).count() > 2 => {
+                MemberChange::Update(member(0, address))
+            }
+            _ => MemberChange::Update(member(rank, address)),
+        };
+        self.say(|c| format!("{}: is to do {change:?}", c.name(master)));
+        self.deliver(master, Event::ChangeMembers(change));
     }
 
     pub fn disk_full(&mut self, node: usize, full: bool) {
@@ -132,7 +163,7 @@ impl Cluster {
         } else {
             self.rng.between(MS, 3 * SECOND)
         };
-        match self.rng.below(26) {
+        match self.rng.below(31) {
             0..=3 => {
                 let power = self.rng.chance(400);
                 self.crash(node, power);
@@ -164,6 +195,11 @@ impl Cluster {
                 self.disk_full(node, full);
             }
             23 => self.break_capture(node),
+            28..=30 => self.change_members(other),
+            26..=27 => {
+                let to = self.rng.chance(500).then(|| self.machines[other].id.clone());
+                self.deliver(node, Event::HandOver { to, why: "asked to".to_owned() });
+            }
             24 if self.rng.chance(400) => {
                 for node in 0..self.machines.len() {
                     self.crash(node, true);

@@ -64,6 +64,7 @@ impl Cluster {
                     let stamp = store.stamp();
                     self.deliver(node, Event::ReignEnded(stamp));
                 }
+                Command::Hold(hold) => self.deliver(node, Event::WritesHeld(hold)),
                 Command::Copy(from) => self.copied(node, self.ids[&from]),
             }
         }
@@ -173,7 +174,7 @@ impl Cluster {
         if machine.waiting.len() >= WAITING {
             return false;
         }
-        if !open || !idle || !machine.writes_allowed || machine.store.full || machine.paused {
+        if !open || !idle || machine.held || !machine.writes_allowed || machine.store.full || machine.paused {
             return false;
         }
         self.next_write += 1;

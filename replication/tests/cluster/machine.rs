@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use tanist_replication::status::RoleName;
 use tanist_replication::{Config, Effect, Event, HardState, MemberId, Message, Node, Term, Time, Txid};
 
 use super::{
@@ -33,6 +34,14 @@ pub struct Machine {
     /// On this machine's clock.
     pub lease: Time,
     pub writes_allowed: bool,
+    /// Clients' writes wait while the throne is handed over.
+    pub held: bool,
+    /// Ends cleanly as soon as it isn't the master any more.
+    leaving: bool,
+    /// How the last handover ended.
+    pub handover: Option<Result<MemberId, String>>,
+    /// How the last change of members ended.
+    pub change: Option<Result<(), String>>,
     /// Clients that wait for an answer: transaction and write.
     pub waiting: VecDeque<(Txid, u64)>,
     ticket: u64,
@@ -63,6 +72,10 @@ impl Machine {
             gate: None,
             lease: Time(0),
             writes_allowed: true,
+            held: false,
+            leaving: false,
+            handover: None,
+            change: None,
             waiting: VecDeque::new(),
             ticket: 0,
             crash_after: None,
@@ -153,9 +166,15 @@ impl Cluster {
             return;
         }
         self.say(|c| format!("{} is stopped", c.name(node)));
+        self.machines[node].leaving = true;
         self.deliver(node, Event::Shutdown);
-        if self.machines[node].running() {
-            let machine = &mut self.machines[node];
+    }
+
+    /// A machine that was told to stop ends when it isn't the master any more.
+    fn end_cleanly(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        let reigns = machine.node.as_ref().is_some_and(|node| node.status().role == RoleName::Master);
+        if machine.leaving && !reigns {
             machine.store.durable = machine.store.content.len();
             machine.clean = true;
             self.end(node);
@@ -172,6 +191,8 @@ impl Cluster {
         machine.paused = false;
         machine.crash_after = None;
         machine.writes_allowed = true;
+        machine.held = false;
+        machine.leaving = false;
         machine.store.crash();
         for peer in 0..self.machines.len() {
             if peer != node {
@@ -247,6 +268,8 @@ impl Cluster {
                     self.resume(node);
                 }
             }
+            // One that is still leaving is started when it has left.
+            Ev::Restart { node } if self.machines[node].leaving => self.push(20 * MS, Ev::Restart { node }),
             Ev::Restart { node } => self.start(node),
             Ev::BulkBroken { from, to, epoch } => self.bulk_broken(from, to, epoch),
             Ev::LinkNotice { a, b, number } => self.link_notice(a, b, number),
@@ -321,6 +344,7 @@ impl Cluster {
         } else {
             self.machines[node].ticket += 1;
         }
+        self.end_cleanly(node);
     }
 
     fn perform(&mut self, node: usize, effect: Effect) {
@@ -352,7 +376,18 @@ impl Cluster {
                 self.machines[node].lease = until;
                 self.check_one_master();
             }
-            Effect::CloseGate => self.machines[node].gate = None,
+            Effect::CloseGate => {
+                self.machines[node].gate = None;
+                self.machines[node].held = false;
+            }
+            Effect::HoldWrites(hold) => {
+                self.machines[node].held = true;
+                self.command(node, Command::Hold(hold));
+            }
+            Effect::ReleaseWrites => self.machines[node].held = false,
+            Effect::Connect(_) => {}
+            Effect::MembersChanged(result) => self.machines[node].change = Some(result),
+            Effect::HandoverEnded(result) => self.machines[node].handover = Some(result),
             Effect::AllowWrites(allowed) => self.machines[node].writes_allowed = allowed,
             Effect::Note(note) => {
                 if note.what == "protocol violation" {

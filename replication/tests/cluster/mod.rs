@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use tanist_replication::{Config, Event, Member, MemberId, Message, Rank, Stamp, Timing};
+use tanist_replication::{Config, Event, Member, MemberId, Message, Rank, Stamp, SuccessionRecord, Timing};
 
 use check::Checker;
 use machine::Machine;
@@ -76,6 +76,8 @@ pub struct Setup {
     pub disk_ns: (u64, u64),
     /// Clock rates differ by up to so many parts per million, and clocks by an offset.
     pub drift_ppm: i64,
+    pub failback: Option<Duration>,
+    pub voter_timeout: Option<Duration>,
     pub mistake: Option<Mistake>,
     pub trace: bool,
 }
@@ -92,6 +94,8 @@ impl Setup {
             inflight_bytes: 4096,
             disk_ns: (MS, MS),
             drift_ppm: 0,
+            failback: None,
+            voter_timeout: None,
             mistake: None,
             trace: std::env::var_os("TANIST_TRACE").is_some(),
         }
@@ -219,6 +223,7 @@ impl Cluster {
                 rank: Rank(*rank),
                 peer_addresses: vec![],
                 urls: vec![],
+                absent: false,
             })
             .collect();
         let mut rng = Rng::new(setup.seed);
@@ -233,6 +238,8 @@ impl Cluster {
                     min_sync_backups: setup.min_sync_backups,
                     buffer_bytes: setup.buffer_bytes,
                     inflight_bytes: setup.inflight_bytes,
+                    failback: setup.failback,
+                    voter_timeout: setup.voter_timeout,
                     seed: 1,
                 };
                 let mut config = config;
@@ -366,10 +373,18 @@ impl Cluster {
         self.machines[node].store.stamp()
     }
 
+    /// The record of the machine that serves, or of anyone.
+    pub fn record(&self) -> SuccessionRecord {
+        let node = self.serving().unwrap_or(0);
+        self.machines[node].hard.as_ref().map(|hard| hard.record.clone()).unwrap()
+    }
+
     /// Whether all running data members hold the same, on disk.
     pub fn converged(&self) -> bool {
-        let mut stamps =
-            self.machines.iter().filter(|m| m.running() && !m.witness).map(|m| m.store.durable_stamp());
+        let record = self.record();
+        let data =
+            self.machines.iter().filter(|m| m.running() && !m.witness && !record.rank(&m.id).is_witness());
+        let mut stamps = data.map(|m| m.store.durable_stamp());
         let Some(first) = stamps.next() else { return true };
         stamps.all(|stamp| stamp == first)
     }

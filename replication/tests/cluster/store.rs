@@ -36,6 +36,7 @@ pub enum Command {
     StartReign(Term),
     EndReign,
     Copy(MemberId),
+    Hold(u64),
 }
 
 /// One machine's replica and the thread that writes it.

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod election;
+mod handover;
+mod members;
 mod messages;
 mod rejoin;
 mod sync_set;

@@ -179,6 +179,7 @@ heartbeat = "100ms"
 lease = "1s"               # a master that reaches no majority for so long stops answering
 sync_timeout = "1s"        # a backup that doesn't answer for so long is no longer waited for
 trust_refused = true       # "connection refused" proves that the process has ended: failover in milliseconds
+failback = "off"           # "10m": a better-ranked machine that has kept up for so long gets the throne back
 
 [replication]
 sync_backups = 1           # backups that must have a write on disk before it is answered
@@ -196,6 +197,7 @@ statements = 1000
 rows = 10000
 result = "8MiB"
 statement_time = "5s"
+master_wait = "2s"         # a request waits so long for the next master before it is answered 503
 concurrent_requests = 1024
 connections = 2048
 request_retention = "1h"   # how long a repeated Idempotency-Key gives the first answer

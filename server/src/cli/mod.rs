@@ -3,7 +3,9 @@
 //! Owns no logic of a machine or a cluster: `run` and `dev` are in `commands/`, the others talk through the client crate.
 
 mod bench;
+mod handover;
 mod init;
+mod members;
 mod sql;
 mod status;
 mod table;
@@ -43,6 +45,12 @@ enum Command {
     Execute(sql::ExecuteArgs),
     /// Run SQL that reads.
     Query(sql::QueryArgs),
+    /// Hand the throne to a machine, without a failed request.
+    Promote(handover::PromoteArgs),
+    /// Take the throne from the master, without a failed request: its heir follows.
+    Demote(handover::DemoteArgs),
+    /// Show, add, change or remove machines, while the cluster serves.
+    Members(members::MembersArgs),
     /// Load a running cluster and measure it.
     Bench(bench::BenchArgs),
 }
@@ -119,6 +127,9 @@ pub fn main() -> ExitCode {
             Command::Status(connection) => status::status(&connection).await,
             Command::Execute(args) => sql::execute(&args).await,
             Command::Query(args) => sql::query(&args).await,
+            Command::Promote(args) => handover::promote(&args).await,
+            Command::Demote(args) => handover::demote(&args).await,
+            Command::Members(args) => members::members(&args).await,
             Command::Bench(args) => bench::bench(&args).await,
         }
     });

@@ -304,7 +304,7 @@ fn announce(directory: &Path, machines: &[DevMachine], master: &str, options: &D
     println!("\nDashboard: {}/\n", first.http);
     println!("Try:");
     println!(
-        "  curl -sL --post301 --post302 {}/v1/execute -H 'content-type: application/json' \\\n    -d '{{\"statements\":[{{\"sql\":\"CREATE TABLE IF NOT EXISTS note(id INTEGER PRIMARY KEY, text TEXT)\"}},{{\"sql\":\"INSERT INTO note(text) VALUES (?)\",\"params\":[\"hello\"]}}]}}'",
+        "  curl -sL {}/v1/execute -H 'content-type: application/json' \\\n    -d '{{\"statements\":[{{\"sql\":\"CREATE TABLE IF NOT EXISTS note(id INTEGER PRIMARY KEY, text TEXT)\"}},{{\"sql\":\"INSERT INTO note(text) VALUES (?)\",\"params\":[\"hello\"]}}]}}'",
         any.http
     );
     println!("  sqlite3 -readonly {} 'SELECT * FROM note'", any.data_dir.join("state.db").display());

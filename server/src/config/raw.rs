@@ -60,6 +60,7 @@ pub(super) struct RawTiming {
     pub(super) sync_timeout: Option<String>,
     pub(super) election_stagger: Option<String>,
     pub(super) trust_refused: Option<bool>,
+    pub(super) failback: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -86,6 +87,7 @@ pub(super) struct RawLimits {
     pub(super) rows: Option<usize>,
     pub(super) result: Option<String>,
     pub(super) statement_time: Option<String>,
+    pub(super) master_wait: Option<String>,
     pub(super) concurrent_requests: Option<usize>,
     pub(super) connections: Option<usize>,
     pub(super) request_retention: Option<String>,

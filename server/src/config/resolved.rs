@@ -13,7 +13,7 @@ use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits 
 
 use super::{
     raw::{Raw, RawLimits, RawMember, RawTiming},
-    units,
+    units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
 use crate::{reader::ReadPoolConfig, sql::SqlLimits};
 
@@ -72,6 +72,8 @@ pub struct HttpLimits {
     pub result: usize,
     /// How long a request's statements may run together.
     pub statement_time: Duration,
+    /// How long a request waits for a master to be found, counted from when the last one was lost.
+    pub master_wait: Duration,
     /// Requests under way.
     pub concurrent_requests: usize,
     /// Open connections.
@@ -115,6 +117,8 @@ pub struct Config {
     pub members: Vec<Member>,
     /// Times of the protocol.
     pub timing: Timing,
+    /// A better-ranked member that has kept up for so long gets the throne back; `None`: never by itself.
+    pub failback: Option<Duration>,
     /// Backups that hold every acknowledged write (R10).
     pub sync_backups: usize,
     /// With fewer, writes are refused (R10).
@@ -247,9 +251,9 @@ impl Config {
             peer: raw.listen.peer.unwrap_or_else(|| "127.0.0.1:7450".to_owned()),
             http: raw.listen.http.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
         };
-        address(&fields, "listen.peer", &listen.peer)?;
-        let http = address(&fields, "listen.http", &listen.http)?;
-        if !http.ip().is_loopback() && !raw.listen.insecure {
+        addresses(&fields, "listen.peer", &listen.peer)?;
+        let http = addresses(&fields, "listen.http", &listen.http)?;
+        if !http.iter().all(|address| address.ip().is_loopback()) && !raw.listen.insecure {
             return Err(fields.error(
                 "listen.http",
                 format!("{:?}, which others can reach, and no access control", listen.http),
@@ -257,6 +261,16 @@ impl Config {
             ));
         }
         let timing = timing(&fields, &raw.timing)?;
+        let days = Duration::from_secs(7 * 24 * 3600);
+        let failback = match raw.timing.failback.as_deref() {
+            None | Some("off") => None,
+            Some(_) => Some(fields.duration(
+                "timing.failback",
+                raw.timing.failback.as_ref(),
+                Duration::ZERO,
+                (Duration::from_secs(1), days),
+            )?),
+        };
         let data_members = members.iter().filter(|member| !member.rank.is_witness()).count();
         let sync_backups = raw.replication.sync_backups.unwrap_or(1) as usize;
         if sync_backups >= data_members.max(2) {
@@ -285,6 +299,7 @@ impl Config {
             listen,
             members,
             timing,
+            failback,
             sync_backups,
             min_sync_backups,
             buffer: usize_of(size(
@@ -343,6 +358,8 @@ impl Config {
             min_sync_backups: self.min_sync_backups,
             buffer_bytes: self.buffer,
             inflight_bytes: self.buffer / 2,
+            voter_timeout: None,
+            failback: self.failback,
             seed: 0,
         }
     }
@@ -369,16 +386,6 @@ impl Config {
             key: self.key.clone(),
             limits: LinkLimits { bulk_message: payload.saturating_add(1 << 16), ..LinkLimits::default() },
         }
-    }
-
-    /// The others and where they are.
-    #[must_use]
-    pub fn peers(&self) -> Vec<(MemberId, Vec<String>)> {
-        self.members
-            .iter()
-            .filter(|member| member.id != self.id)
-            .map(|member| (member.id.clone(), member.peer_addresses.clone()))
-            .collect()
     }
 
     /// Limits on results.
@@ -434,12 +441,10 @@ fn key(
     }
 }
 
-fn address(fields: &Fields<'_>, field: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+fn addresses(fields: &Fields<'_>, field: &str, text: &str) -> Result<Vec<SocketAddr>, ConfigError> {
     let expected = "an address and port of this machine, such as \"0.0.0.0:8080\"";
-    text.to_socket_addrs()
-        .ok()
-        .and_then(|mut addresses| addresses.next())
-        .ok_or_else(|| fields.error(field, format!("{text:?}"), expected))
+    let found: Vec<_> = text.to_socket_addrs().map(Iterator::collect).unwrap_or_default();
+    if found.is_empty() { Err(fields.error(field, format!("{text:?}"), expected)) } else { Ok(found) }
 }
 
 fn members(fields: &Fields<'_>, raw: &[RawMember]) -> Result<Vec<Member>, ConfigError> {
@@ -448,6 +453,7 @@ fn members(fields: &Fields<'_>, raw: &[RawMember]) -> Result<Vec<Member>, Config
     }
     let mut ids = BTreeSet::new();
     let mut ranks = BTreeSet::new();
+    let mut peers = BTreeSet::new();
     let mut members = Vec::with_capacity(raw.len());
     for (index, raw) in raw.iter().enumerate() {
         let field = |name: &str| format!("member[{index}].{name}");
@@ -468,26 +474,26 @@ fn members(fields: &Fields<'_>, raw: &[RawMember]) -> Result<Vec<Member>, Config
                 "a different rank for each data member (0: witness)",
             ));
         }
-        if raw.peer.is_empty() {
-            return Err(fields.error(&field("peer"), "nothing", "at least one \"host:port\""));
+        if !(1..=MOST_ADDRESSES).contains(&raw.peer.len()) {
+            return Err(fields.error(&field("peer"), raw.peer.len(), ADDRESS_COUNT));
         }
         for peer in &raw.peer {
-            let port = peer.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
-            if port.and_then(|port| port.parse::<u16>().ok()).is_none() {
-                return Err(fields.error(&field("peer"), format!("{peer:?}"), "\"host:port\""));
+            if !is_peer_address(peer) {
+                return Err(fields.error(&field("peer"), format!("{peer:?}"), PEER_ADDRESS));
+            }
+            if !peers.insert(peer.clone()) {
+                let found = format!("{peer:?} a second time");
+                return Err(fields.error(&field("peer"), found, "addresses of its own for each member"));
             }
         }
-        for url in &raw.url {
-            if !(url.starts_with("http://") || url.starts_with("https://")) {
-                return Err(fields.error(
-                    &field("url"),
-                    format!("{url:?}"),
-                    "such as \"http://10.0.0.1:8080\"",
-                ));
-            }
+        if raw.url.len() > MOST_ADDRESSES {
+            return Err(fields.error(&field("url"), raw.url.len(), ADDRESS_COUNT));
+        }
+        if let Some(url) = raw.url.iter().find(|url| !is_client_url(url)) {
+            return Err(fields.error(&field("url"), format!("{url:?}"), CLIENT_URL));
         }
         let urls = raw.url.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
-        members.push(Member { id, rank, peer_addresses: raw.peer.clone(), urls });
+        members.push(Member { id, rank, peer_addresses: raw.peer.clone(), urls, absent: false });
     }
     if ranks.is_empty() {
         return Err(fields.error("member", "witnesses only", "at least one member with rank 1 or more"));
@@ -552,6 +558,12 @@ fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigErro
             ms(5000),
             (ms(10), ms(600_000)),
         )?,
+        master_wait: fields.duration(
+            "limits.master_wait",
+            raw.master_wait.as_ref(),
+            ms(2000),
+            (ms(0), ms(60_000)),
+        )?,
         concurrent_requests: fields.count(
             "limits.concurrent_requests",
             raw.concurrent_requests,
@@ -604,7 +616,6 @@ peer = ["10.0.0.3:7450"]
         assert_eq!(config.me().urls, ["http://10.0.0.1:8080"]);
         assert_eq!((config.sync_backups, config.timing.lease), (1, Duration::from_secs(1)));
         assert!(config.warnings().is_empty());
-        assert_eq!(config.peers().len(), 2);
     }
 
     #[test]
@@ -615,6 +626,11 @@ peer = ["10.0.0.3:7450"]
             (GOOD.replace("id = \"pc-2\"", "id = \"pc-1\""), vec!["member[1].id"]),
             (GOOD.replace("[\"10.0.0.2:7450\"]", "[\"10.0.0.2\"]"), vec!["member[1].peer", "10.0.0.2"]),
             (GOOD.replace("[\"10.0.0.2:7450\"]", "[]"), vec!["member[1].peer"]),
+            (GOOD.replace("10.0.0.2:7450", "10.0.0.2:0"), vec!["member[1].peer", "10.0.0.2:0"]),
+            (GOOD.replace("10.0.0.2:7450", "10.0.0.1:7450"), vec!["member[1].peer", "second time"]),
+            (GOOD.replace("http://10.0.0.1:8080/", "http://"), vec!["member[0].url", "http://"]),
+            (format!("{GOOD}[timing]\nfailback = \"soon\""), vec!["timing.failback", "soon"]),
+            (format!("{GOOD}[limits]\nmaster_wait = \"2h\""), vec!["limits.master_wait", "2h"]),
             (GOOD.replace("127.0.0.1:8080", "0.0.0.0:8080"), vec!["listen.http", "insecure"]),
             (GOOD.replace("127.0.0.1:8080", "nowhere"), vec!["listen.http", "nowhere"]),
             (format!("{GOOD}[timing]\nlease = \"200ms\""), vec!["timing.lease", "200ms", "three heartbeats"]),

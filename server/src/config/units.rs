@@ -2,6 +2,30 @@
 
 use std::time::Duration;
 
+/// Addresses that one member may have, for peers and for clients each.
+pub(crate) const MOST_ADDRESSES: usize = 8;
+/// What a list of addresses should be.
+pub(crate) const ADDRESS_COUNT: &str = "1 to 8 addresses";
+/// What [`is_peer_address`] expects.
+pub(crate) const PEER_ADDRESS: &str = "\"host:port\"";
+/// What [`is_client_url`] expects.
+pub(crate) const CLIENT_URL: &str = "such as \"http://10.0.0.1:8080\"";
+/// Longest address in bytes; a DNS name has at most 253.
+const ADDRESS_LENGTH: usize = 280;
+
+/// Whether this is a `host:port` that can be dialled.
+pub(crate) fn is_peer_address(text: &str) -> bool {
+    let port = text.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
+    text.len() <= ADDRESS_LENGTH
+        && port.and_then(|port| port.parse::<u16>().ok()).is_some_and(|port| port != 0)
+}
+
+/// Whether this is a base URL that clients can use.
+pub(crate) fn is_client_url(text: &str) -> bool {
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    text.len() <= ADDRESS_LENGTH && host.is_some_and(|host| !host.trim_start_matches(['/', ':']).is_empty())
+}
+
 /// `100ms`, `1s`, `5m`, `2h`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;

@@ -10,10 +10,7 @@ use serde::de::DeserializeOwned;
 use tanist_api::{ExecuteRequest, HEADER_IDEMPOTENCY_KEY, HEADER_POSITION, HEADER_REPLAYED, Statement, code};
 
 use super::{ApiError, AppState, read_body, results_body};
-use crate::{
-    clock,
-    write::{Idempotency, WriteRequest},
-};
+use crate::write::{Idempotency, WriteError, WriteRequest};
 
 pub(super) async fn post(
     State(state): State<AppState>,
@@ -22,9 +19,7 @@ pub(super) async fn post(
     body: Body,
 ) -> Result<Response, ApiError> {
     let state = &*state.0;
-    if state.gate.is_open(clock::now_ns()).is_none() {
-        return Err(ApiError::not_master(&state.gate.view(), &uri));
-    }
+    state.reign(&uri).await?;
     let body = read_body(body, state.limits.body).await?;
     let request: ExecuteRequest = parse(&headers, &body)?;
     check_statements(&request.statements, state.limits.statements)?;
@@ -34,8 +29,15 @@ pub(super) async fn post(
     let idempotency = idempotency(&headers, &body)?;
     let write =
         WriteRequest { statements: request.statements, idempotency, time_limit: state.limits.statement_time };
-    let done =
-        state.writer.write(write).await.map_err(|error| ApiError::write(error, &state.gate.view(), &uri))?;
+    let done = match state.writer.write(write).await {
+        Ok(done) => done,
+        Err(WriteError::NotMaster) => {
+            // The throne was handed over while the write waited: nothing was done, the next master takes it.
+            state.reign(&uri).await?;
+            return Err(ApiError::not_master(&state.gate.view(), &uri));
+        }
+        Err(error) => return Err(ApiError::write(error, &state.gate.view(), &uri)),
+    };
     let mut response = (StatusCode::OK, results_body(done.position, &done.answer)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -6,7 +6,9 @@
 mod cluster;
 mod error;
 mod execute;
+mod handover;
 mod health;
+mod members;
 mod query;
 #[cfg(test)]
 mod tests;
@@ -17,20 +19,27 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
+    http::Uri,
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{get, patch, post},
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use tokio::sync::{Semaphore, oneshot};
+use tanist_replication::Term;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
+};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
+    clock,
     config::{Config, HttpLimits},
+    driver::Control,
     gate::Gate,
     reader::ReadPool,
     write::WriterHandle,
@@ -56,6 +65,7 @@ struct Inner {
     gate: Arc<Gate>,
     writer: WriterHandle,
     readers: ReadPool,
+    operators: mpsc::Sender<Control>,
     limits: HttpLimits,
     requests: Semaphore,
     max_staleness: Duration,
@@ -64,15 +74,52 @@ struct Inner {
 impl AppState {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, writer: WriterHandle, readers: ReadPool, config: &Config) -> AppState {
+    pub(crate) fn new(
+        gate: Arc<Gate>,
+        writer: WriterHandle,
+        operators: mpsc::Sender<Control>,
+        readers: ReadPool,
+        config: &Config,
+    ) -> AppState {
         AppState(Arc::new(Inner {
             gate,
             writer,
             readers,
+            operators,
             requests: Semaphore::new(config.limits.concurrent_requests),
             max_staleness: config.timing.lease,
             limits: config.limits.clone(),
         }))
+    }
+}
+
+impl Inner {
+    /// The reign that this machine serves now. Otherwise the request belongs to the master; while that is being found,
+    /// it waits, so that clients don't notice a handover or a quick failover.
+    async fn reign(&self, uri: &Uri) -> Result<Term, ApiError> {
+        if let Some(term) = self.gate.is_open(clock::now_ns()) {
+            return Ok(term);
+        }
+        let came = clock::now_ns();
+        let mut views = self.gate.views();
+        loop {
+            let view = Arc::clone(&views.borrow_and_update());
+            let now = clock::now_ns();
+            if let Some(term) = self.gate.is_open(now) {
+                return Ok(term);
+            }
+            let cluster = &view.cluster;
+            let elsewhere = cluster.master.as_ref().is_some_and(|master| *master != cluster.member);
+            let since = self.gate.masterless_since_ns().unwrap_or(came);
+            let waited = Duration::from_nanos(now.saturating_sub(since));
+            let Some(left) =
+                self.limits.master_wait.checked_sub(waited).filter(|left| !elsewhere && !left.is_zero())
+            else {
+                return Err(ApiError::not_master(&view, uri));
+            };
+            // Without a change by then the loop ends by the time that has passed.
+            let _ = timeout(left, views.changed()).await;
+        }
     }
 }
 
@@ -81,12 +128,18 @@ pub fn router(state: AppState) -> Router {
     let limited = Router::new()
         .route("/v1/execute", post(execute::post))
         .route("/v1/query", post(query::post))
+        .route("/v1/cluster/promote", post(handover::promote))
+        .route("/v1/cluster/demote", post(handover::demote))
+        .route("/v1/cluster/members", post(members::add))
+        .route("/v1/cluster/members/{id}", patch(members::set).delete(members::remove))
         .layer(middleware::from_fn_with_state(state.clone(), limit_requests));
     // What tells how the machine is must answer however busy it is.
     Router::new()
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/v1/cluster", get(cluster::get))
+        .route("/v1/cluster/members", get(members::list))
+        .route("/v1/cluster/members/{id}", get(members::get))
         .route("/", get(health::dashboard))
         .merge(limited)
         .fallback(error::not_found)

@@ -39,8 +39,8 @@ pub(super) async fn post(
     let state = &*state.0;
     let consistency = consistency(query.as_deref(), state.max_staleness)?;
     let min_position = min_position(&headers)?;
-    if consistency == Consistency::Strong && state.gate.is_open(clock::now_ns()).is_none() {
-        return Err(ApiError::not_master(&state.gate.view(), &uri));
+    if consistency == Consistency::Strong {
+        state.reign(&uri).await?;
     }
     let body = read_body(body, state.limits.body).await?;
     let request: QueryRequest = parse(&headers, &body)?;
@@ -67,8 +67,7 @@ pub(super) async fn post(
 /// R11, I5, I6: read, wait until all that was seen is acknowledged, and answer only if the lease still lasts then.
 async fn strong(state: &Inner, request: QueryRequest, uri: &Uri) -> Result<ReadDone, ApiError> {
     let gate = &state.gate;
-    let not_master = || ApiError::not_master(&gate.view(), uri);
-    let term = gate.is_open(clock::now_ns()).ok_or_else(not_master)?;
+    let term = state.reign(uri).await?;
     let done = state.readers.read(request.statements).await.map_err(ApiError::read)?;
     wait_for(gate.acknowledged(), done.position).await.map_err(|acknowledged| {
         ApiError::new(
@@ -77,7 +76,11 @@ async fn strong(state: &Inner, request: QueryRequest, uri: &Uri) -> Result<ReadD
             format!("what was read ({}) isn't acknowledged yet, only {acknowledged} is", done.position),
         )
     })?;
-    if gate.is_open(clock::now_ns()) == Some(term) { Ok(done) } else { Err(not_master()) }
+    if gate.is_open(clock::now_ns()) == Some(term) {
+        return Ok(done);
+    }
+    state.reign(uri).await?;
+    Err(ApiError::not_master(&gate.view(), uri))
 }
 
 async fn bounded(

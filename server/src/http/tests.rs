@@ -63,7 +63,7 @@ impl Machine {
         let mut view = View::default();
         view.cluster.member = "pc-1".to_owned();
         view.cluster.role = Role::Backup;
-        let gate = Arc::new(Gate::new(view));
+        let gate = Arc::new(Gate::new(view, 0));
         let inbox = Arc::new(Inbox::new(InboxLimits::default()));
         let limits = config.sql_limits();
         let store = {
@@ -74,8 +74,10 @@ impl Machine {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
+        let (operators, _) = tokio::sync::mpsc::channel(1);
         let (stop, stopped) = oneshot::channel();
-        let state = AppState::new(Arc::clone(&gate), WriterHandle::new(Arc::clone(&inbox)), pool, &config);
+        let state =
+            AppState::new(Arc::clone(&gate), WriterHandle::new(Arc::clone(&inbox)), operators, pool, &config);
         tokio::spawn(async move { http::serve(listener, state, stopped).await.unwrap() });
         Machine { address, gate, inbox, store: Some(store), _stop: stop, _directory: directory }
     }
@@ -127,7 +129,7 @@ impl Machine {
         view.cluster.master = Some("pc-2".to_owned());
         view.cluster.master_urls = vec![url.to_owned()];
         view.fresh_as_of_ns = Some(clock::now_ns());
-        self.gate.set_view(view);
+        self.gate.set_view(view, clock::now_ns());
     }
 }
 
@@ -214,7 +216,7 @@ async fn malformed_requests_are_problems() {
             json,
             br#"{"statements":[{"sql":"SELECT 1","params":"x"}]}"#,
             400,
-            &["bad-request"],
+            &["bad-request", "params: expected an array or an object"],
         ),
         ("none", json, br#"{"statements":[]}"#, 400, &["statements"]),
         (

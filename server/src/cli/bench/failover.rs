@@ -1,7 +1,7 @@
-//! Kills the master again and again under load: how long is no write acknowledged, and is every acknowledged write there
-//! at the end, once, on every machine?
+//! Takes the throne from the master again and again under load, by a kill or by a handover: how long is no write
+//! acknowledged, and is every acknowledged write there at the end, once, on every machine?
 //!
-//! Owns the rounds and the check. Never touches a machine but by the kill; waits until the cluster is whole again before the
+//! Owns the rounds and the check. Never touches a machine but so; waits until the cluster is whole again before the
 //! next one. Read `writers.rs` for the load.
 
 use std::{
@@ -28,13 +28,15 @@ const POLL: Duration = Duration::from_millis(100);
 /// A call of a writer may take so long: longer than any failover.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 
-/// How the master is killed.
+/// How the master loses its throne.
 #[derive(Debug, Clone)]
-pub(super) enum Killer {
+pub(super) enum Removal {
     /// By the process id in the directory's `cluster.json`, which `tanist dev --restart` keeps current.
     Dev(PathBuf),
     /// By a shell command with `{master}` for the machine's name.
     Command(String),
+    /// By a planned handover to its heir.
+    Handover,
 }
 
 /// `cluster.json` of `tanist dev`, as far as needed here.
@@ -68,7 +70,7 @@ impl DevCluster {
 /// Runs the rounds.
 pub(super) async fn failover(
     hosts: &str,
-    killer: &Killer,
+    removal: &Removal,
     rounds: u32,
     writer_count: usize,
     keep: bool,
@@ -76,18 +78,21 @@ pub(super) async fn failover(
     let client = Client::builder().hosts(hosts).deadline(WRITE_LIMIT).build()?;
     let mut view = whole(&client, 0, 0).await?;
     if view.members.iter().filter(|member| member.rank > 0).count() < 2 {
-        bail!("--failover: found a cluster of one data machine, expected at least two");
+        bail!("--failover, --handover: found a cluster of one data machine, expected at least two");
     }
     writers::create(&client).await?;
     let writers = Writers::start(&client, writer_count);
     let mut done = vec![];
     for number in 1..=rounds {
-        let ended = round(&client, &writers, killer, &view).await;
+        let ended = round(&client, &writers, removal, &view).await;
         let (round, after) = ended.with_context(|| format!("round {number} of {rounds}"))?;
         view = after;
         eprintln!(
-            "round {number} of {rounds}: killed {}, {} follows, {:.0} ms without an acknowledged write",
-            round.killed, round.heir, round.gap_ms
+            "round {number} of {rounds}: {} {}, {} follows, {:.0} ms without an acknowledged write",
+            removal.verb(),
+            round.killed,
+            round.heir,
+            round.gap_ms
         );
         done.push(round);
     }
@@ -104,19 +109,19 @@ pub(super) async fn failover(
         let drop = ExecuteRequest { statements: vec![Statement::new(writers::DROP)], transaction: true };
         client.execute(drop).await.context("drop the table of the benchmark")?;
     }
-    Ok(Failover::new(done, acknowledged, unknown, writer_count))
+    Ok(Failover::new(matches!(removal, Removal::Handover), done, acknowledged, unknown, writer_count))
 }
 
 /// One kill, until the cluster is whole again: what the old master's return costs belongs to the round.
 async fn round(
     client: &Client,
     writers: &Writers,
-    killer: &Killer,
+    removal: &Removal,
     before: &Cluster,
 ) -> anyhow::Result<(Round, Cluster)> {
     let killed = before.member.clone();
     writers.begin_round();
-    kill(killer, &killed, before)?;
+    remove(client, removal, &killed, before).await?;
     let after = whole(client, before.sync_set.len(), before.term + 1).await?;
     let whole_at = Instant::now();
     while !writers.acknowledged_after(whole_at) {
@@ -195,10 +200,18 @@ fn lacks(view: &Cluster, copies: usize) -> Option<String> {
         .then(|| format!("{} machines hold every acknowledged write, expected {wanted}", view.sync_set.len()))
 }
 
-/// Kills the master.
-fn kill(killer: &Killer, master: &str, view: &Cluster) -> anyhow::Result<()> {
-    match killer {
-        Killer::Dev(dir) => {
+impl Removal {
+    fn verb(&self) -> &'static str {
+        match self {
+            Removal::Dev(_) | Removal::Command(_) => "killed",
+            Removal::Handover => "demoted",
+        }
+    }
+}
+
+async fn remove(client: &Client, removal: &Removal, master: &str, view: &Cluster) -> anyhow::Result<()> {
+    match removal {
+        Removal::Dev(dir) => {
             let cluster = DevCluster::read(dir)?;
             let machine = cluster.machines.iter().find(|machine| machine.id == master);
             let machine = machine
@@ -210,7 +223,11 @@ fn kill(killer: &Killer, master: &str, view: &Cluster) -> anyhow::Result<()> {
             };
             kill_process(pid)
         }
-        Killer::Command(template) => {
+        Removal::Handover => {
+            client.demote(master).await.with_context(|| format!("demote {master}"))?;
+            Ok(())
+        }
+        Removal::Command(template) => {
             let command = template.replace("{master}", master);
             let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
             let status = std::process::Command::new(shell).arg(flag).arg(&command).status();

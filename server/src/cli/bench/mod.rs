@@ -21,7 +21,7 @@ use tanist_api::{Cluster, ExecuteRequest, QueryRequest, Statement};
 use tanist_client::Client;
 
 use self::{
-    failover::{DevCluster, Killer},
+    failover::{DevCluster, Removal},
     load::Work,
     report::{Disk, Quantiles, Report, Run},
 };
@@ -70,11 +70,14 @@ pub(super) struct BenchArgs {
     /// Needs --dev-dir or --kill-command.
     #[arg(long)]
     failover: bool,
-    /// How often the master is killed.
-    #[arg(long, default_value_t = 10, requires = "failover", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// As --failover, but the throne is handed over instead: planned, without a kill.
+    #[arg(long, conflicts_with = "failover")]
+    handover: bool,
+    /// How often the master is killed or demoted.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Writers during the kills.
-    #[arg(long, default_value_t = 4, requires = "failover", value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// Writers meanwhile.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     writers: u16,
     /// A shell command that kills the master, with {master} for its name. Something must start it again.
     #[arg(long, requires = "failover", conflicts_with = "dev_dir")]
@@ -101,7 +104,7 @@ pub(super) async fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         cpus: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
         machines: cluster.members.len(),
         copies: cluster.sync_set.len(),
-        idempotency_keys: args.keys || args.failover,
+        idempotency_keys: args.keys || args.failover || args.handover,
         rows: args.rows,
         disk: None,
         loopback: None,
@@ -111,16 +114,17 @@ pub(super) async fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         write_ratio: None,
         failover: None,
     };
-    if args.failover {
-        let killer = match (&args.dev_dir, &args.kill_command) {
-            (Some(dir), _) => Killer::Dev(dir.clone()),
-            (None, Some(command)) => Killer::Command(command.clone()),
+    if args.failover || args.handover {
+        let removal = match (&args.dev_dir, &args.kill_command) {
+            _ if args.handover => Removal::Handover,
+            (Some(dir), _) => Removal::Dev(dir.clone()),
+            (None, Some(command)) => Removal::Command(command.clone()),
             (None, None) => {
                 let why = "--failover: needs --dev-dir (of `tanist dev --dir D --restart`) or --kill-command";
                 return Err(Usage(why.to_owned()).into());
             }
         };
-        let found = failover::failover(&hosts, &killer, args.rounds, args.writers.into(), args.keep).await?;
+        let found = failover::failover(&hosts, &removal, args.rounds, args.writers.into(), args.keep).await?;
         report.failover = Some(found);
     } else {
         measure(args, &client, &cluster, &mut report).await?;

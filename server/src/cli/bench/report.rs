@@ -90,7 +90,7 @@ impl Run {
     }
 }
 
-/// One kill of the master.
+/// One end of a reign.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Round {
     pub(super) killed: String,
@@ -99,9 +99,11 @@ pub(super) struct Round {
     pub(super) gap_ms: f64,
 }
 
-/// All kills.
+/// All ends of a reign.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Failover {
+    /// Whether the throne was handed over; else the master was killed.
+    planned: bool,
     rounds: Vec<Round>,
     min_ms: f64,
     p50_ms: f64,
@@ -115,6 +117,7 @@ pub(super) struct Failover {
 
 impl Failover {
     pub(super) fn new(
+        planned: bool,
         rounds: Vec<Round>,
         acknowledged_writes: u64,
         unknown_outcomes: u64,
@@ -127,7 +130,17 @@ impl Failover {
             gaps.get((gaps.len() * percent).div_ceil(100).max(1) - 1).copied().unwrap_or(0.0)
         };
         let (min_ms, p50_ms, p99_ms, max_ms) = (rank(0), rank(50), rank(99), rank(100));
-        Failover { rounds, min_ms, p50_ms, p99_ms, max_ms, writers, acknowledged_writes, unknown_outcomes }
+        Failover {
+            planned,
+            rounds,
+            min_ms,
+            p50_ms,
+            p99_ms,
+            max_ms,
+            writers,
+            acknowledged_writes,
+            unknown_outcomes,
+        }
     }
 }
 
@@ -208,7 +221,7 @@ impl Report {
             let grouped = runs.iter().any(|run| run.writes_per_transaction.is_some());
             let synced = runs.iter().any(|run| run.writes_per_fsync.is_some());
             headings.extend(words(if grouped { &["per transaction"] } else { &[] }));
-            headings.extend(words(if synced { &["per fsync"] } else { &[] }));
+            headings.extend(words(if synced { &["by fsync rate"] } else { &[] }));
             headings.push("errors".to_owned());
             let rows: Vec<Vec<String>> = runs.iter().map(|run| run.cells(grouped, synced)).collect();
             text += &sheet(title, &headings, &rows);
@@ -226,7 +239,7 @@ impl Report {
         }
         if let Some(failover) = &self.failover {
             let headings = words(&[
-                "kills",
+                if failover.planned { "handovers" } else { "kills" },
                 "min ms",
                 "p50 ms",
                 "p99 ms",
@@ -247,7 +260,11 @@ impl Report {
                     .map(|count| count.to_string()),
             );
             text += &sheet(
-                "Longest time without an acknowledged write when the master is killed",
+                if failover.planned {
+                    "Longest time without an acknowledged write when the throne is handed over"
+                } else {
+                    "Longest time without an acknowledged write when the master is killed"
+                },
                 &headings,
                 &[row],
             );
@@ -305,12 +322,12 @@ mod tests {
 
     #[test]
     fn failover_quantiles_are_by_rank() {
-        let failover = Failover::new((1..=20).rev().map(f64::from).map(round).collect(), 9, 0, 4);
+        let failover = Failover::new(false, (1..=20).rev().map(f64::from).map(round).collect(), 9, 0, 4);
         assert_eq!(
             (failover.min_ms, failover.p50_ms, failover.p99_ms, failover.max_ms),
             (1.0, 10.0, 20.0, 20.0)
         );
-        let none = Failover::new(vec![], 0, 0, 4);
+        let none = Failover::new(true, vec![], 0, 0, 4);
         assert_eq!((none.min_ms, none.max_ms), (0.0, 0.0));
     }
 

@@ -1,0 +1,105 @@
+//! `POST /v1/cluster/promote` and `/demote`: planned handover. Answered when the next master serves.
+//!
+//! Both may be repeated: what is so already is answered as done.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode, Uri},
+};
+use tanist_api::{Cluster, HandoverRequest, HandoverResponse, code};
+use tanist_replication::MemberId;
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{ApiError, AppState, Inner, execute::parse, read_body};
+use crate::driver::Control;
+
+/// How long the next master may take to serve before the answer says so.
+const NEXT_MASTER: Duration = Duration::from_secs(5);
+
+pub(super) async fn promote(
+    State(state): State<AppState>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<HandoverResponse>, ApiError> {
+    let state = &*state.0;
+    let request = request(state, &uri, &headers, body).await?;
+    let cluster = &state.gate.view().cluster;
+    if request.member == cluster.member {
+        return Ok(answer(cluster));
+    }
+    let to = known(cluster, &request.member)?;
+    hand_over(state, Some(to), format!("an operator promotes {}", request.member)).await
+}
+
+pub(super) async fn demote(
+    State(state): State<AppState>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<HandoverResponse>, ApiError> {
+    let state = &*state.0;
+    let request = request(state, &uri, &headers, body).await?;
+    let cluster = &state.gate.view().cluster;
+    known(cluster, &request.member)?;
+    if request.member != cluster.member {
+        return Ok(answer(cluster));
+    }
+    hand_over(state, None, "an operator demotes it".to_owned()).await
+}
+
+/// The request, once this machine is the master.
+async fn request(
+    state: &Inner,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<HandoverRequest, ApiError> {
+    state.reign(uri).await?;
+    let body = read_body(body, state.limits.body).await?;
+    parse(headers, &body)
+}
+
+fn known(cluster: &Cluster, name: &str) -> Result<MemberId, ApiError> {
+    let unknown = || {
+        let members: Vec<_> = cluster.members.iter().map(|member| member.id.as_str()).collect();
+        ApiError::bad_request(format!("member: found {name:?}, expected one of {}", members.join(", ")))
+    };
+    let id: MemberId = name.parse().map_err(|_| unknown())?;
+    if cluster.members.iter().any(|member| member.id == id.as_str()) { Ok(id) } else { Err(unknown()) }
+}
+
+fn answer(cluster: &Cluster) -> Json<HandoverResponse> {
+    Json(HandoverResponse { master: cluster.master.clone().unwrap_or_default(), term: cluster.term })
+}
+
+async fn hand_over(
+    state: &Inner,
+    to: Option<MemberId>,
+    why: String,
+) -> Result<Json<HandoverResponse>, ApiError> {
+    let failed = |why: String| ApiError::new(StatusCode::CONFLICT, code::HANDOVER_FAILED, why);
+    let stopped = |_| ApiError::overloaded("this machine stops");
+    let mut views = state.gate.views();
+    let before = views.borrow().cluster.term;
+    let (respond, handed) = oneshot::channel();
+    let asked = Control::HandOver { to, why, respond };
+    state.operators.try_send(asked).map_err(|_| ApiError::overloaded("too many handovers were asked for"))?;
+    let heir = handed.await.map_err(stopped)?.map_err(failed)?;
+    let serves = views.wait_for(|view| {
+        let cluster = &view.cluster;
+        cluster.term > before && cluster.writable && cluster.master.is_some()
+    });
+    match timeout(NEXT_MASTER, serves).await {
+        Ok(Ok(view)) => Ok(answer(&view.cluster)),
+        _ => Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            code::NO_MASTER,
+            format!("the throne was left to {heir}, but no master serves yet"),
+        )),
+    }
+}
