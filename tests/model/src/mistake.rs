@@ -10,6 +10,8 @@ pub enum Mistake {
     VoteNotDurable,
     /// R1: the term isn't on disk, so a crash goes back to that of the accepted record.
     TermNotDurable,
+    /// R1: the accepted record isn't on disk, so a crash goes back to that of the beginning.
+    RecordNotDurable,
     /// R3: any majority of the members of the candidate's own record elects, whatever the grants carry.
     MajorityOfOwnRecord,
     /// R4: a candidate outside the sync set wins.
@@ -22,6 +24,8 @@ pub enum Mistake {
     FirstRecordAlone,
     /// R5: the first record counts as committed before a majority has accepted it.
     ServeBeforeCommit,
+    /// R5: the master serves when its first record is committed, whoever has stored the reign's first transaction.
+    ServeBeforeStored,
     /// R6: a record of a lower term is accepted.
     RecordOfLowerTerm,
     /// R6: a transaction of a lower term is accepted.

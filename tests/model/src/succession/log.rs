@@ -51,11 +51,6 @@ impl Log {
         if len >= 8 { self } else { Self(self.0 & ((1 << (8 * len)) - 1)) }
     }
 
-    /// Its transactions from `len` on.
-    pub fn suffix(self, len: u32) -> Self {
-        if len >= 8 { Self(0) } else { Self(self.0 >> (8 * len)) }
-    }
-
     /// Whether `beginning` is where it comes from.
     pub fn starts_with(self, beginning: Self) -> bool {
         self.prefix(beginning.len()) == beginning
@@ -67,6 +62,25 @@ impl Log {
             let byte = self.0 >> (8 * at) & 0xff;
             if byte & WRITE == 0 { Entry::Reign(byte as u8 - 1) } else { Entry::Write((byte & !WRITE) as u8) }
         })
+    }
+
+    /// Whether the two hold the same up to every position that both have (I3). A position is the number of a
+    /// transaction together with the reign that made it.
+    pub fn agrees_with(self, other: Self) -> bool {
+        let same = ((self.0 ^ other.0).trailing_zeros() / 8).min(self.len()).min(other.len());
+        let common = self.len().min(other.len());
+        (same + 1..=common).all(|len| self.term_at(len) != other.term_at(len))
+    }
+
+    /// The reign that made the last of the first `len` transactions.
+    fn term_at(self, len: u32) -> Option<u8> {
+        self.prefix(len)
+            .entries()
+            .filter_map(|entry| match entry {
+                Entry::Reign(term) => Some(term),
+                Entry::Write(_) => None,
+            })
+            .last()
     }
 
     /// How many of its transactions it takes to hold `entry`, if it does.
@@ -83,5 +97,31 @@ impl Log {
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.entries()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_of_one_branch_agree_and_others_part() {
+        let start = Log::of(&[Entry::Reign(1), Entry::Write(0)]);
+        let first = start.with(Entry::Reign(2)).with(Entry::Write(1));
+        let second = start.with(Entry::Reign(3)).with(Entry::Write(1));
+        assert!(start.agrees_with(first) && first.agrees_with(second) && first.agrees_with(first));
+        let forged = start.with(Entry::Reign(2)).with(Entry::Write(2));
+        assert!(!first.agrees_with(forged));
+        assert!(!start.agrees_with(Log::of(&[Entry::Reign(1), Entry::Write(1)])));
+    }
+
+    #[test]
+    fn beginning_of_a_log_is_no_more_than_its_first_transactions() {
+        let log = Log::of(&[Entry::Reign(0), Entry::Write(0), Entry::Write(1)]);
+        assert_eq!(log.len(), 3);
+        assert!(log.starts_with(log.prefix(2)) && !log.prefix(2).starts_with(log));
+        assert_eq!(log.len_to(Entry::Write(0)), Some(2));
+        assert_eq!(log.prefix(2), Log::of(&[Entry::Reign(0), Entry::Write(0)]));
+        assert_eq!(log.entries().last(), Some(Entry::Write(1)));
     }
 }

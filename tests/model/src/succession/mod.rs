@@ -36,6 +36,8 @@ pub struct Succession {
     pub memberships: Vec<Set>,
     /// Masters may hand over.
     pub handover: bool,
+    /// Messages that nobody can use any more are dropped, so that states that differ in nothing else count as one.
+    pub forget: bool,
     /// The rule left out.
     pub mistake: Option<Mistake>,
 }
@@ -66,6 +68,7 @@ impl Model for Succession {
             sent: Vec::new(),
             next_write: self.old_writes,
             acknowledged,
+            shown: acknowledged,
             winners: [Set::default(); 4],
             went_back: false,
             heir_lacks: false,
@@ -90,17 +93,28 @@ impl Model for Succession {
             }),
             Property::always(
                 "I2 acknowledged writes are in every later serving master",
-                |_, state: &State| {
-                    serving(state).all(|node| {
-                        (0..).zip(state.acknowledged).all(|(write, term)| {
-                            term == 0 || term - 1 >= node.term || node.seen.has_write(write)
-                        })
-                    })
-                },
+                |_, state: &State| keeps(state, &state.acknowledged),
             ),
+            Property::always(
+                "what a reign begins with is in every later serving master",
+                |_, state: &State| keeps(state, &state.shown),
+            ),
+            Property::always("I3 equal positions have equal content", |_, state: &State| {
+                let mut logs = state.nodes.iter().flat_map(|node| [node.disk, node.seen]);
+                while let Some(log) = logs.next() {
+                    if !logs.clone().all(|other| log.agrees_with(other)) {
+                        return false;
+                    }
+                }
+                true
+            }),
             Property::always("I4 no disk loses an acknowledged write", |_, state: &State| !state.went_back),
             Property::sometimes("a write is acknowledged", |_, state: &State| {
                 state.acknowledged.iter().any(|&term| term > 1)
+            }),
+            Property::sometimes("a later reign serves what was acknowledged", |_, state: &State| {
+                serving(state)
+                    .any(|node| state.acknowledged.iter().any(|&term| term > 1 && term - 1 < node.term))
             }),
             Property::sometimes("two reigns serve", |_, state: &State| {
                 serving(state).any(|node| second(state, node.term))
@@ -140,6 +154,13 @@ impl Model for Succession {
 
 fn serving(state: &State) -> impl Iterator<Item = &Node> {
     state.nodes.iter().filter(|node| matches!(node.role, Role::Master { serving: true, .. }))
+}
+
+/// Whether each serving master holds the writes that are marked with a term before its own.
+fn keeps(state: &State, marks: &[u8; 4]) -> bool {
+    serving(state).all(|node| {
+        (0..).zip(marks).all(|(write, &mark)| mark == 0 || mark > node.term || node.seen.has_write(write))
+    })
 }
 
 /// Whether a reign of this term follows one that was won within the model.

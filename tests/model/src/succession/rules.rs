@@ -225,7 +225,9 @@ pub(super) fn apply(model: &Succession, state: &mut State, action: Action) {
     for id in 0..state.nodes.len() {
         progress(model, state, id as Id);
     }
-    forget(model, state);
+    if model.forget {
+        forget(model, state);
+    }
 }
 
 fn step(model: &Succession, state: &mut State, action: Action) {
@@ -272,7 +274,10 @@ fn step(model: &Succession, state: &mut State, action: Action) {
         }
         Action::Receive(id, term, log) => receive(model, state, id, term, log),
         Action::Sync(id) => sync(state, id),
-        Action::Crash(id) => crash(model, &mut state.nodes[usize::from(id)]),
+        Action::Crash(id) => {
+            let old = model.start[usize::from(id)].record;
+            crash(model, &mut state.nodes[usize::from(id)], old);
+        }
         Action::Goodbye(id, heir) => {
             let node = &mut state.nodes[usize::from(id)];
             node.role = Role::Follower;
@@ -349,7 +354,7 @@ fn sync(state: &mut State, id: Id) {
     }
 }
 
-fn crash(model: &Succession, node: &mut Node) {
+fn crash(model: &Succession, node: &mut Node, old: Record) {
     node.role = Role::Follower;
     node.seen = node.disk;
     if model.is(Mistake::VoteNotDurable) {
@@ -358,6 +363,9 @@ fn crash(model: &Succession, node: &mut Node) {
     if model.is(Mistake::TermNotDurable) {
         node.term = node.record.term;
         node.voted_for = None;
+    }
+    if model.is(Mistake::RecordNotDurable) {
+        node.record = old;
     }
 }
 
@@ -380,8 +388,16 @@ fn progress(model: &Succession, state: &mut State, id: Id) {
         let begun = node.begun();
         let others = awaited(model, id, committed, proposed);
         let own = node.disk.len() >= begun || model.is(Mistake::AcknowledgeWithoutOwnDisk);
-        if own && others.minus(state.stored_by(node.term, node.seen, begun)).is_empty() {
+        let stored = own && others.minus(state.stored_by(node.term, node.seen, begun)).is_empty();
+        if stored || model.is(Mistake::ServeBeforeStored) {
             serving = true;
+            for entry in node.seen.prefix(begun).entries() {
+                if let Entry::Write(write) = entry
+                    && state.shown[usize::from(write)] == 0
+                {
+                    state.shown[usize::from(write)] = node.term + 1;
+                }
+            }
             state.handed_over |= state.sent.iter().any(|each| {
                 matches!(*each, Message::Goodbye { term, heir, .. } if (term + 1, heir) == (node.term, id))
             });
@@ -391,15 +407,14 @@ fn progress(model: &Succession, state: &mut State, id: Id) {
 }
 
 /// Drops the messages that nobody can use any more, so that states that differ in nothing else count as one.
+///
+/// Nobody's term goes back and nobody forgets a record or vote, so a message that is of no use now is of none later. By
+/// mistake they do; to drop a message is to lose it then, which may happen at any time, so a counterexample remains one.
 fn forget(model: &Succession, state: &mut State) {
     let State { nodes, sent, winners, .. } = state;
     let others = |id: Id| (0..).zip(nodes.iter()).filter(move |&(other, _)| other != id);
     let reigns =
         |term| nodes.iter().any(|node| node.term == term && matches!(node.role, Role::Master { .. }));
-    // Where disks or rules can go back, a message may be of use again.
-    if model.mistake.is_some() {
-        return;
-    }
     sent.retain(|message| match *message {
         Message::Grant { term, to, from, .. } => {
             let candidate = nodes[usize::from(to)];

@@ -28,6 +28,7 @@ impl Succession {
             writes: 1,
             memberships: Vec::new(),
             handover: false,
+            forget: true,
             mistake: None,
         }
     }
@@ -35,7 +36,8 @@ impl Succession {
     /// Two data members and a witness.
     pub fn pair_and_witness() -> Self {
         let data = Set::of(&[0, 1]);
-        Self::new(vec![node(founded(data, data.with(2)), Log::default()); 3], data)
+        let start = vec![node(founded(data, data.with(2)), Log::default()); 3];
+        Self { last_version: 3, writes: 2, ..Self::new(start, data) }
     }
 
     /// Three data members; the sync set holds two of them, as by default.
@@ -53,5 +55,35 @@ impl Succession {
         let more = held.with(Entry::Write(1));
         let start = vec![node(record, more), node(record, more), node(record, held)];
         Self { old_writes: 2, writes: 3, ..Self::new(start, data) }
+    }
+
+    /// Two data members and a witness, with masters that hand over.
+    pub fn handover() -> Self {
+        Self { handover: true, ..Self::pair_and_witness() }
+    }
+
+    /// Two data members and a witness, which may be removed and added again.
+    pub fn removal() -> Self {
+        let all = Set::of(&[0, 1, 2]);
+        Self { memberships: vec![Set::of(&[0, 1]), all], writes: 1, ..Self::pair_and_witness() }
+    }
+
+    /// Two data members; a third machine, which knows nothing yet, may be added.
+    pub fn addition() -> Self {
+        let (old, data) = (Set::of(&[0, 1]), Set::of(&[0, 1, 2]));
+        let member = node(founded(old, old), Log::default());
+        let blank = Record { term: 0, version: 0, master: 0, sync: Set::default(), members: Set::default() };
+        let start = vec![member, member, node(blank, Log::default())];
+        Self { memberships: vec![data], ..Self::new(start, data) }
+    }
+
+    /// Two data members and three witnesses, two of which the last master removed, one after the other; a data member
+    /// and a removed witness haven't heard of it.
+    pub fn missed_removals() -> Self {
+        let data = Set::of(&[0, 2]);
+        let old = founded(data, Set::of(&[0, 1, 2, 3, 4]));
+        let new = Record { version: 3, members: Set::of(&[0, 1, 2]), ..old };
+        let start = [new, new, old, new, old].map(|record| node(record, Log::default())).to_vec();
+        Self { last_term: 1, last_version: 1, ..Self::new(start, data) }
     }
 }

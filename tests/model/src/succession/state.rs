@@ -193,6 +193,8 @@ pub struct State {
     pub next_write: u8,
     /// To be checked: per write, in which term it was acknowledged, plus one; 0 if it wasn't.
     pub acknowledged: [u8; 4],
+    /// To be checked: per write, in which term a master began to serve with it, plus one; 0 if none did.
+    pub shown: [u8; 4],
     /// To be checked: who won each term.
     pub winners: [Set; 4],
     /// To be checked: a disk lost an acknowledged write (I4).
