@@ -1,11 +1,9 @@
-//! Runs a model to its end.
+//! Runs a model to its end. Each takes one core; the test run has as many under way as there are cores, which is faster
+//! than many workers on one model.
 
-use std::{sync::Mutex, time::Instant};
+use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model};
-
-/// One model at a time: each takes both cores and much memory.
-static TURN: Mutex<()> = Mutex::new(());
 
 /// Whether the larger bounds are asked for: `TANIST_MODEL=large`.
 pub fn large() -> bool {
@@ -22,9 +20,8 @@ where
     M::State: Clone + std::fmt::Debug + std::hash::Hash + PartialEq + Send + Sync,
     M::Action: Clone + std::fmt::Debug + PartialEq + Send + Sync,
 {
-    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let begun = Instant::now();
-    let checker = model.checker().threads(2).spawn_bfs().join();
+    let checker = model.checker().spawn_bfs().join();
     let states = checker.unique_state_count();
     println!(
         "{name}: {states} states, {} steps deep, {:.1} s",
@@ -43,9 +40,8 @@ where
     M::State: Clone + std::fmt::Debug + std::hash::Hash + PartialEq + Send + Sync,
     M::Action: Clone + std::fmt::Debug + PartialEq + Send + Sync,
 {
-    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let begun = Instant::now();
-    let checker = model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let checker = model.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let took = begun.elapsed().as_secs_f32();
     let states = checker.unique_state_count();
     let properties = checker.model().properties();

@@ -69,13 +69,12 @@ impl Log {
     pub fn agrees_with(self, other: Self) -> bool {
         let same = ((self.0 ^ other.0).trailing_zeros() / 8).min(self.len()).min(other.len());
         let common = self.len().min(other.len());
-        (same + 1..=common).all(|len| self.term_at(len) != other.term_at(len))
+        (same + 1..=common).all(|len| self.prefix(len).term() != other.prefix(len).term())
     }
 
-    /// The reign that made the last of the first `len` transactions.
-    fn term_at(self, len: u32) -> Option<u8> {
-        self.prefix(len)
-            .entries()
+    /// The reign that made its last transaction.
+    pub fn term(self) -> Option<u8> {
+        self.entries()
             .filter_map(|entry| match entry {
                 Entry::Reign(term) => Some(term),
                 Entry::Write(_) => None,

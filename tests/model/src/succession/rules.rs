@@ -71,8 +71,9 @@ pub(super) fn enabled(model: &Succession, state: &State, actions: &mut Vec<Actio
 /// What a message may make a machine do.
 fn arrival(model: &Succession, id: Id, node: &Node, message: &Message, actions: &mut Vec<Action>) {
     match *message {
-        Message::Grant { term, to, from, .. } if from == to && to != id => {
-            if term > node.term || term == node.term && node.voted_for.is_none() {
+        Message::Grant { term, to, from, .. } => {
+            let free = term > node.term || term == node.term && node.voted_for.is_none();
+            if from == to && to != id && free {
                 actions.push(Action::Vote(id, to, term));
             }
         }
@@ -204,7 +205,8 @@ fn proposals(
     } else {
         state.stored_by(node.term, node.seen, needed)
     };
-    let apart = if model.is(Mistake::ChangeByTwo) { 2 } else { 1 };
+    let by_two = model.is(Mistake::ChangeByTwo) || model.is(Mistake::ChangeByTwoByNewMajority);
+    let apart = if by_two { 2 } else { 1 };
     let changes =
         model.memberships.iter().copied().filter(|new| {
             new.has(id) && new.minus(last.members).union(last.members.minus(*new)).len() <= apart
@@ -273,7 +275,7 @@ fn step(model: &Succession, state: &mut State, action: Action) {
             state.acknowledged[usize::from(write)] = state.nodes[usize::from(id)].term + 1;
         }
         Action::Receive(id, term, log) => receive(model, state, id, term, log),
-        Action::Sync(id) => sync(state, id),
+        Action::Sync(id) => sync(model, state, id),
         Action::Crash(id) => {
             let old = model.start[usize::from(id)].record;
             crash(model, &mut state.nodes[usize::from(id)], old);
@@ -334,17 +336,21 @@ fn receive(model: &Succession, state: &mut State, id: Id, term: u8, log: Log) {
     }
     // A continuation, or a copy that replaces everything when it is synced (R12).
     node.seen = log;
-    if model.is(Mistake::ReportBeforeSync) || model.is(Mistake::TransactionOfLowerTerm) {
+    if model.is(Mistake::ReportBeforeSync) {
         state.send(Message::Stored { term, from: id, log });
     }
 }
 
 /// A backup's report names the term it is in, so an older master doesn't count it (R6).
-fn sync(state: &mut State, id: Id) {
+fn sync(model: &Succession, state: &mut State, id: Id) {
     let node = &mut state.nodes[usize::from(id)];
     let (old, log) = (node.disk, node.seen);
     node.disk = log;
-    let (term, reports) = (node.term, !matches!(node.role, Role::Master { .. }));
+    let term = match log.term() {
+        Some(older) if model.is(Mistake::TransactionOfLowerTerm) => older,
+        _ => node.term,
+    };
+    let reports = !matches!(node.role, Role::Master { .. });
     state.went_back |= (0..)
         .zip(state.acknowledged)
         .any(|(write, acknowledged)| acknowledged > 0 && old.has_write(write) && !log.has_write(write));
@@ -379,7 +385,8 @@ fn progress(model: &Succession, state: &mut State, id: Id) {
     if committed != Some(proposed) {
         let accepted = state.accepted_by(proposed);
         let old_agree = committed.is_none_or(|old| old.members.majority_in(accepted))
-            || model.is(Mistake::ChangeByNewMajority);
+            || model.is(Mistake::ChangeByNewMajority)
+            || model.is(Mistake::ChangeByTwoByNewMajority);
         if proposed.members.majority_in(accepted) && old_agree {
             committed = Some(proposed);
         }

@@ -68,6 +68,11 @@ impl Succession {
         Self { memberships: vec![Set::of(&[0, 1]), all], writes: 1, ..Self::pair_and_witness() }
     }
 
+    /// Two data members and a witness; one of the data members may be left alone. Only by mistake, as two go at once.
+    pub fn removal_of_two() -> Self {
+        Self { memberships: vec![Set::of(&[0]), Set::of(&[1])], writes: 1, ..Self::pair_and_witness() }
+    }
+
     /// Two data members; a third machine, which knows nothing yet, may be added.
     pub fn addition() -> Self {
         let (old, data) = (Set::of(&[0, 1]), Set::of(&[0, 1, 2]));
