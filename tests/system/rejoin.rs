@@ -32,11 +32,26 @@ fn tanist(args: &[&str]) -> String {
 /// `name=value` in the newest of machine `i`'s log lines with `what`.
 fn logged(cluster: &Cluster, i: usize, what: &str, name: &str) -> f64 {
     let log = cluster.log_of(i);
-    // On a busy computer the machine may fall behind again afterwards: the first rejoin that came to its end counts.
-    let first = log.lines().position(|line| line.contains("rejoin: in line with the master"));
-    let lines: Vec<_> = log.lines().take(first.map_or(usize::MAX, |first| first + 1)).collect();
     let line =
-        lines.iter().rfind(|line| line.contains(what)).unwrap_or_else(|| panic!("no {what:?} in {log}"));
+        log.lines().rfind(|line| line.contains(what)).unwrap_or_else(|| panic!("no {what:?} in {log}"));
+    number(line, name)
+}
+
+/// Pages staged before, received, and of how many, of the rejoin that went on where another had broken off. Others may
+/// follow it on a busy computer.
+fn resumed(cluster: &Cluster, i: usize) -> (f64, f64, f64) {
+    let log = cluster.log_of(i);
+    let mut lines = log.lines();
+    let begun = |line: &&str| {
+        line.contains("rejoin: comparing with the master") && number(line, "staged_before") > 0.0
+    };
+    let begun = lines.find(begun).unwrap_or_else(|| panic!("no rejoin went on in {log}"));
+    let ended = lines.find(|line| line.contains("rejoin: in line with the master"));
+    let ended = ended.unwrap_or_else(|| panic!("no end of it in {log}"));
+    (number(begun, "staged_before"), number(ended, "received_pages"), number(ended, "pages"))
+}
+
+fn number(line: &str, name: &str) -> f64 {
     let value = line.split(&format!("{name}=")).nth(1).unwrap_or_else(|| panic!("no {name} in {line}"));
     let value = value.split_whitespace().next().unwrap().trim_matches('"');
     value.parse().unwrap_or_else(|_| panic!("{name} in {line}"))
@@ -161,10 +176,7 @@ async fn replica_killed_in_the_middle_goes_on_where_it_was_while_the_cluster_ser
     assert!(outcome.unknown.is_empty());
     cluster.assert_identical().await;
     outcome.assert_in(&cluster.data_dir(lost));
-    let before = logged(&cluster, lost, "rejoin: comparing with the master", "staged_before");
-    let in_line = "rejoin: in line with the master";
-    let (pages, received) =
-        (logged(&cluster, lost, in_line, "pages"), logged(&cluster, lost, in_line, "received_pages"));
+    let (before, received, pages) = resumed(&cluster, lost);
     assert!(before > 500.0 && before + received < pages + 200.0, "{before} + {received} of {pages}");
     assert!(!cluster.data_dir(lost).join("divergence").exists(), "it had nothing to lose");
     cluster.assert_no_panic();
@@ -189,9 +201,7 @@ async fn master_killed_in_the_middle_is_replaced_and_the_next_one_sends_the_rest
     for i in 0..3 {
         outcome.assert_in(&cluster.data_dir(i));
     }
-    let before = logged(&cluster, lost, "rejoin: comparing with the master", "staged_before");
-    let received = logged(&cluster, lost, "rejoin: in line with the master", "received_pages");
-    let pages = logged(&cluster, lost, "rejoin: in line with the master", "pages");
+    let (before, received, pages) = resumed(&cluster, lost);
     assert!(before > 500.0 && before + received < pages + 200.0, "{before} + {received} of {pages}");
     cluster.assert_no_panic();
 }
