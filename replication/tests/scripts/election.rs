@@ -227,7 +227,7 @@ fn stale_heartbeat_is_answered_with_the_higher_term_and_not_obeyed() {
     c.crash(0, false);
     c.await_master(LONG);
     c.run(SHORT);
-    let sent = c.machines[0].clock(c.now);
+    let sent = c.machines[0].clock.read(c.now);
     let heartbeat = tanist_replication::message::Heartbeat {
         term: old.term,
         sent,
@@ -380,7 +380,7 @@ fn first_lease_of_a_reign_is_shortened_by_the_drift_margin_too() {
     let mut c = Cluster::new(Setup::new(THREE));
     let (master, _) = c.await_master(LONG);
     let timing = &c.setup.timing;
-    let longest = c.machines[master].clock(c.now) + (timing.lease - timing.drift_margin);
+    let longest = c.machines[master].clock.read(c.now) + (timing.lease - timing.drift_margin);
     assert!(c.machines[master].lease <= longest);
 }
 
