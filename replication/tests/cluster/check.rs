@@ -216,6 +216,10 @@ impl Cluster {
         let status = inner.status();
         let follows = status.role == RoleName::Backup;
         if let Some(fresh) = status.fresh_as_of.filter(|_| follows) {
+            if fresh > machine.clock.read(self.now) {
+                self.check.fail(format!("I5: {} is said to be fresh as of a time to come", self.name(node)));
+                return;
+            }
             let moment = machine.clock.moment(fresh).saturating_sub(1000);
             if let Err(why) = self.holds_acknowledged(node, moment) {
                 self.check.fail(format!("I5: read said to be fresh: {why}"));

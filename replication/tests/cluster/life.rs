@@ -2,11 +2,11 @@
 //!
 //! Owns what a process loses when it ends, and who notices. Never touches what is on a disk: `store.rs` does.
 
-use tanist_replication::{Event, Node, Position, status::RoleName};
+use tanist_replication::{Event, Node, Position, Stamp, status::RoleName};
 
 use super::{
     Cluster, Ev, MS,
-    store::{End, Mistake},
+    store::{End, Mistake, Store},
 };
 
 impl Cluster {
@@ -51,6 +51,14 @@ impl Cluster {
         self.end_work(node);
         self.end(node, end);
         self.notice_end(node, end != End::PowerCut);
+    }
+
+    /// `state.db` of a machine that isn't running is lost.
+    pub fn lose_replica(&mut self, node: usize) {
+        self.say(|c| format!("{}'s replica is lost", c.name(node)));
+        self.machines[node].store = Store::default();
+        self.machines[node].reported = Stamp::default();
+        self.check.disks_lost = true;
     }
 
     /// The others notice a little later, where the machine is still there to refuse connections.

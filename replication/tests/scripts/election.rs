@@ -5,7 +5,7 @@ use std::time::Duration;
 use tanist_replication::{Effect, Event, HardState, Message, Position, RecordKey, Stamp, Term};
 
 use super::{FIVE, LEASE, LONG, SHORT, THREE, TWO, WITNESS, founded, settle, write};
-use crate::cluster::{Cluster, MS, SECOND, Setup, set, store::Store};
+use crate::cluster::{Cluster, MS, SECOND, Setup, set};
 
 #[test]
 fn founding_needs_all_members() {
@@ -274,7 +274,7 @@ fn empty_replica_never_takes_the_throne_over_data_even_in_the_first_reign() {
     let key = c.machines[1].hard.as_ref().unwrap().record.key;
     assert_eq!(key, RecordKey { term: Term(1), version: 1 }, "still the founding record");
     c.crash(1, true);
-    c.machines[1].store = Store::default(); // state.db is lost, node.db isn't
+    c.lose_replica(1); // node.db isn't
     c.crash(0, true);
     c.start(1);
     c.run(LONG * 2);
