@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use tanist_replication::{Effect, Event, MemberId, Position, Stamp, Term, status::RoleName};
+use tanist_replication::{
+    Effect, Event, MemberId, Position, RecordKey, Stamp, SuccessionRecord, Term, status::RoleName,
+};
 
 use super::{At, Cluster, Ev, MS, client::Outcome, history::REGISTERS, store::Entry};
 
@@ -27,12 +29,15 @@ pub struct Checker {
     entries: BTreeMap<Position, Entry>,
     pub votes: BTreeMap<(usize, Term), MemberId>,
     pub masters: BTreeMap<Term, usize>,
+    /// The newest record that was ever on the disks of a majority of its voters, and newer ones.
+    pub committed: Option<SuccessionRecord>,
+    pub records: BTreeMap<RecordKey, SuccessionRecord>,
     /// Reigns that opened their gate, and where they stood then.
     pub opened: BTreeMap<Term, (usize, Stamp)>,
     pub reads: u64,
     /// The value that a client saw last in each register.
     pub seen: [u64; REGISTERS],
-    /// A script or a fault took a disk away: what was on it can't be expected.
+    /// A script took a disk away, or changed what was on it: what it held can't be expected.
     pub disks_lost: bool,
 }
 
@@ -46,6 +51,8 @@ impl Checker {
             entries: BTreeMap::new(),
             votes: BTreeMap::new(),
             masters: BTreeMap::new(),
+            committed: None,
+            records: BTreeMap::new(),
             opened: BTreeMap::new(),
             reads: 0,
             seen: [0; REGISTERS],
@@ -97,7 +104,7 @@ impl Cluster {
         if let Err(why) = self.holds_acknowledged(node, At::MAX) {
             self.check.fail(format!("I2: master of term {term}: {why}"));
         }
-        if self.committed().is_none_or(|record| record.key.term < term) {
+        if self.check.committed.as_ref().is_none_or(|record| record.key.term < term) {
             self.check.fail(format!("R5: the master of term {term} serves before its record is committed"));
         }
         let stamp = self.stamp(node);
@@ -215,7 +222,7 @@ impl Cluster {
         };
         let status = inner.status();
         let follows = status.role == RoleName::Backup;
-        if let Some(fresh) = status.fresh_as_of.filter(|_| follows) {
+        if let Some(fresh) = status.fresh_as_of.filter(|_| follows && !self.check.disks_lost) {
             if fresh > machine.clock.read(self.now) {
                 self.check.fail(format!("I5: {} is said to be fresh as of a time to come", self.name(node)));
                 return;

@@ -273,6 +273,9 @@ impl Cluster {
     /// Something changed the master's database behind its back.
     pub fn break_capture(&mut self, node: usize) {
         let Some(term) = self.machines[node].store.reign else { return };
+        if self.machines[node].paused {
+            return; // the writer would have to notice first
+        }
         let store = &mut self.machines[node].store;
         let before = store.content.len();
         let stamp = store.commit(term, 0).stamp;

@@ -3,7 +3,10 @@
 //! Performs effects in order, as the server's driver does, and may crash between two of them. Never decides anything
 //! about succession. Read `life.rs` for how machines start and end, `check.rs` for what is looked at on the way.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use tanist_replication::{
     Config, Effect, Event, HardState, MemberId, Message, Node, Position, Stamp, Term, Time,
@@ -238,11 +241,18 @@ impl Cluster {
             _ => {}
         }
         let said = self.setup.trace.then(|| trace::event(&event));
-        let effects = inner.handle(time, event);
-        let deadline = inner.deadline();
+        // An assertion that fails ends the schedule like any broken rule.
+        let handled = catch_unwind(AssertUnwindSafe(|| (inner.handle(time, event), inner.deadline())));
         if let Some(said) = said.filter(|said| !said.is_empty()) {
             self.say(|c| format!("{} <- {said}", c.name(node)));
         }
+        let (effects, deadline) = match handled {
+            Ok(handled) => handled,
+            Err(panic) => {
+                self.check.fail(format!("assert: {}: {}", self.name(node), trace::panic(&*panic)));
+                return;
+            }
+        };
         if deadline <= time {
             let why = format!("{} is due at {deadline:?}, after handling at {time:?}", self.name(node));
             self.check.fail(format!("deadline: {why}"));
@@ -279,6 +289,7 @@ impl Cluster {
             Effect::Persist(hard) => {
                 self.check_persist(node, &hard);
                 self.machines[node].hard = Some(hard);
+                self.note_record(node);
             }
             Effect::Send { to, message } => {
                 self.check_send(node, &to, &message);

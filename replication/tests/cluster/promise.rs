@@ -11,16 +11,24 @@ use tanist_replication::{
 use super::Cluster;
 
 impl Cluster {
-    /// The highest record that a majority of its voters has on disk.
-    pub fn committed(&self) -> Option<&SuccessionRecord> {
-        let records = self.machines.iter().filter_map(|machine| Some(&machine.hard.as_ref()?.record));
+    /// Looks whether what a machine has just kept makes a record committed: a majority of its voters has it on disk.
+    pub fn note_record(&mut self, node: usize) {
+        let Some(hard) = &self.machines[node].hard else { return };
+        let record = &hard.record;
+        if self.check.committed.as_ref().is_some_and(|committed| committed.key >= record.key) {
+            return;
+        }
+        self.check.records.entry(record.key).or_insert_with(|| record.clone());
         let accepted = |id: &MemberId, key: RecordKey| {
             self.machines[self.ids[id]].hard.as_ref().is_some_and(|hard| hard.record.key >= key)
         };
         let is_committed = |record: &&SuccessionRecord| {
             voters(record).filter(|id| accepted(id, record.key)).count() >= majority(voters(record).count())
         };
-        records.filter(is_committed).max_by_key(|record| record.key)
+        if let Some(committed) = self.check.records.values().rev().find(is_committed).cloned() {
+            self.check.records.retain(|key, _| *key > committed.key);
+            self.check.committed = Some(committed);
+        }
     }
 
     /// Who of the record's sync set lacks, on disk, the newest of what is acknowledged.
@@ -38,7 +46,7 @@ impl Cluster {
         if self.check.disks_lost {
             return;
         }
-        let committed = self.committed().map(|record| record.key).unwrap_or_default();
+        let committed = self.check.committed.as_ref().map(|record| record.key).unwrap_or_default();
         for machine in &self.machines {
             let Some(hard) = machine.hard.as_ref().filter(|hard| hard.record.key >= committed) else { continue };
             if hard.record.key > RecordKey::BLANK
@@ -67,7 +75,7 @@ impl Cluster {
         let record = &hard.record;
         let own = record.master.as_ref() == Some(&machine.id);
         let new = machine.hard.as_ref().is_none_or(|before| before.record.key < record.key);
-        let committed = self.committed();
+        let committed = self.check.committed.as_ref();
         if !own || !new || committed.is_some_and(|committed| committed.key >= record.key) {
             return;
         }

@@ -51,3 +51,9 @@ pub fn message(message: &Message) -> String {
         Message::HeartbeatReply(r) => format!("lease (term {}), accepted {}", r.term, r.accepted),
     }
 }
+
+/// What a panic said.
+pub fn panic(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+}
