@@ -199,7 +199,8 @@ impl Cluster {
     pub fn check_start(&mut self, node: usize) {
         let machine = &self.machines[node];
         if machine.reported != Stamp::default() && !machine.store.holds(machine.reported) {
-            let why = format!("I4: {} lost {}, which it had reported", self.name(node), machine.reported.position);
+            let why =
+                format!("I4: {} lost {}, which it had reported", self.name(node), machine.reported.position);
             self.check.fail(why);
         }
     }

@@ -106,7 +106,8 @@ impl Cluster {
             let after = self.rng.between(MS / 10, 2 * MS);
             self.push(after, Ev::Request { op, attempt, node, life });
         }
-        let patience = self.rng.between(200 * MS, 1200 * MS);
+        let patience = if self.rng.chance(200) { 3500 * MS } else { 1200 * MS };
+        let patience = self.rng.between(200 * MS, patience);
         self.push(patience, Ev::Timeout { op, attempt });
     }
 
@@ -120,8 +121,8 @@ impl Cluster {
         let Some(call) = self.history.op(op).map(|of| of.call) else { return };
         let Some(gate) = self.machines[node].gate else { return };
         if call.reads() {
-            let busy = self.rng.chance(50);
-            let after = self.rng.between(0, if busy { 300 * MS } else { MS });
+            let busy = self.rng.chance(80);
+            let after = self.rng.between(0, if busy { 1500 * MS } else { MS });
             self.push(after, Ev::Sample { op, attempt, node, life, gate });
         } else if !self.write_op(node, op, Some(attempt)) {
             self.answer(op, attempt, Outcome::Refused);
@@ -163,8 +164,7 @@ impl Cluster {
     fn read_done(&mut self, node: usize, read: Reading) {
         let same = self.serves(node) && self.machines[node].gate == Some(read.gate);
         let answered = same || self.setup.mistake == Some(Mistake::ReadWithoutLease);
-        let outcome =
-            if answered { Outcome::Done(read.answer, read.position) } else { Outcome::Refused };
+        let outcome = if answered { Outcome::Done(read.answer, read.position) } else { Outcome::Refused };
         self.check.reads += u64::from(answered);
         self.answer(read.op, read.attempt, outcome);
     }

@@ -25,32 +25,92 @@ pub enum Who {
 
 #[derive(Debug, Clone)]
 pub enum Fault {
-    Crash { who: Who, end: End, away: u64 },
+    Crash {
+        who: Who,
+        end: End,
+        away: u64,
+    },
     /// In the middle of what an event makes it do.
-    CrashWithin { who: Who, effects: u64, away: u64 },
-    Stop { who: Who, away: u64 },
-    Pause { who: Who, ns: u64 },
-    Cut { who: Who, other: usize },
-    CutWay { who: Who, other: usize, to_it: bool },
-    Isolate { who: Who },
+    CrashWithin {
+        who: Who,
+        effects: u64,
+        away: u64,
+    },
+    Stop {
+        who: Who,
+        away: u64,
+    },
+    Pause {
+        who: Who,
+        ns: u64,
+    },
+    Cut {
+        who: Who,
+        other: usize,
+    },
+    CutWay {
+        who: Who,
+        other: usize,
+        to_it: bool,
+    },
+    Isolate {
+        who: Who,
+    },
     /// A bit for each machine: those with a one don't hear those with a zero, nor the other way round.
-    Split { side: u64 },
-    Flap { who: Who, other: usize, every: u64, times: u32 },
+    Split {
+        side: u64,
+    },
+    Flap {
+        who: Who,
+        other: usize,
+        every: u64,
+        times: u32,
+    },
     Heal,
     Weather(Weather),
-    SlowLink { who: Who, other: usize, ns: u64 },
-    SlowDisk { who: Who, ns: u64 },
-    DiskFull { who: Who },
+    SlowLink {
+        who: Who,
+        other: usize,
+        ns: u64,
+    },
+    SlowDisk {
+        who: Who,
+        ns: u64,
+    },
+    DiskFull {
+        who: Who,
+    },
     /// So many commands of the store fail.
-    DiskErrors { who: Who, count: u32 },
+    DiskErrors {
+        who: Who,
+        count: u32,
+    },
     /// A sync fails: the process ends.
-    SyncFails { who: Who, away: u64 },
-    ClockRate { who: Who, ppm: i64 },
-    CaptureBreaks { who: Who },
-    HandOver { who: Who, to: Option<usize> },
-    ChangeMembers { node: usize, kind: u64, address: u64 },
+    SyncFails {
+        who: Who,
+        away: u64,
+    },
+    ClockRate {
+        who: Who,
+        ppm: i64,
+    },
+    CaptureBreaks {
+        who: Who,
+    },
+    HandOver {
+        who: Who,
+        to: Option<usize>,
+    },
+    ChangeMembers {
+        node: usize,
+        kind: u64,
+        address: u64,
+    },
     /// A bit for each machine that loses power; `away` until the last has it again.
-    SiteOut { site: u64, away: u64 },
+    SiteOut {
+        site: u64,
+        away: u64,
+    },
     /// Disks and links are as they were.
     Repair,
 }

@@ -119,9 +119,11 @@ impl History {
 
     /// Whether the history is linearizable with `branch`, the acknowledged transactions, as the order of writes.
     pub fn check(&self, branch: &[(Stamp, u64)]) -> Result<(), String> {
-        let order = self.order(branch)?;
-        self.check_time(&order)?;
-        self.check_answers(branch)
+        let judged = self.order(branch).and_then(|order| {
+            self.check_time(&order)?;
+            self.check_answers(branch)
+        });
+        judged.map_err(|why| format!("linearizability: {why}"))
     }
 
     /// Every call that took effect or was answered, in the order of the witness.

@@ -19,6 +19,7 @@ pub mod network;
 pub mod promise;
 pub mod queue;
 pub mod rng;
+pub mod shrink;
 pub mod store;
 pub mod trace;
 
@@ -34,8 +35,8 @@ use client::Clients;
 use history::History;
 use machine::Machine;
 use network::Network;
-use queue::Queue;
 pub use queue::Ev;
+use queue::Queue;
 pub use rng::Rng;
 use store::Mistake;
 

@@ -48,7 +48,9 @@ impl Cluster {
         }
         let committed = self.check.committed.as_ref().map(|record| record.key).unwrap_or_default();
         for machine in &self.machines {
-            let Some(hard) = machine.hard.as_ref().filter(|hard| hard.record.key >= committed) else { continue };
+            let Some(hard) = machine.hard.as_ref().filter(|hard| hard.record.key >= committed) else {
+                continue;
+            };
             if hard.record.key > RecordKey::BLANK
                 && let Some(lacks) = self.lacks(&hard.record, newest)
             {
@@ -64,9 +66,8 @@ impl Cluster {
         let machine = &self.machines[node];
         let name = self.name(node).to_owned();
         if let Some(before) = &machine.hard {
-            let voted = before.term == hard.term
-                && before.voted_for.is_some()
-                && before.voted_for != hard.voted_for;
+            let voted =
+                before.term == hard.term && before.voted_for.is_some() && before.voted_for != hard.voted_for;
             if before.term > hard.term || before.record.key > hard.record.key || voted {
                 self.check.fail(format!("R1: {name} forgets what it has promised in term {}", before.term));
                 return;
@@ -171,7 +172,8 @@ impl Cluster {
         let machine = &mut self.machines[node];
         let durable = machine.store.durable_stamp().position.txid >= stamp.position.txid;
         let holds = stamp == Stamp::default() || machine.store.holds(stamp);
-        if !world_lies && !machine.witness && !(durable && holds) {
+        let honest = world_lies || machine.witness || (durable && holds);
+        if !honest {
             return Err(format!("R7: {} reports {}, which isn't on its disk", machine.id, stamp.position));
         }
         if stamp.position > machine.reported.position {
