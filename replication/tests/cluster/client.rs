@@ -97,10 +97,12 @@ impl Cluster {
     /// Sends the request to the machine that the client takes for the master.
     fn attempt(&mut self, op: u64) {
         let guess = self.rng.below(self.machines.len() as u64) as usize;
-        let node = self.serving().filter(|_| self.rng.chance(850)).unwrap_or(guess);
         let Some(of) = self.history.op_mut(op) else { return };
+        // Who asks anywhere may find a master that doesn't know yet that it is none.
+        let knows = if of.call.reads() { 600 } else { 850 };
         of.attempt += 1;
         let attempt = of.attempt;
+        let node = self.serving().filter(|_| self.rng.chance(knows)).unwrap_or(guess);
         let life = self.machines[node].life;
         if !self.rng.chance(self.clients.loss_per_mille) {
             let after = self.rng.between(MS / 10, 2 * MS);
@@ -113,13 +115,14 @@ impl Cluster {
 
     /// A call comes in at a machine.
     pub fn request(&mut self, op: u64, attempt: u32, node: usize) {
-        if !self.serves(node) {
-            self.refuse(op, attempt);
-            return;
-        }
         let life = self.machines[node].life;
         let Some(call) = self.history.op(op).map(|of| of.call) else { return };
-        let Some(gate) = self.machines[node].gate else { return };
+        let lease =
+            self.serves(node) || (call.reads() && self.setup.mistake == Some(Mistake::ReadWithoutLease));
+        let Some(gate) = self.machines[node].gate.filter(|_| lease) else {
+            self.refuse(op, attempt);
+            return;
+        };
         if call.reads() {
             let busy = self.rng.chance(80);
             let after = self.rng.between(0, if busy { 1500 * MS } else { MS });
@@ -193,7 +196,7 @@ impl Cluster {
                 of.over = true;
                 self.think_later(client);
             }
-            Outcome::Refused if attempt < REFUSALS => {
+            Outcome::Refused if attempt < REFUSALS && !(of.call.reads() && self.rng.chance(500)) => {
                 let pause = self.rng.between(10 * MS, 60 * MS);
                 self.push(pause, Ev::Timeout { op, attempt: u32::MAX });
             }

@@ -153,7 +153,10 @@ fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
         0..=4 => Fault::Crash { who, end, away },
         5..=7 => Fault::CrashWithin { who, effects: rng.below(6), away: away + 300 * MS },
         8 => Fault::Stop { who, away },
-        9..=11 => Fault::Pause { who, ns: away },
+        // Often for so long that another reigns when it goes on.
+        9..=11 => {
+            Fault::Pause { who, ns: if rng.chance(500) { rng.between(1100 * MS, 2500 * MS) } else { away } }
+        }
         12..=13 => Fault::Cut { who, other },
         14..=16 => Fault::CutWay { who, other, to_it: rng.chance(500) },
         17 => Fault::Isolate { who },

@@ -140,8 +140,11 @@ impl Cluster {
     pub fn resume(&mut self, node: usize) {
         self.say(|c| format!("{} goes on", c.name(node)));
         self.machines[node].paused = false;
-        let backlog = std::mem::take(&mut self.machines[node].backlog);
+        let mut backlog = std::mem::take(&mut self.machines[node].backlog);
+        // Threads go on in any order: clients may be served, if they can be, before the node hears anything.
         if self.rng.chance(500) {
+            backlog.sort_by_key(|ev| !matches!(ev, Ev::Request { .. } | Ev::Sample { .. }));
+        } else if self.rng.chance(500) {
             self.deliver(node, Event::Tick);
         }
         for ev in backlog {

@@ -37,7 +37,7 @@ pub enum Mistake {
     LongLease,
     /// A strong read doesn't wait until what it saw is acknowledged.
     ReadUnacknowledged,
-    /// A strong read doesn't look at the gate again before it is answered.
+    /// A strong read doesn't look whether the lease is over.
     ReadWithoutLease,
     /// The answers of earlier calls aren't looked up.
     ForgetKeys,

@@ -41,7 +41,7 @@ fn strong_read_of_what_is_not_acknowledged_is_found() {
 }
 
 #[test]
-fn strong_read_that_does_not_look_at_the_gate_again_is_found() {
+fn strong_read_that_does_not_look_at_the_lease_is_found() {
     finds(Mistake::ReadWithoutLease);
 }
 
