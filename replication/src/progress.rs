@@ -6,6 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     frame::Stamp,
+    member::Addresses,
     position::{Position, Txid},
     succession::RecordKey,
     time::Time,
@@ -67,6 +68,8 @@ pub struct Peer {
     pub reported: Option<Stamp>,
     /// Record it has accepted.
     pub accepted: RecordKey,
+    /// Where it says it is reached, if our record says something else.
+    pub moved: Option<Addresses>,
     /// When the newest heartbeat that it answered was sent: its lease counts from then (R11).
     pub lease_from: Option<Time>,
     /// When its last answer came.
@@ -95,6 +98,7 @@ impl Peer {
             stored_at: now,
             reported: None,
             accepted: RecordKey::BLANK,
+            moved: None,
             lease_from: None,
             last_answer: now,
             echo: None,

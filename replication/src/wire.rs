@@ -146,7 +146,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Member, Position, Rank, frame::ChainHash, succession::SuccessionRecord, time::Time};
+    use crate::{
+        Addresses, Member, Position, Rank, frame::ChainHash, succession::SuccessionRecord, time::Time,
+    };
 
     fn messages() -> Vec<Message> {
         let record = SuccessionRecord::blank(vec![Member {
@@ -184,6 +186,7 @@ mod tests {
                 sent: Time(9),
                 accepted: Default::default(),
                 stamp: Some(stamp),
+                moved: Some(Addresses { peer: vec!["a:1".to_owned()], urls: vec![] }),
             }),
             Message::Append {
                 term: Term(4),

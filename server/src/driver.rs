@@ -42,6 +42,8 @@ const ACKNOWLEDGE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Everything the driver needs.
 pub(crate) struct Parts {
+    /// This machine.
+    pub id: MemberId,
     /// The protocol.
     pub node: Node,
     /// This machine's durable votes.
@@ -79,6 +81,13 @@ pub(crate) enum Control {
         /// For the log and the term history.
         why: String,
         /// Told who succeeds, when this machine has left its throne, or why it hasn't.
+        respond: Handed,
+    },
+    /// Reign although this machine may lack acknowledged writes.
+    Force {
+        /// For the log and the term history.
+        why: String,
+        /// Told when this machine reigns, or why it can't.
         respond: Handed,
     },
     /// Change the members.
@@ -159,6 +168,14 @@ pub enum DriverError {
     Store(String),
 }
 
+/// What a driver leaves that was told to stop, or that can't go on as it is.
+pub(crate) struct Ended {
+    /// The votes, to be marked as cleanly stopped.
+    pub durable: Durable,
+    /// This machine has become a witness, or is none any more: it must start anew, as what it is now.
+    pub rank_changed: bool,
+}
+
 struct Driver {
     parts: Parts,
     hard: Option<HardState>,
@@ -176,6 +193,8 @@ struct Driver {
     /// Who asked for the change of members under way.
     changed: Option<Changed>,
     leaving: Option<Leaving>,
+    /// This machine holds data and should not any more, or the reverse.
+    rank_changed: bool,
 }
 
 /// This machine is to stop.
@@ -196,7 +215,7 @@ struct Waiting {
 ///
 /// # Errors
 /// When votes can't be stored or the replica's disk failed: the process must end, a supervisor may start it again.
-pub(crate) async fn run(parts: Parts) -> Result<Durable, DriverError> {
+pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
     let mut driver = Driver {
         parts,
         hard: None,
@@ -209,6 +228,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Durable, DriverError> {
         handed: None,
         changed: None,
         leaving: None,
+        rank_changed: false,
     };
     driver.event(Event::Tick)?;
     loop {
@@ -222,8 +242,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Durable, DriverError> {
             stop = driver.parts.stop.recv() => match stop {
                 Some(done) if driver.leaving.is_none() && !driver.parts.node.is_stopping() => driver.leave(done)?,
                 _ => {
-                    driver.parts.transport.shutdown().await;
-                    return Ok(driver.parts.durable);
+                    return Ok(driver.end(false).await);
                 }
             },
             Some(control) = driver.parts.control.recv() => driver.control(control)?,
@@ -241,10 +260,18 @@ pub(crate) async fn run(parts: Parts) -> Result<Durable, DriverError> {
             }
         }
         driver.expire();
+        if driver.rank_changed {
+            return Ok(driver.end(true).await);
+        }
     }
 }
 
 impl Driver {
+    async fn end(self, rank_changed: bool) -> Ended {
+        self.parts.transport.shutdown().await;
+        Ended { durable: self.parts.durable, rank_changed }
+    }
+
     fn store_event(&mut self, event: StoreEvent) -> Result<(), DriverError> {
         match event {
             StoreEvent::Protocol(event) => {
@@ -325,13 +352,8 @@ impl Driver {
         // While something is under way a second request of its kind is refused at once, and the first asker goes on
         // waiting.
         match control {
-            Control::HandOver { to, why, respond } => {
-                let first = self.handed.replace(respond);
-                self.event(Event::HandOver { to, why })?;
-                if self.handed.is_none() {
-                    self.handed = first;
-                }
-            }
+            Control::HandOver { to, why, respond } => self.hand_over(Event::HandOver { to, why }, respond)?,
+            Control::Force { why, respond } => self.hand_over(Event::Force { why }, respond)?,
             Control::ChangeMembers { edit, respond } => match edit.on(&self.parts.node.status().record) {
                 Ok(change) => {
                     let first = self.changed.replace(respond);
@@ -342,6 +364,15 @@ impl Driver {
                 }
                 Err(why) => drop(respond.send(Err(why))),
             },
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, event: Event, respond: Handed) -> Result<(), DriverError> {
+        let first = self.handed.replace(respond);
+        self.event(event)?;
+        if self.handed.is_none() {
+            self.handed = first;
         }
         Ok(())
     }
@@ -373,6 +404,9 @@ impl Driver {
             Effect::Persist(hard) => {
                 if self.hard.as_ref() != Some(&hard) {
                     self.parts.durable.persist(&hard)?;
+                    let me = hard.record.member(&self.parts.id);
+                    let witness = self.parts.inbox.is_none();
+                    self.rank_changed = me.is_some_and(|me| me.rank.is_witness() != witness);
                     self.hard = Some(hard);
                     self.view_due = true;
                 }
@@ -391,6 +425,7 @@ impl Driver {
             }
             Effect::Acknowledge(position) => self.acknowledge(position),
             Effect::OpenGate { term } => {
+                self.tell_members();
                 self.parts.gate.open(term);
                 if let Some(inbox) = &self.parts.inbox {
                     inbox.open(term);
@@ -431,6 +466,7 @@ impl Driver {
             Effect::Connect(members) => {
                 let configured = &self.parts.configured;
                 self.parts.transport.set_peers(addresses(configured, &members));
+                self.tell_members();
                 self.view_due = true;
             }
             Effect::MembersChanged(result) => {
@@ -455,6 +491,13 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// The table of members is kept by the master.
+    fn tell_members(&self) {
+        if self.reign.is_some() {
+            self.command(Command::Members(self.parts.node.status().record.members));
+        }
     }
 
     fn command(&self, command: Command) {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use tanist_replication::{Position, Term, Transaction};
+use tanist_replication::{Member, Position, Term, Transaction};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -33,6 +33,8 @@ pub enum Command {
     },
     /// Become a backup again.
     EndReign,
+    /// As master, keep these in the table of members.
+    Members(Vec<Member>),
     /// Say that no write is under way; the inbox has been told to begin none.
     Hold(u64),
     /// Take over the master's database, part by part.

@@ -14,6 +14,7 @@ pub mod gate;
 pub mod http;
 mod idempotency;
 mod inbox;
+mod members;
 mod pacing;
 pub mod reader;
 mod server;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
-use tanist_replication::{Config as NodeConfig, Node, Stamp, Time};
+use tanist_replication::{Config as NodeConfig, HardState, Node, Rank, RecordKey, Stamp, Time};
 use tanist_store::Database;
 use tanist_transport::{Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot};
@@ -77,6 +77,9 @@ pub enum ServerError {
     /// See [`DriverError`].
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// It has become a witness, or is none any more: it stops well and can be started again, as what it is now.
+    #[error("this machine's rank has changed between witness and data member")]
+    RankChanged,
     /// A part ended that never should.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
@@ -90,7 +93,7 @@ pub struct Server {
     stop_driver: mpsc::Sender<oneshot::Sender<bool>>,
     stop_http: Option<oneshot::Sender<()>>,
     http: tokio::task::JoinHandle<()>,
-    driver_ended: Option<oneshot::Receiver<Result<(), DriverError>>>,
+    driver_ended: Option<oneshot::Receiver<Result<bool, DriverError>>>,
     driver: Option<JoinHandle<Option<Durable>>>,
     store: Option<(Arc<Inbox>, JoinHandle<()>)>,
     _lock: DirectoryLock,
@@ -144,7 +147,7 @@ impl Server {
         let (http_address, peer_address) = (local(&http_listener)?, local(&peer_listener)?);
         let (durable, recovered) =
             Durable::open(&config.data_dir, config.cluster.as_str(), config.id.as_str())?;
-        let witness = config.me().rank.is_witness();
+        let witness = rank(&config, recovered.hard.as_ref()).is_witness();
         let database = match witness {
             true => None,
             false => Some(Database::open(&config.data_dir, config.store_options())?),
@@ -194,6 +197,7 @@ impl Server {
             let directory = config.data_dir.clone();
             let cluster = config.cluster.to_string();
             let transport_config = config.transport(random()?);
+            let id = config.id.clone();
             let configured = config.members.clone();
             let peers = driver::addresses(&configured, &node.status().record.members);
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -206,6 +210,7 @@ impl Server {
                     let transport = Transport::start(transport_config, vec![peer_listener], sender);
                     transport.set_peers(peers);
                     let parts = Parts {
+                        id,
                         node,
                         durable,
                         transport,
@@ -224,9 +229,9 @@ impl Server {
                 // Copies that still run are given up.
                 runtime.shutdown_timeout(Duration::from_millis(200));
                 match result {
-                    Ok(durable) => {
-                        let _ = tell_ended.send(Ok(()));
-                        Some(durable)
+                    Ok(ended) => {
+                        let _ = tell_ended.send(Ok(ended.rank_changed));
+                        Some(ended.durable)
                     }
                     Err(error) => {
                         let _ = tell_ended.send(Err(error));
@@ -275,7 +280,8 @@ impl Server {
         self.peer_address
     }
 
-    /// Waits until the machine must end because of its own failure; otherwise for ever.
+    /// Waits until the machine must end because of its own failure, or must start anew because it has become something
+    /// else; otherwise for ever.
     pub async fn failed(&mut self) -> ServerError {
         match &mut self.driver_ended {
             None => std::future::pending().await,
@@ -284,7 +290,8 @@ impl Server {
                 self.driver_ended = None;
                 match result {
                     Ok(Err(error)) => ServerError::Driver(error),
-                    Ok(Ok(())) | Err(_) => ServerError::Ended("the replication thread"),
+                    Ok(Ok(true)) => ServerError::RankChanged,
+                    Ok(Ok(false)) | Err(_) => ServerError::Ended("the replication thread"),
                 }
             }
         }
@@ -316,6 +323,33 @@ impl Server {
             && let Err(error) = durable.mark_clean()
         {
             tracing::warn!(%error, "the clean-stop mark could not be left");
+        }
+    }
+}
+
+/// What this machine is: as the newest record that it has accepted says. The configuration file counts for a new
+/// machine.
+fn rank(config: &Config, hard: Option<&HardState>) -> Rank {
+    let file = config.me().rank;
+    let Some(record) = hard.map(|hard| &hard.record).filter(|record| record.key > RecordKey::BLANK) else {
+        return file;
+    };
+    match record.member(&config.id) {
+        Some(member) => {
+            if member.rank != file {
+                tracing::info!(
+                    rank = member.rank.0,
+                    file = file.0,
+                    "the rank was changed since the file was written"
+                );
+            }
+            member.rank
+        }
+        None => {
+            tracing::warn!(
+                "this machine was removed from the cluster: it takes part in nothing until it is added again"
+            );
+            file
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use tanist_api::{Cluster, ClusterMember, Role};
 use tanist_replication::{
-    MemberId,
+    MemberId, RecordKey,
     status::{RoleName, Status},
 };
 
@@ -53,7 +53,10 @@ pub(crate) fn of(cluster: &str, status: &Status) -> View {
     let record = &status.record;
     let urls = |id: &MemberId| record.member(id).map(|member| member.urls.clone()).unwrap_or_default();
     let is_master = status.role == RoleName::Master;
-    let master_urls = status.master.as_ref().map(urls).unwrap_or_default();
+    // A machine that was removed doesn't hear who reigns: it sends its clients to whoever did when it was.
+    let removed = record.key > RecordKey::BLANK && record.member(&status.id).is_none();
+    let master = status.master.clone().or_else(|| record.master.clone().filter(|_| removed));
+    let master_urls = master.as_ref().map(urls).unwrap_or_default();
     let mut members: Vec<_> = record
         .members
         .iter()
@@ -64,7 +67,7 @@ pub(crate) fn of(cluster: &str, status: &Status) -> View {
             let position = position.filter(|_| !member.rank.is_witness());
             let known = if own {
                 role(status.role)
-            } else if status.master.as_ref() == Some(&member.id) {
+            } else if master.as_ref() == Some(&member.id) {
                 Role::Master
             } else if member.rank.is_witness() {
                 Role::Witness
@@ -98,7 +101,7 @@ pub(crate) fn of(cluster: &str, status: &Status) -> View {
             member: status.id.to_string(),
             role: role(status.role),
             term: status.term.0,
-            master: status.master.as_ref().map(ToString::to_string),
+            master: master.as_ref().map(ToString::to_string),
             suggested_host: master_urls.first().cloned(),
             master_urls,
             position: status.position.to_string(),

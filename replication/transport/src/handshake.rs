@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Longest handshake message or hello in bytes.
-const MAX_MESSAGE: usize = 1024;
+const MAX_MESSAGE: usize = 4096;
 
 /// Why two ends didn't come together. "Peer" is the other end, whichever dialled.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +103,10 @@ pub(crate) struct Hello {
     pub(crate) to: MemberId,
     #[cbor(n(2), with = "minicbor::bytes")]
     pub(crate) incarnation: [u8; 16],
+    /// Where the dialling side is reached.
+    #[n(3)]
+    #[cbor(default)]
+    pub(crate) addresses: Vec<String>,
 }
 
 /// What the accepting side thinks of a hello.
@@ -164,7 +168,12 @@ pub(crate) async fn dial(
     receive_handshake(&mut socket, &mut noise).await?;
     let (mut sealer, mut opener) =
         noise::split(noise).map_err(|_| HandshakeError::Malformed("handshake not finished"))?;
-    let hello = Hello { from: config.me.clone(), to: to.clone(), incarnation: config.incarnation };
+    let hello = Hello {
+        from: config.me.clone(),
+        to: to.clone(),
+        incarnation: config.incarnation,
+        addresses: config.addresses.clone(),
+    };
     send_sealed(&mut socket, &mut sealer, &hello).await?;
     let answer: HelloAnswer = receive_sealed(&mut socket, &mut opener).await?;
     match answer.verdict {

@@ -6,6 +6,7 @@ mod bench;
 mod handover;
 mod init;
 mod members;
+mod recover;
 mod sql;
 mod status;
 mod table;
@@ -51,6 +52,8 @@ enum Command {
     Demote(handover::DemoteArgs),
     /// Show, add, change or remove machines, while the cluster serves.
     Members(members::MembersArgs),
+    /// Go on without a majority that is gone for good: on a stopped machine, by an operator's word.
+    Recover(recover::RecoverArgs),
     /// Load a running cluster and measure it.
     Bench(bench::BenchArgs),
 }
@@ -123,13 +126,14 @@ pub fn main() -> ExitCode {
                 let DevArgs { machines, dir, keep, restart, log } = args;
                 commands::dev(DevOptions { machines, dir, keep, restart, log }).await
             }
-            Command::Init(args) => init::init(&args),
+            Command::Init(args) => init::init(&args).await,
             Command::Status(connection) => status::status(&connection).await,
             Command::Execute(args) => sql::execute(&args).await,
             Command::Query(args) => sql::query(&args).await,
             Command::Promote(args) => handover::promote(&args).await,
             Command::Demote(args) => handover::demote(&args).await,
             Command::Members(args) => members::members(&args).await,
+            Command::Recover(args) => recover::recover(&args),
             Command::Bench(args) => bench::bench(&args).await,
         }
     });

@@ -62,7 +62,16 @@ pub(super) fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Re
         let detail = format!("content-type: found {media:?}, expected \"application/json\"");
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    serde_json::from_slice(body).map_err(|error| ApiError::bad_request(format!("body: {error}")))
+    serde_json::from_slice(body).map_err(|_| {
+        // Read once more, for the place; good bodies don't pay for it.
+        let found = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(body));
+        let detail = match found {
+            Err(error) if error.path().iter().len() > 0 => format!("{}: {}", error.path(), error.inner()),
+            Err(error) => format!("body: {}", error.inner()),
+            Ok(_) => "body: found more after the end of the JSON value".to_owned(),
+        };
+        ApiError::bad_request(detail)
+    })
 }
 
 pub(super) fn check_statements(statements: &[Statement], limit: usize) -> Result<(), ApiError> {
