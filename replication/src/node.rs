@@ -55,6 +55,8 @@ pub struct Node {
     pub(crate) log: TransactionLog,
     pub(crate) links: BTreeSet<MemberId>,
     pub(crate) honour: Option<Honour>,
+    /// On this machine's clock, which shows anything after its next start.
+    pub(crate) started: Time,
     /// R11: a restarted voter waits one full lease.
     pub(crate) no_vote_before: Time,
     /// Started without a clean-stop mark, and hasn't been seen current since: the disk may have lied.
@@ -101,6 +103,7 @@ impl Node {
             log: TransactionLog::new(stamp, config.buffer_bytes),
             links: BTreeSet::new(),
             honour: None,
+            started: now,
             no_vote_before,
             unclean: !clean && !founding,
             stopping: false,
