@@ -495,6 +495,7 @@ impl Node {
             accepted: self.hard.record.key,
             stamp: can_say.then_some(self.stamp),
             moved: self.moved(&self.hard.record),
+            sum: None,
         }
     }
 
