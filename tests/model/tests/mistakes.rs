@@ -121,7 +121,7 @@ fn second_proposal_while_the_first_is_open() {
 
 #[test]
 fn copy_replaces_the_database_in_pieces() {
-    breaks(Mistake::CopyInPieces, Succession::diverged(), &["I2", "I4"]);
+    breaks(Mistake::CopyInPieces, Succession::diverged_pair(), &["I2", "I4"]);
 }
 
 #[test]
