@@ -75,6 +75,6 @@ pub enum Mistake {
     GoodbyeKeepsServing,
     /// Handover: a goodbye ends promises made to later masters, too.
     GoodbyeOfAnyTerm,
-    /// Handover: any candidate skips the wait for leases, not only the heir named in a goodbye.
-    AnyoneSkipsLease,
+    /// Refused connections: a broken link alone counts as the end of the master's process.
+    BrokenLinkIsDeath,
 }

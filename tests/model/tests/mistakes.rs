@@ -4,7 +4,7 @@
 use tanist_model::{
     check::{counterexample, large},
     mistake::Mistake,
-    succession::{Succession, state::Set},
+    succession::Succession,
 };
 
 /// The mistake is found, as a failure of one of these properties.
@@ -174,12 +174,4 @@ fn majority_of_the_new_members_suffices_for_a_single_change() {
         harmless(Mistake::ChangeByNewMajority, Succession::removal());
         harmless(Mistake::ChangeByNewMajority, Succession::addition());
     }
-}
-
-#[test]
-fn sets_of_machines_count_majorities() {
-    let three = Set::of(&[0, 1, 2]);
-    assert!(three.majority_in(Set::of(&[0, 2])) && !three.majority_in(Set::of(&[1, 3])));
-    assert!(!Set::of(&[0, 1]).majority_in(Set::of(&[0])));
-    assert_eq!(three.subsets().count(), 8);
 }

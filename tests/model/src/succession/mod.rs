@@ -13,9 +13,9 @@ use stateright::{Model, Property};
 
 use self::{
     rules::Action,
-    state::{Node, Role, Set, State},
+    state::{Node, Role, State},
 };
-use crate::mistake::Mistake;
+use crate::{machines::Set, mistake::Mistake};
 
 /// The model and its bounds.
 #[derive(Debug, Clone)]

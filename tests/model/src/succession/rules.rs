@@ -7,9 +7,12 @@
 use super::{
     Succession,
     log::{Entry, Log},
-    state::{Id, Message, Node, Record, Role, Set, State},
+    state::{Message, Node, Record, Role, State},
 };
-use crate::mistake::Mistake;
+use crate::{
+    machines::{Id, Set},
+    mistake::Mistake,
+};
 
 /// One step of one machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -6,8 +6,9 @@
 use super::{
     Succession,
     log::{Entry, Log},
-    state::{Node, Record, Role, Set},
+    state::{Node, Record, Role},
 };
+use crate::machines::Set;
 
 fn node(record: Record, disk: Log) -> Node {
     Node { term: record.term, voted_for: None, record, disk, seen: disk, role: Role::Follower }
