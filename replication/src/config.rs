@@ -53,8 +53,8 @@ pub struct Config {
     pub buffer_bytes: usize,
     /// Bytes under way to one backup before its answer is awaited.
     pub inflight_bytes: usize,
-    /// A member outside the sync set that is silent for so long doesn't count as a voter until it answers again, so that
-    /// machines can be lost one after another down to two; `None`: all always count.
+    /// In a cluster of four or more, a member outside the sync set that is silent for so long doesn't count as a voter
+    /// until it answers again, so that machines can be lost one after another down to two; `None`: all always count.
     pub voter_timeout: Option<Duration>,
     /// A better-ranked member that has kept up for so long gets the throne back; `None`: never by itself.
     pub failback: Option<Duration>,

@@ -25,7 +25,7 @@ pub use config::{Config, Timing};
 pub use effect::{Effect, HardState, Note};
 pub use event::Event;
 pub use frame::{ChainHash, Checksum, Encoding, Pages, PagesWriter, PayloadError, Stamp, Transaction};
-pub use member::{Member, MemberId, MemberIdError, Rank};
+pub use member::{Addresses, Member, MemberId, MemberIdError, Rank};
 pub use message::Message;
 pub use node::Node;
 pub use position::{HistoryOrderError, ParsePositionError, Position, Reign, Term, TermHistory, Txid};

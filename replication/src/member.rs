@@ -82,6 +82,32 @@ impl Rank {
     }
 }
 
+/// Addresses that one member may have, for peers and for clients each.
+const MOST_ADDRESSES: usize = 8;
+/// Longest address in bytes; a DNS name has at most 253.
+const ADDRESS_LENGTH: usize = 280;
+
+/// Where a machine is reached, as its own configuration says.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Addresses {
+    /// `host:port` for peers, in order of preference.
+    #[n(0)]
+    pub peer: Vec<String>,
+    /// Base URLs for clients.
+    #[n(1)]
+    pub urls: Vec<String>,
+}
+
+impl Addresses {
+    /// Whether their number and lengths are bounded enough for the record.
+    pub(crate) fn fits(&self) -> bool {
+        let fits = |list: &[String]| {
+            list.len() <= MOST_ADDRESSES && list.iter().all(|address| address.len() <= ADDRESS_LENGTH)
+        };
+        fits(&self.peer) && fits(&self.urls)
+    }
+}
+
 /// A configured machine.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Member {
@@ -101,4 +127,11 @@ pub struct Member {
     #[n(4)]
     #[cbor(default)]
     pub absent: bool,
+}
+
+impl Member {
+    /// Whether it is reached elsewhere than this says.
+    pub(crate) fn has_moved(&self, to: &Addresses) -> bool {
+        (&self.peer_addresses, &self.urls) != (&to.peer, &to.urls)
+    }
 }

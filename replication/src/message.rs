@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     frame::{Stamp, Transaction},
-    member::MemberId,
+    member::{Addresses, MemberId},
     position::{Position, Term},
     succession::{RecordKey, SuccessionRecord},
     time::Time,
@@ -131,6 +131,9 @@ pub struct HeartbeatReply {
     /// What its replica is, on disk; `None` while it can't say (copying, leaving the throne) or is a witness.
     #[n(4)]
     pub stamp: Option<Stamp>,
+    /// Where it is reached, if the record says something else.
+    #[n(5)]
+    pub moved: Option<Addresses>,
 }
 
 /// Where a replica stands.

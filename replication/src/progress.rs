@@ -6,6 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     frame::Stamp,
+    member::Addresses,
     position::{Position, Txid},
     succession::RecordKey,
     time::Time,
@@ -43,7 +44,7 @@ impl Progress {
         match self {
             Progress::Probe => "probe",
             Progress::Stream { .. } => "stream",
-            Progress::Resync => "copy",
+            Progress::Resync => "rejoin",
         }
     }
 
@@ -67,11 +68,13 @@ pub struct Peer {
     pub reported: Option<Stamp>,
     /// Record it has accepted.
     pub accepted: RecordKey,
+    /// Where it says it is reached, if our record says something else.
+    pub moved: Option<Addresses>,
     /// When the newest heartbeat that it answered was sent: its lease counts from then (R11).
     pub lease_from: Option<Time>,
     /// When its last answer came.
     pub last_answer: Time,
-    /// `sent` of its newest answer, on its own clock.
+    /// `sent` of its answer to the newest heartbeat, on its own clock.
     pub echo: Option<Time>,
     /// Since when it lacks something that it should store, without storing anything.
     pub waiting_since: Option<Time>,
@@ -95,6 +98,7 @@ impl Peer {
             stored_at: now,
             reported: None,
             accepted: RecordKey::BLANK,
+            moved: None,
             lease_from: None,
             last_answer: now,
             echo: None,

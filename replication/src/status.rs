@@ -31,7 +31,7 @@ pub struct PeerStatus {
     pub reachable: bool,
     /// What it last reported (known to the master only).
     pub position: Option<Position>,
-    /// `probe`, `stream` or `copy` (known to the master only).
+    /// `probe`, `stream` or `rejoin` (known to the master only).
     pub progress: Option<&'static str>,
 }
 
@@ -126,6 +126,11 @@ impl Node {
 
     fn notice(&self) -> Option<String> {
         let record = &self.hard.record;
+        if record.key.term != Term::ZERO && record.member(&self.config.id).is_none() {
+            return Some(
+                "this machine is no member: it was removed, and must be added again to take part".to_owned(),
+            );
+        }
         let list = |ids: Vec<&MemberId>| ids.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", ");
         match &self.role {
             Role::Master(master) => {

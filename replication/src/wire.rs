@@ -1,7 +1,8 @@
 //! Messages as bytes: a CBOR head with indexed fields (new fields can be added) and, for a transaction, its payload
 //! as a body of its own, so that it is never copied into the head.
 //!
-//! Safe on hostile input: a decode error names what was wrong, and nothing is allocated beyond the input's length.
+//! Safe on hostile input: a decode error names what was wrong, and what is allocated is a small multiple of the input's
+//! length, whatever the input announces.
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
@@ -146,7 +147,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Member, Position, Rank, frame::ChainHash, succession::SuccessionRecord, time::Time};
+    use crate::{
+        Addresses, Member, Position, Rank, frame::ChainHash, succession::SuccessionRecord, time::Time,
+    };
 
     fn messages() -> Vec<Message> {
         let record = SuccessionRecord::blank(vec![Member {
@@ -184,6 +187,7 @@ mod tests {
                 sent: Time(9),
                 accepted: Default::default(),
                 stamp: Some(stamp),
+                moved: Some(Addresses { peer: vec!["a:1".to_owned()], urls: vec![] }),
             }),
             Message::Append {
                 term: Term(4),

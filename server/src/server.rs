@@ -11,7 +11,7 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
-use tanist_replication::{Config as NodeConfig, Node, Stamp, Time};
+use tanist_replication::{Config as NodeConfig, HardState, Node, Rank, RecordKey, Stamp, Time};
 use tanist_store::Database;
 use tanist_transport::{Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +25,7 @@ use crate::{
     http,
     inbox::{Command, Inbox, InboxLimits},
     reader::ReadPool,
+    rejoin::Board,
     view,
     write::WriterHandle,
     writer::{self, WriterConfig},
@@ -77,6 +78,9 @@ pub enum ServerError {
     /// See [`DriverError`].
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// It has become a witness, or is none any more: it stops well and can be started again, as what it is now.
+    #[error("this machine's rank has changed between witness and data member")]
+    RankChanged,
     /// A part ended that never should.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
@@ -90,7 +94,7 @@ pub struct Server {
     stop_driver: mpsc::Sender<oneshot::Sender<bool>>,
     stop_http: Option<oneshot::Sender<()>>,
     http: tokio::task::JoinHandle<()>,
-    driver_ended: Option<oneshot::Receiver<Result<(), DriverError>>>,
+    driver_ended: Option<oneshot::Receiver<Result<bool, DriverError>>>,
     driver: Option<JoinHandle<Option<Durable>>>,
     store: Option<(Arc<Inbox>, JoinHandle<()>)>,
     _lock: DirectoryLock,
@@ -144,7 +148,7 @@ impl Server {
         let (http_address, peer_address) = (local(&http_listener)?, local(&peer_listener)?);
         let (durable, recovered) =
             Durable::open(&config.data_dir, config.cluster.as_str(), config.id.as_str())?;
-        let witness = config.me().rank.is_witness();
+        let witness = rank(&config, recovered.hard.as_ref()).is_witness();
         let database = match witness {
             true => None,
             false => Some(Database::open(&config.data_dir, config.store_options())?),
@@ -165,7 +169,9 @@ impl Server {
             clean_stop = recovered.clean,
             "replica opened"
         );
-        let gate = Arc::new(Gate::new(view::of(config.cluster.as_str(), &node.status()), clock::now_ns()));
+        let board = Arc::new(Board::default());
+        let gate =
+            Arc::new(Gate::new(view::of(config.cluster.as_str(), &node.status(), &board), clock::now_ns()));
         gate.set_stored(stamp.position);
 
         let (store_sender, store_events) = mpsc::unbounded_channel();
@@ -175,7 +181,8 @@ impl Server {
             Some(database) => {
                 let (inbox, for_thread) = (Arc::clone(&inbox), Arc::clone(&inbox));
                 let writer_config = WriterConfig {
-                    member: config.id.to_string(),
+                    member: config.id.clone(),
+                    board: Arc::clone(&board),
                     sql: config.sql_limits(),
                     request_retention: config.limits.request_retention,
                 };
@@ -194,6 +201,7 @@ impl Server {
             let directory = config.data_dir.clone();
             let cluster = config.cluster.to_string();
             let transport_config = config.transport(random()?);
+            let id = config.id.clone();
             let configured = config.members.clone();
             let peers = driver::addresses(&configured, &node.status().record.members);
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -206,6 +214,7 @@ impl Server {
                     let transport = Transport::start(transport_config, vec![peer_listener], sender);
                     transport.set_peers(peers);
                     let parts = Parts {
+                        id,
                         node,
                         durable,
                         transport,
@@ -214,6 +223,7 @@ impl Server {
                         inbox,
                         gate,
                         directory,
+                        board,
                         cluster,
                         configured,
                         control,
@@ -221,12 +231,12 @@ impl Server {
                     };
                     driver::run(parts).await
                 });
-                // Copies that still run are given up.
+                // Rejoins that still run are given up.
                 runtime.shutdown_timeout(Duration::from_millis(200));
                 match result {
-                    Ok(durable) => {
-                        let _ = tell_ended.send(Ok(()));
-                        Some(durable)
+                    Ok(ended) => {
+                        let _ = tell_ended.send(Ok(ended.rank_changed));
+                        Some(ended.durable)
                     }
                     Err(error) => {
                         let _ = tell_ended.send(Err(error));
@@ -275,7 +285,8 @@ impl Server {
         self.peer_address
     }
 
-    /// Waits until the machine must end because of its own failure; otherwise for ever.
+    /// Waits until the machine must end because of its own failure, or must start anew because it has become something
+    /// else; otherwise for ever.
     pub async fn failed(&mut self) -> ServerError {
         match &mut self.driver_ended {
             None => std::future::pending().await,
@@ -284,7 +295,8 @@ impl Server {
                 self.driver_ended = None;
                 match result {
                     Ok(Err(error)) => ServerError::Driver(error),
-                    Ok(Ok(())) | Err(_) => ServerError::Ended("the replication thread"),
+                    Ok(Ok(true)) => ServerError::RankChanged,
+                    Ok(Ok(false)) | Err(_) => ServerError::Ended("the replication thread"),
                 }
             }
         }
@@ -316,6 +328,33 @@ impl Server {
             && let Err(error) = durable.mark_clean()
         {
             tracing::warn!(%error, "the clean-stop mark could not be left");
+        }
+    }
+}
+
+/// What this machine is: as the newest record that it has accepted says. The configuration file counts for a new
+/// machine.
+fn rank(config: &Config, hard: Option<&HardState>) -> Rank {
+    let file = config.me().rank;
+    let Some(record) = hard.map(|hard| &hard.record).filter(|record| record.key > RecordKey::BLANK) else {
+        return file;
+    };
+    match record.member(&config.id) {
+        Some(member) => {
+            if member.rank != file {
+                tracing::info!(
+                    rank = member.rank.0,
+                    file = file.0,
+                    "the rank was changed since the file was written"
+                );
+            }
+            member.rank
+        }
+        None => {
+            tracing::warn!(
+                "this machine was removed from the cluster: it takes part in nothing until it is added again"
+            );
+            file
         }
     }
 }

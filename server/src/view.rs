@@ -3,9 +3,11 @@
 
 use tanist_api::{Cluster, ClusterMember, Role};
 use tanist_replication::{
-    MemberId,
+    MemberId, RecordKey,
     status::{RoleName, Status},
 };
+
+use crate::rejoin::Board;
 
 /// The view and what only the server needs of it.
 #[derive(Debug, Clone)]
@@ -49,11 +51,14 @@ fn role(name: RoleName) -> Role {
 
 /// The view that a status gives.
 #[must_use]
-pub(crate) fn of(cluster: &str, status: &Status) -> View {
+pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
     let record = &status.record;
     let urls = |id: &MemberId| record.member(id).map(|member| member.urls.clone()).unwrap_or_default();
     let is_master = status.role == RoleName::Master;
-    let master_urls = status.master.as_ref().map(urls).unwrap_or_default();
+    // A machine that was removed doesn't hear who reigns: it sends its clients to whoever did when it was.
+    let removed = record.key > RecordKey::BLANK && record.member(&status.id).is_none();
+    let master = status.master.clone().or_else(|| record.master.clone().filter(|_| removed));
+    let master_urls = master.as_ref().map(urls).unwrap_or_default();
     let mut members: Vec<_> = record
         .members
         .iter()
@@ -64,7 +69,7 @@ pub(crate) fn of(cluster: &str, status: &Status) -> View {
             let position = position.filter(|_| !member.rank.is_witness());
             let known = if own {
                 role(status.role)
-            } else if status.master.as_ref() == Some(&member.id) {
+            } else if master.as_ref() == Some(&member.id) {
                 Role::Master
             } else if member.rank.is_witness() {
                 Role::Witness
@@ -85,6 +90,10 @@ pub(crate) fn of(cluster: &str, status: &Status) -> View {
                 in_sync: record.sync_set.contains(&member.id) && status.master.is_some(),
                 absent: member.absent,
                 progress: peer.and_then(|peer| peer.progress).map(str::to_owned),
+                // What is left of a rejoin that doesn't matter any more isn't shown.
+                rejoin: (own || peer.is_some_and(|peer| peer.progress == Some("rejoin")))
+                    .then(|| board.get(&member.id))
+                    .flatten(),
                 peer_addresses: member.peer_addresses.clone(),
                 urls: member.urls.clone(),
             }
@@ -98,7 +107,7 @@ pub(crate) fn of(cluster: &str, status: &Status) -> View {
             member: status.id.to_string(),
             role: role(status.role),
             term: status.term.0,
-            master: status.master.as_ref().map(ToString::to_string),
+            master: master.as_ref().map(ToString::to_string),
             suggested_host: master_urls.first().cloned(),
             master_urls,
             position: status.position.to_string(),

@@ -277,7 +277,10 @@ fn unsafe_stands_in_one_file() {
 }
 
 /// A made-up house of `(crate, ordinary dependencies)`. Those named `tanist…` are members, and so are `tests/…`.
-fn made_up(crates: &[(&str, &[&str])]) -> House {
+/// Crates and what they import.
+type MadeUp<'a> = &'a [(&'a str, &'a [&'a str])];
+
+fn made_up(crates: MadeUp<'_>) -> House {
     let mut house = House::default();
     for (name, dependencies) in crates {
         let direct: BTreeSet<String> = dependencies.iter().map(|&d| d.to_owned()).collect();
@@ -306,7 +309,7 @@ fn made_up_house_in_order_has_no_breach() {
 
 #[test]
 fn each_rule_between_crates_can_fail() {
-    let cases: &[(&[(&str, &[&str])], &str)] = &[
+    let cases: &[(MadeUp<'_>, &str)] = &[
         (&[("tanist-new", &[])], "tanist-new has no floor"),
         (&[("tanist-store", &["tanist"]), ("tanist", &[])], "tanist-store imports tanist,"),
         (

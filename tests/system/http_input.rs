@@ -8,7 +8,7 @@ use crate::{
 };
 use tanist_api::Statement;
 
-async fn raw(ip: &str, request: Vec<u8>) -> (u16, String) {
+pub async fn raw(ip: &str, request: Vec<u8>) -> (u16, String) {
     let mut stream = tokio::net::TcpStream::connect(format!("{ip}:{HTTP_PORT}")).await.unwrap();
     // A server that refuses early may close before it has read everything.
     let _ = stream.write_all(&request).await;
@@ -20,8 +20,12 @@ async fn raw(ip: &str, request: Vec<u8>) -> (u16, String) {
 }
 
 fn post(path: &str, body: &[u8]) -> Vec<u8> {
+    request("POST", path, body)
+}
+
+pub fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()

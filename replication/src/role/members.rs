@@ -18,6 +18,8 @@ use crate::{
 const LEASES: u32 = 10;
 /// More members than this make elections slow for no gain.
 const MOST_MEMBERS: usize = 63;
+/// In a cluster of three, leaving one out only takes away the one who could help when the second fails.
+const LEAST_MEMBERS: usize = 4;
 /// With fewer voters the loss of one more could not be survived anyway.
 const FEWEST_VOTERS: usize = 2;
 
@@ -107,6 +109,15 @@ impl Node {
             _ => {}
         }
         if let MemberChange::Add(member) | MemberChange::Update(member) = change
+            && let Some((other, address)) =
+                record.members.iter().filter(|other| other.id != *id).find_map(|other| {
+                    let taken = |address: &&String| other.peer_addresses.contains(address);
+                    Some((&other.id, member.peer_addresses.iter().find(taken)?))
+                })
+        {
+            return Err(format!("peer address {address} is {other}'s"));
+        }
+        if let MemberChange::Add(member) | MemberChange::Update(member) = change
             && !member.rank.is_witness()
             && let Some(other) =
                 record.members.iter().find(|other| other.rank == member.rank && other.id != *id)
@@ -156,8 +167,20 @@ impl Node {
             };
             return Some((committed.with_members(members), why));
         }
-        let (member, absent) = self.presence(master, committed)?;
         let mut members = committed.members.clone();
+        for member in &mut members {
+            let moved = if member.id == self.config.id {
+                self.moved(committed)
+            } else {
+                master.peers.get(&member.id).and_then(|peer| peer.moved.clone())
+            };
+            if let Some(to) = moved.filter(|to| member.has_moved(to)) {
+                (member.peer_addresses, member.urls) = (to.peer, to.urls);
+                let why = format!("{} has new addresses", member.id);
+                return Some((committed.with_members(members), why));
+            }
+        }
+        let (member, absent) = self.presence(master, committed)?;
         members.iter_mut().filter(|each| each.id == member).for_each(|each| each.absent = absent);
         let why = if absent {
             "has been silent for long and doesn't count"
@@ -186,7 +209,7 @@ impl Node {
             return Some((member.id.clone(), false));
         }
         let limit = self.config.voter_timeout?;
-        if quorum::voters(committed).count() <= FEWEST_VOTERS {
+        if committed.members.len() < LEAST_MEMBERS || quorum::voters(committed).count() <= FEWEST_VOTERS {
             return None;
         }
         let gone = committed

@@ -41,7 +41,7 @@ fn without_the_last(members: &[(&'static str, u32)]) -> Cluster {
     change(&mut c, 0, MemberChange::Remove(id)).unwrap();
     c.crash(last, false);
     c.machines[last].hard = None;
-    c.machines[last].store = Default::default();
+    c.lose_replica(last);
     c.run(SHORT); // for its last words
     c
 }
@@ -241,4 +241,51 @@ fn removed_machine_is_not_heard() {
     }
     assert_eq!(c.machines[1].hard.as_ref().unwrap().term, Term(1));
     settle(c);
+}
+
+#[test]
+fn machines_that_moved_while_they_stood_are_recorded_where_they_are_now() {
+    let mut c = founded(Setup::new(THREE));
+    for node in 0..3 {
+        c.crash(node, true);
+    }
+    for node in 0..3 {
+        let own = &mut c.machines[node].config.members[node];
+        own.peer_addresses = vec![format!("new:{node}")];
+        own.urls = vec![format!("http://new:{node}")];
+    }
+    for node in 0..3 {
+        c.start(node);
+    }
+    let moved = |c: &Cluster| {
+        let members = c.record().members;
+        members.iter().enumerate().all(|(node, member)| member.urls == [format!("http://new:{node}")])
+    };
+    c.run_until(LONG, moved).unwrap();
+    assert_eq!(c.record().members[1].peer_addresses, ["new:1"]);
+    settle(c);
+}
+
+#[test]
+fn absurdly_many_addresses_are_not_recorded() {
+    let mut c = founded(Setup::new(THREE));
+    c.crash(2, true);
+    c.machines[2].config.members[2].urls = vec!["http://x".to_owned(); 100];
+    c.start(2);
+    c.run(LONG);
+    assert!(c.record().members[2].urls.is_empty());
+    settle(c);
+}
+
+#[test]
+fn address_of_another_member_is_refused() {
+    let mut c = without_the_last(&[("a", 1), ("b", 2), ("c", 3), ("d", 4)]);
+    let at = |name: &str, rank: u32| {
+        let mut member = member(name, rank);
+        member.peer_addresses = vec!["x:1".to_owned()];
+        member
+    };
+    change(&mut c, 0, MemberChange::Add(at("d", 4))).unwrap();
+    let refused = change(&mut c, 0, MemberChange::Update(at("c", 3))).unwrap_err();
+    assert_eq!(refused, "peer address x:1 is d's");
 }

@@ -26,7 +26,15 @@ fn end(id: &str, key: &ClusterKey) -> Result<End, Box<dyn std::error::Error>> {
     let cluster: ClusterId = "throughput".parse()?;
     let mut incarnation = [0; 16];
     getrandom::fill(&mut incarnation).map_err(|error| error.to_string())?;
-    let config = Config { cluster, me: id.clone(), incarnation, key: key.clone(), limits: Limits::default() };
+    let config = Config {
+        cluster,
+        me: id.clone(),
+        incarnation,
+        key: key.clone(),
+        addresses: vec![],
+        admit_strangers: false,
+        limits: Limits::default(),
+    };
     let (sender, events) = mpsc::channel(256);
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     Ok(End { id, transport: Transport::start(config, vec![listener], sender), events })

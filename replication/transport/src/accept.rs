@@ -3,6 +3,7 @@
 //! Owns the connections others dialled. Never sends packets on them. Read `handshake.rs` for who is let in.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     sync::{
@@ -23,8 +24,11 @@ use crate::{
     Channel, HandshakeError, SecureStream, TransportEvent, dial,
     framing::BATCH,
     handshake::{self, Accepted, Hello, Verdict},
-    transport::Shared,
+    transport::{Peer, Shared},
 };
+
+/// Addresses taken from a hello; their lengths are bounded by its own.
+const MOST_ADDRESSES: usize = 8;
 
 /// The connection on which a member sends to us.
 #[derive(Debug)]
@@ -122,7 +126,7 @@ async fn carry(shared: &Arc<Shared>, id: u64, accepted: Accepted, address: Socke
     }
     let heard = Arc::new(AtomicU64::new(shared.now_ms()));
     let inbound = Inbound { connection: id, incarnation: hello.incarnation, heard: Arc::clone(&heard) };
-    if !shared.replace_inbound(&from, channel, inbound) {
+    if !shared.replace_inbound(&hello, channel, inbound) {
         return;
     }
     tracing::debug!(peer = %from, %channel, %address, "accepted");
@@ -176,7 +180,12 @@ async fn receive(
 
 impl Shared {
     fn knows(&self, member: &MemberId) -> bool {
-        self.peers().contains_key(member)
+        self.config.admit_strangers || self.peers().contains_key(member)
+    }
+
+    fn has_room_for_a_stranger(&self, peers: &BTreeMap<MemberId, Peer>) -> bool {
+        let strangers = peers.values().filter(|peer| peer.stranger).count();
+        self.config.admit_strangers && strangers < self.config.limits.max_strangers
     }
 
     /// The last word on a hello.
@@ -195,9 +204,15 @@ impl Shared {
         }
         let in_use = {
             let peers = self.peers();
-            let Some(peer) = peers.get(&hello.from) else { return Verdict::UnknownMember };
+            let peer = peers.get(&hello.from);
+            // Strangers may ask, and get no data.
+            let stranger = peer.is_none_or(|peer| peer.stranger);
+            let room = peer.is_some() || self.has_room_for_a_stranger(&peers);
+            if stranger && (channel != Channel::Control || !room) {
+                return Verdict::UnknownMember;
+            }
             let window = self.config.limits.keepalive.as_millis() as u64 * 3;
-            peer.inbound.iter().flatten().any(|other| {
+            peer.iter().flat_map(|peer| &peer.inbound).flatten().any(|other| {
                 let silent_for = self.now_ms().saturating_sub(other.heard.load(Ordering::Relaxed));
                 other.incarnation != hello.incarnation && silent_for < window
             })
@@ -216,10 +231,23 @@ impl Shared {
     }
 
     /// Makes `inbound` the connection on which `from` sends; an older one ends. `false` when `from` was removed.
-    fn replace_inbound(&self, from: &MemberId, channel: Channel, inbound: Inbound) -> bool {
+    fn replace_inbound(self: &Arc<Shared>, hello: &Hello, channel: Channel, inbound: Inbound) -> bool {
+        let from = &hello.from;
         let replaced = {
             let mut peers = self.peers();
+            if !peers.contains_key(from)
+                && channel == Channel::Control
+                && self.has_room_for_a_stranger(&peers)
+            {
+                tracing::info!(peer = %from, addresses = ?hello.addresses, "a machine with the key that is no member connects");
+                let mut stranger = self.new_peer(from.clone(), vec![]);
+                stranger.stranger = true;
+                peers.insert(from.clone(), stranger);
+            }
             let Some(peer) = peers.get_mut(from) else { return false };
+            if hello.addresses.len() <= MOST_ADDRESSES {
+                peer.announce(&hello.addresses);
+            }
             let place = usize::from(channel == Channel::Bulk);
             // A new process ends all connections of the old one.
             let mut replaced: Vec<u64> = Vec::new();
@@ -240,9 +268,13 @@ impl Shared {
     }
 
     fn remove_inbound(&self, from: &MemberId, channel: Channel, connection: u64) {
-        if let Some(peer) = self.peers().get_mut(from) {
-            let place = usize::from(channel == Channel::Bulk);
-            peer.inbound[place].take_if(|inbound| inbound.connection == connection);
+        let mut peers = self.peers();
+        let Some(peer) = peers.get_mut(from) else { return };
+        let place = usize::from(channel == Channel::Bulk);
+        peer.inbound[place].take_if(|inbound| inbound.connection == connection);
+        if peer.stranger && peer.is_gone() {
+            peer.stop();
+            peers.remove(from);
         }
     }
 

@@ -37,6 +37,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// A bulk link that can't write a byte for this long is lost; default 30 s.
     pub stall_timeout: Duration,
+    /// Machines with the key, but not in the list of peers, that may be connected at once; default 8.
+    pub max_strangers: usize,
     /// Connections that may be in their handshake at once; the oldest gives way; default 64.
     pub max_pending_handshakes: usize,
     /// How long `shutdown` waits for queued packets to leave; default 500 ms.
@@ -58,6 +60,7 @@ impl Default for Limits {
             keepalive: Duration::from_millis(500),
             idle_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
+            max_strangers: 8,
             max_pending_handshakes: 64,
             shutdown_drain: Duration::from_millis(500),
         }
@@ -96,6 +99,12 @@ pub struct Config {
     pub incarnation: [u8; 16],
     /// The cluster's secret.
     pub key: ClusterKey,
+    /// Where this member is reached: `host:port` each. Said when connecting, so that a peer whose list is out of date
+    /// finds the way back.
+    pub addresses: Vec<String>,
+    /// Whether machines with the key that aren't in the list of peers may open a control link: a few, see
+    /// [`Limits::max_strangers`].
+    pub admit_strangers: bool,
     /// Bounds.
     pub limits: Limits,
 }

@@ -49,6 +49,13 @@ pub(crate) struct Shared {
 
 /// A peer's links, and its connections to us.
 pub(crate) struct Peer {
+    /// It has the key, but isn't in the owner's list.
+    pub(crate) stranger: bool,
+    /// As the owner's list says.
+    listed: Vec<String>,
+    /// As it said itself when it last connected.
+    announced: Vec<String>,
+    /// Both.
     addresses: watch::Sender<Vec<String>>,
     run: watch::Sender<Run>,
     control: Arc<Queue>,
@@ -56,6 +63,33 @@ pub(crate) struct Peer {
     tasks: Vec<JoinHandle<()>>,
     /// Control and bulk.
     pub(crate) inbound: [Option<Inbound>; 2],
+}
+
+impl Peer {
+    /// Where it says that it is reached.
+    pub(crate) fn announce(&mut self, addresses: &[String]) {
+        addresses.clone_into(&mut self.announced);
+        self.update_addresses();
+    }
+
+    /// It said nothing on any connection any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.inbound.iter().all(Option::is_none)
+    }
+
+    pub(crate) fn stop(&self) {
+        self.run.send_replace(Run::Stop);
+    }
+
+    fn update_addresses(&self) {
+        let mut addresses = self.listed.clone();
+        addresses.extend(self.announced.iter().filter(|address| !self.listed.contains(address)).cloned());
+        self.addresses.send_if_modified(|old| {
+            let changed = *old != addresses;
+            *old = addresses;
+            changed
+        });
+    }
 }
 
 /// Accepted connections, oldest first.
@@ -145,7 +179,7 @@ impl Transport {
 
     /// Sets the other members, each with its `host:port` addresses in order of preference; names are resolved anew
     /// at each dial. New ones are dialled, changed addresses are used from the next dial on, connections of those
-    /// that are no longer in the list are closed. This member itself is left out.
+    /// that are no longer in the list are closed (a stranger may then come back as one). This member itself is left out.
     pub fn set_peers(&self, peers: Vec<(MemberId, Vec<String>)>) {
         let shared = &self.shared;
         let mut wanted: BTreeMap<MemberId, Vec<String>> = peers.into_iter().collect();
@@ -154,21 +188,19 @@ impl Transport {
         {
             let mut known = shared.peers();
             known.retain(|id, peer| {
-                let stays = wanted.contains_key(id);
+                let stays = peer.stranger || wanted.contains_key(id);
                 if !stays {
-                    peer.run.send_replace(Run::Stop);
+                    peer.stop();
                     closing.extend(peer.inbound.iter().flatten().map(Inbound::connection));
                 }
                 stays
             });
             for (id, addresses) in wanted {
-                match known.get(&id) {
+                match known.get_mut(&id) {
                     Some(peer) => {
-                        peer.addresses.send_if_modified(|old| {
-                            let changed = *old != addresses;
-                            *old = addresses;
-                            changed
-                        });
+                        peer.stranger = false;
+                        peer.listed = addresses;
+                        peer.update_addresses();
                     }
                     None => drop(known.insert(id.clone(), shared.new_peer(id, addresses))),
                 }
@@ -314,8 +346,8 @@ impl Shared {
         let _ = self.events.send(event).await;
     }
 
-    fn new_peer(self: &Arc<Shared>, id: MemberId, addresses: Vec<String>) -> Peer {
-        let addresses = watch::Sender::new(addresses);
+    pub(crate) fn new_peer(self: &Arc<Shared>, id: MemberId, listed: Vec<String>) -> Peer {
+        let addresses = watch::Sender::new(listed.clone());
         let run = watch::Sender::new(Run::On);
         let mut tasks = Vec::new();
         let mut link = |channel| {
@@ -333,7 +365,8 @@ impl Shared {
             queue
         };
         let (control, bulk) = (link(Channel::Control), link(Channel::Bulk));
-        Peer { addresses, run, control, bulk, tasks, inbound: [None, None] }
+        let (stranger, announced) = (false, vec![]);
+        Peer { stranger, listed, announced, addresses, run, control, bulk, tasks, inbound: [None, None] }
     }
 
     /// Runs an accepted connection. When too many are in their handshake, the oldest of these gives way.

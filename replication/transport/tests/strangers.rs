@@ -284,3 +284,58 @@ async fn slow_handshake_is_bounded_in_time_on_both_sides() {
     b.transport.set_peers(vec![(id("a"), vec![mute.local_addr().unwrap().to_string()])]);
     b.problem(&id("a"), "handshake not done in time").await;
 }
+
+fn open_door(me: &str) -> tanist_transport::Config {
+    tanist_transport::Config { admit_strangers: true, ..config(me) }
+}
+
+#[tokio::test]
+async fn machine_that_no_list_has_may_ask_and_is_answered_where_it_says_it_is() {
+    let mut a = Member::with(open_door("a"));
+    let listener = bind("127.0.0.1:0".parse().unwrap());
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let new = tanist_transport::Config { addresses: vec![address.to_string()], ..open_door("new") };
+    let mut new = Member::at(new, address, 1000);
+    new.knows(&[(&a, a.address)]);
+    new.connected(&a.id, Channel::Control).await;
+    a.connected(&new.id, Channel::Control).await;
+    new.transport.send(&a.id, Channel::Control, packet("let me in")).unwrap();
+    assert_eq!(a.received().await.2, packet("let me in"));
+    a.transport.send(&new.id, Channel::Control, packet("who are you?")).unwrap();
+    assert_eq!(new.received().await.2, packet("who are you?"));
+    // Data goes to members only.
+    new.transport.send(&a.id, Channel::Bulk, packet("data")).unwrap();
+    let reason = new.closed(&a.id, Channel::Bulk).await;
+    assert!(reason.contains("does not know this member, 'new'"), "{reason}");
+    assert!(new.transport.open_copy(&a.id).await.is_err());
+    // Listed by a wrong address, it is found under its own all the same, and gets data.
+    a.transport.set_peers(vec![(new.id.clone(), vec!["127.0.0.1:1".to_owned()])]);
+    a.transport.send(&new.id, Channel::Bulk, packet("data")).unwrap();
+    assert_eq!(new.received().await.2, packet("data"));
+    // It leaves: nobody keeps asking for it.
+    a.transport.set_peers(vec![]);
+    new.transport.shutdown().await;
+    a.closed(&new.id, Channel::Control).await;
+}
+
+#[tokio::test]
+async fn strangers_beyond_the_limit_find_no_room() {
+    let mut config = open_door("a");
+    config.limits.max_strangers = 2;
+    let a = Member::with(config);
+    let mut strangers = Vec::new();
+    for name in ["x", "y", "z"] {
+        let mut stranger = Member::with(open_door(name));
+        stranger.knows(&[(&a, a.address)]);
+        if name == "z" {
+            stranger.problem(&a.id, "does not know this member, 'z'").await;
+        } else {
+            stranger.connected(&a.id, Channel::Control).await;
+        }
+        strangers.push(stranger);
+    }
+    // One goes, and there is room.
+    strangers[0].transport.shutdown().await;
+    strangers[2].connected(&a.id, Channel::Control).await;
+}

@@ -7,6 +7,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use tanist_api::{ClusterMember, NewMember};
+use tanist_client::Client;
 use tanist_transport::ClusterKey;
 
 use super::Usage;
@@ -28,6 +30,10 @@ pub(super) struct InitArgs {
     /// each.
     #[arg(long = "member")]
     members: Vec<String>,
+    /// Join a running cluster: some of its machines, `http://a:8080,http://b:8080`. Needs --key-file, and --member for this
+    /// machine alone; its rank is the last unless given.
+    #[arg(long)]
+    join: Option<String>,
     /// Take this key file of another machine instead of making a new key.
     #[arg(long)]
     key_file: Option<PathBuf>,
@@ -36,7 +42,7 @@ pub(super) struct InitArgs {
     force: bool,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Planned {
     id: String,
     host: String,
@@ -44,6 +50,17 @@ struct Planned {
     http: u16,
     /// As given; 0 for a witness.
     rank: Option<u32>,
+}
+
+impl Planned {
+    fn member(&self) -> NewMember {
+        NewMember {
+            id: self.id.clone(),
+            rank: self.rank.unwrap_or_default(),
+            peer_addresses: vec![format!("{}:{}", self.host, self.peer)],
+            urls: vec![format!("http://{}:{}", self.host, self.http)],
+        }
+    }
 }
 
 /// Reads one `--member`.
@@ -101,17 +118,7 @@ fn ranked(mut members: Vec<Planned>) -> Result<Vec<Planned>, Usage> {
     Ok(members)
 }
 
-pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
-    let members: Vec<Planned> = if args.members.is_empty() {
-        ranked(vec![planned(&format!("{}=127.0.0.1", args.id))?])?
-    } else {
-        ranked(args.members.iter().map(|member| planned(member)).collect::<Result<_, _>>()?)?
-    };
-    let me = members.iter().find(|member| member.id == args.id).ok_or_else(|| {
-        let ids: Vec<_> = members.iter().map(|member| member.id.as_str()).collect();
-        Usage(format!("--id: found {:?}, expected one of the members: {}", args.id, ids.join(", ")))
-    })?;
-    std::fs::create_dir_all(&args.dir).with_context(|| format!("make {}", args.dir.display()))?;
+pub(super) async fn init(args: &InitArgs) -> anyhow::Result<()> {
     let config_path = args.dir.join("tanist.toml");
     let key_path = args.dir.join("cluster.key");
     for path in [&config_path, &key_path] {
@@ -129,19 +136,74 @@ pub(super) fn init(args: &InitArgs) -> anyhow::Result<()> {
             text.parse().with_context(|| format!("read {}", path.display()))?
         }
     };
-    let text = config_text(args, me, &members);
+    let planned: Vec<Planned> = if args.members.is_empty() {
+        vec![planned(&format!("{}=127.0.0.1", args.id))?]
+    } else {
+        args.members.iter().map(|member| planned(member)).collect::<Result<_, _>>()?
+    };
+    let joined = match &args.join {
+        None => None,
+        Some(hosts) => Some(join(args, hosts, &planned).await?),
+    };
+    let (cluster, members) = match &joined {
+        Some((cluster, members)) => (cluster, members.clone()),
+        None => (&args.cluster, ranked(planned.clone())?.iter().map(Planned::member).collect()),
+    };
+    let me = planned.iter().find(|member| member.id == args.id).ok_or_else(|| {
+        let ids: Vec<_> = planned.iter().map(|member| member.id.as_str()).collect();
+        Usage(format!("--id: found {:?}, expected one of the members: {}", args.id, ids.join(", ")))
+    })?;
+    let text = config_text(cluster, me, &members);
+    std::fs::create_dir_all(&args.dir).with_context(|| format!("make {}", args.dir.display()))?;
     write_secret(&key_path, &format!("{}\n", key.to_text()))?;
     std::fs::write(&config_path, text).with_context(|| format!("write {}", config_path.display()))?;
     // What was written must be readable: a name with a space, say, is found here and not at the first start.
     Config::load(&config_path)?;
     println!("Wrote {} and {}.", config_path.display(), key_path.display());
-    println!("Copy cluster.key to the other machines and keep it secret: who has it is a member.");
-    println!("On each: the same file with its own id, then `tanist run --config tanist.toml`.");
-    println!("The first start of a new cluster needs all machines once.");
+    if joined.is_some() {
+        println!("{} is a member of {cluster} now, and counts as soon as it runs:", args.id);
+        println!("`tanist run --config {}`.", config_path.display());
+    } else {
+        println!("Copy cluster.key to the other machines and keep it secret: who has it is a member.");
+        println!("On each: the same file with its own id, then `tanist run --config tanist.toml`.");
+        println!("The first start of a new cluster needs all machines once.");
+    }
     Ok(())
 }
 
-fn config_text(args: &InitArgs, me: &Planned, members: &[Planned]) -> String {
+/// Makes this machine a member of a running cluster; its name, and all members.
+async fn join(args: &InitArgs, hosts: &str, planned: &[Planned]) -> anyhow::Result<(String, Vec<NewMember>)> {
+    let [me] = planned else {
+        return Err(Usage(format!(
+            "--member: found {} machines, expected this one with --join",
+            planned.len()
+        ))
+        .into());
+    };
+    if me.id != args.id || args.members.is_empty() {
+        let found = args.members.first().map_or("nothing", String::as_str);
+        return Err(Usage(format!("--member: found {found:?}, expected {}=host with --join", args.id)).into());
+    }
+    if args.key_file.is_none() {
+        return Err(
+            Usage("--key-file: found nothing, expected the cluster's key with --join".to_owned()).into()
+        );
+    }
+    let client = Client::new(hosts)?;
+    let cluster = client.cluster().await?;
+    let last = cluster.members.iter().map(|member| member.rank).max().unwrap_or_default();
+    let new = NewMember { rank: me.rank.unwrap_or(last + 1), ..me.member() };
+    let now = client.add_member(&new).await?;
+    let as_given = |member: ClusterMember| NewMember {
+        id: member.id,
+        rank: member.rank,
+        peer_addresses: member.peer_addresses,
+        urls: member.urls,
+    };
+    Ok((cluster.cluster, now.members.into_iter().map(as_given).collect()))
+}
+
+fn config_text(cluster: &str, me: &Planned, members: &[NewMember]) -> String {
     let loopback = me.host == "127.0.0.1" || me.host == "localhost";
     let listen = if loopback { "127.0.0.1" } else { "0.0.0.0" };
     let mut text = format!(
@@ -156,21 +218,19 @@ key_file = "cluster.key"   # the secret that all members share
 peer = "{listen}:{}"       # for the other machines; always encrypted
 http = "{listen}:{}"       # for clients
 "#,
-        args.cluster, args.id, me.peer, me.http
+        cluster, me.id, me.peer, me.http
     );
     if !loopback {
         text += "insecure = true            # there is no access control yet: everybody on this network may read and write\n";
     }
     for member in members {
-        let rank = member.rank.unwrap_or_default();
         text += &format!(
-            "\n[[member]]\nid = \"{}\"\nrank = {rank}                   # {}\npeer = [\"{}:{}\"]\nurl = [\"http://{}:{}\"]\n",
+            "\n[[member]]\nid = \"{}\"\nrank = {}                   # {}\npeer = {:?}\nurl = {:?}\n",
             member.id,
-            if rank == 0 { "a witness: votes, holds no data" } else { "1 is nearest to the throne" },
-            member.host,
-            member.peer,
-            member.host,
-            member.http
+            member.rank,
+            if member.rank == 0 { "a witness: votes, holds no data" } else { "1 is nearest to the throne" },
+            member.peer_addresses,
+            member.urls,
         );
     }
     text + r#"
@@ -179,6 +239,7 @@ heartbeat = "100ms"
 lease = "1s"               # a master that reaches no majority for so long stops answering
 sync_timeout = "1s"        # a backup that doesn't answer for so long is no longer waited for
 trust_refused = true       # "connection refused" proves that the process has ended: failover in milliseconds
+voter_timeout = "10s"      # with four or more: one silent for so long doesn't count as a voter until it answers; "off": all do
 failback = "off"           # "10m": a better-ranked machine that has kept up for so long gets the throne back
 
 [replication]

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    Server,
+    Server, ServerError,
     config::{Config, LogFormat},
 };
 
@@ -22,21 +22,29 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     for warning in config.warnings() {
         tracing::warn!(file = %path.display(), "{warning}");
     }
-    let mut server = Server::start(config).await?;
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        http = %server.http_address(),
-        peer = %server.peer_address(),
-        "tanist runs"
-    );
-    tokio::select! {
-        signal = stop_signal() => {
-            tracing::info!(signal, "stopping");
-            server.stop().await;
-            tracing::info!("stopped");
-            Ok(())
+    loop {
+        let mut server = Server::start(config.clone()).await?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            http = %server.http_address(),
+            peer = %server.peer_address(),
+            "tanist runs"
+        );
+        tokio::select! {
+            signal = stop_signal() => {
+                tracing::info!(signal, "stopping");
+                server.stop().await;
+                tracing::info!("stopped");
+                return Ok(());
+            }
+            error = server.failed() => match error {
+                ServerError::RankChanged => {
+                    tracing::info!(why = %error, "starting anew");
+                    server.stop().await;
+                }
+                error => return Err(error).context("this machine must stop"),
+            },
         }
-        error = server.failed() => Err(error).context("this machine must stop"),
     }
 }
 

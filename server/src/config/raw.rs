@@ -61,6 +61,7 @@ pub(super) struct RawTiming {
     pub(super) election_stagger: Option<String>,
     pub(super) trust_refused: Option<bool>,
     pub(super) failback: Option<String>,
+    pub(super) voter_timeout: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -119,6 +119,8 @@ pub struct Config {
     pub timing: Timing,
     /// A better-ranked member that has kept up for so long gets the throne back; `None`: never by itself.
     pub failback: Option<Duration>,
+    /// In a cluster of four or more, a member silent for so long doesn't count as a voter; `None`: all always count.
+    pub voter_timeout: Option<Duration>,
     /// Backups that hold every acknowledged write (R10).
     pub sync_backups: usize,
     /// With fewer, writes are refused (R10).
@@ -136,6 +138,9 @@ pub struct Config {
     /// Logging.
     pub log: Log,
 }
+
+/// Long enough for a restart of the machine's process, short beside the time between two failures.
+const VOTER_TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Fields<'a> {
     path: &'a Path,
@@ -229,7 +234,8 @@ impl Config {
             } else {
                 format!("line {}, {field}", line + 1)
             };
-            ConfigError::Syntax { path: path.to_owned(), message: format!("{place}: {}", error.message()) }
+            let message = without_keys(&format!("{place}: {}", error.message()));
+            ConfigError::Syntax { path: path.to_owned(), message }
         })?;
         let fields = Fields { path };
         let folder = path.parent().unwrap_or(Path::new("."));
@@ -271,6 +277,15 @@ impl Config {
                 (Duration::from_secs(1), days),
             )?),
         };
+        let voter_timeout = match raw.timing.voter_timeout.as_deref() {
+            Some("off") => None,
+            _ => {
+                let least = timing.lease * 2;
+                let given = raw.timing.voter_timeout.as_ref();
+                let default = VOTER_TIMEOUT.max(least);
+                Some(fields.duration("timing.voter_timeout", given, default, (least, days))?)
+            }
+        };
         let data_members = members.iter().filter(|member| !member.rank.is_witness()).count();
         let sync_backups = raw.replication.sync_backups.unwrap_or(1) as usize;
         if sync_backups >= data_members.max(2) {
@@ -300,6 +315,7 @@ impl Config {
             members,
             timing,
             failback,
+            voter_timeout,
             sync_backups,
             min_sync_backups,
             buffer: usize_of(size(
@@ -358,7 +374,7 @@ impl Config {
             min_sync_backups: self.min_sync_backups,
             buffer_bytes: self.buffer,
             inflight_bytes: self.buffer / 2,
-            voter_timeout: None,
+            voter_timeout: self.voter_timeout,
             failback: self.failback,
             seed: 0,
         }
@@ -384,6 +400,8 @@ impl Config {
             me: self.id.clone(),
             incarnation,
             key: self.key.clone(),
+            addresses: self.me().peer_addresses.clone(),
+            admit_strangers: true,
             limits: LinkLimits { bulk_message: payload.saturating_add(1 << 16), ..LinkLimits::default() },
         }
     }
@@ -405,6 +423,16 @@ impl Config {
             time_limit: self.limits.statement_time,
         }
     }
+}
+
+/// The text without what could be the cluster key, written where no key belongs.
+fn without_keys(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for piece in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '+' && c != '/') {
+        // A key has 43 characters or more, a field's name less than half of that.
+        shown.push_str(if piece.len() > 40 { "(hidden) " } else { piece });
+    }
+    shown
 }
 
 fn member_id(fields: &Fields<'_>, field: &str, text: &str) -> Result<MemberId, ConfigError> {
@@ -607,6 +635,17 @@ peer = ["10.0.0.3:7450"]
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
         Config::parse(Path::new("/etc/tanist/tanist.toml"), text)
+    }
+
+    #[test]
+    fn syntax_error_never_shows_the_key() {
+        let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        for line in [format!("key \"{key}\""), format!("key = {key}"), key.to_owned(), format!("{key} 1")] {
+            let text = GOOD.replace(&format!("key = \"{key}\""), &line);
+            let error = Config::parse(Path::new("t.toml"), &text).unwrap_err().to_string();
+            assert!(error.contains("t.toml: line 4"), "{error}");
+            assert!(!error.contains("AAECAwQ"), "{error}");
+        }
     }
 
     #[test]

@@ -10,7 +10,10 @@ use serde::de::DeserializeOwned;
 use tanist_api::{ExecuteRequest, HEADER_IDEMPOTENCY_KEY, HEADER_POSITION, HEADER_REPLAYED, Statement, code};
 
 use super::{ApiError, AppState, read_body, results_body};
-use crate::write::{Idempotency, WriteError, WriteRequest};
+use crate::{
+    config::HttpLimits,
+    write::{Idempotency, WriteError, WriteRequest},
+};
 
 pub(super) async fn post(
     State(state): State<AppState>,
@@ -21,14 +24,7 @@ pub(super) async fn post(
     let state = &*state.0;
     state.reign(&uri).await?;
     let body = read_body(body, state.limits.body).await?;
-    let request: ExecuteRequest = parse(&headers, &body)?;
-    check_statements(&request.statements, state.limits.statements)?;
-    if !request.transaction {
-        return Err(ApiError::bad_request("transaction: found false, expected true (all or nothing)"));
-    }
-    let idempotency = idempotency(&headers, &body)?;
-    let write =
-        WriteRequest { statements: request.statements, idempotency, time_limit: state.limits.statement_time };
+    let write = write_request(&headers, &body, &state.limits)?;
     let done = match state.writer.write(write).await {
         Ok(done) => done,
         Err(WriteError::NotMaster) => {
@@ -48,6 +44,21 @@ pub(super) async fn post(
     Ok(response)
 }
 
+/// The write that a request asks for, checked as far as it can be without the database.
+pub(super) fn write_request(
+    headers: &HeaderMap,
+    body: &[u8],
+    limits: &HttpLimits,
+) -> Result<WriteRequest, ApiError> {
+    let request: ExecuteRequest = parse(headers, body)?;
+    check_statements(&request.statements, limits.statements)?;
+    if !request.transaction {
+        return Err(ApiError::bad_request("transaction: found false, expected true (all or nothing)"));
+    }
+    let idempotency = idempotency(headers, body)?;
+    Ok(WriteRequest { statements: request.statements, idempotency, time_limit: limits.statement_time })
+}
+
 pub(super) fn insert_position(headers: &mut HeaderMap, position: tanist_replication::Position) {
     if let Ok(value) = HeaderValue::try_from(position.to_string()) {
         headers.insert(HEADER_POSITION, value);
@@ -62,7 +73,16 @@ pub(super) fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Re
         let detail = format!("content-type: found {media:?}, expected \"application/json\"");
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    serde_json::from_slice(body).map_err(|error| ApiError::bad_request(format!("body: {error}")))
+    serde_json::from_slice(body).map_err(|_| {
+        // Read once more, for the place; good bodies don't pay for it.
+        let found = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(body));
+        let detail = match found {
+            Err(error) if error.path().iter().len() > 0 => format!("{}: {}", error.path(), error.inner()),
+            Err(error) => format!("body: {}", error.inner()),
+            Ok(_) => "body: found more after the end of the JSON value".to_owned(),
+        };
+        ApiError::bad_request(detail)
+    })
 }
 
 pub(super) fn check_statements(statements: &[Statement], limit: usize) -> Result<(), ApiError> {

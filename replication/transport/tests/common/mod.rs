@@ -40,6 +40,8 @@ pub fn config(me: &str) -> Config {
         me: id(me),
         incarnation,
         key: key(),
+        addresses: vec![],
+        admit_strangers: false,
         limits: Limits { dial_backoff_max: Duration::from_millis(50), ..Limits::default() },
     }
 }
