@@ -24,6 +24,11 @@ fn refused_connection_ends_the_lease_of_a_dead_process() {
 }
 
 #[test]
+fn leases_hold_while_voters_change() {
+    exhaust("leases and changing voters", Leases::changing_voters());
+}
+
+#[test]
 fn larger_bounds_hold() {
     if large() {
         let all = Leases { goodbyes: true, refusals: true, ..Leases::three() };
@@ -82,4 +87,9 @@ fn late_goodbye_ends_a_promise_to_the_next_master() {
 #[test]
 fn broken_link_ends_the_lease_of_a_living_master() {
     breaks(Mistake::BrokenLinkIsDeath, Leases { refusals: true, ..Leases::three() });
+}
+
+#[test]
+fn lease_outlives_two_changes_of_voters() {
+    breaks(Mistake::LeaseOutlivesChange, Leases::changing_voters());
 }

@@ -16,9 +16,12 @@ use stateright::{Model, Property};
 
 use self::{
     rules::Action,
-    state::{Machine, Role, State},
+    state::{Machine, Record, Role, State},
 };
-use crate::{machines::Set, mistake::Mistake};
+use crate::{
+    machines::{Id, Set},
+    mistake::Mistake,
+};
 
 /// How long a voter honours a lease, in units of its clock.
 pub const PROMISE: u8 = 4;
@@ -35,6 +38,16 @@ pub struct Leases {
     pub candidates: Set,
     /// The last term anyone stands in.
     pub last_term: u8,
+    /// Who votes at the beginning.
+    pub members: Set,
+    /// Who may vote later; the members change one at a time. Empty if they stay, and records are left out.
+    pub memberships: Vec<Set>,
+    /// The last version of a record in each reign.
+    pub last_version: u8,
+    /// Clocks may run at different speeds.
+    pub drift: bool,
+    /// Machines may crash.
+    pub crashes: bool,
     /// Masters may say goodbye.
     pub goodbyes: bool,
     /// Refused connections may show that a master's process has ended.
@@ -50,9 +63,27 @@ impl Leases {
             machines: 3,
             candidates: Set::of(&[0, 1]),
             last_term: 2,
+            members: Set::of(&[0, 1, 2]),
+            memberships: Vec::new(),
+            last_version: 1,
+            drift: true,
+            crashes: true,
             goodbyes: false,
             refusals: false,
             mistake: None,
+        }
+    }
+
+    /// Three voters, the last of which may be left out and then another one taken in. All clocks run at one speed, and
+    /// nobody crashes: that is looked at with the members as they are.
+    pub fn changing_voters() -> Self {
+        Self {
+            machines: 4,
+            memberships: vec![Set::of(&[0, 1]), Set::of(&[0, 1, 3])],
+            last_version: 3,
+            drift: false,
+            crashes: false,
+            ..Self::three()
         }
     }
 
@@ -67,20 +98,25 @@ impl Leases {
     }
 
     /// Whether the machine answers clients.
-    fn answers(&self, state: &State, id: u8) -> bool {
+    fn answers(&self, state: &State, id: Id) -> bool {
         let machine = &state.machines[usize::from(id)];
         match machine.role {
-            Role::Master { grants, .. } => {
-                let granted = grants.iter().filter(|&&left| left > 0).count() + 1;
-                2 * granted > usize::from(self.machines) || self.is(Mistake::AnswerWithoutLease)
+            Role::Master { committed: None, .. } | Role::Follower | Role::Candidate { .. } => false,
+            Role::Master { .. } if self.is(Mistake::AnswerWithoutLease) => true,
+            Role::Master { counted, .. } if self.is(Mistake::LeaseOutlivesChange) => counted > 0,
+            Role::Master { grants, committed: Some(committed), .. } => {
+                let granted = granted(&grants).with(id);
+                // The majority of either record will do.
+                committed.members.majority_in(granted) || machine.record.members.majority_in(granted)
             }
-            Role::Retired { grants } => {
-                let granted = grants.iter().filter(|&&left| left > 0).count() + 1;
-                2 * granted > usize::from(self.machines)
-            }
-            Role::Follower | Role::Candidate { .. } => false,
+            Role::Retired { grants } => machine.record.members.majority_in(granted(&grants).with(id)),
         }
     }
+}
+
+/// Whose leases haven't run out.
+fn granted(grants: &[u8]) -> Set {
+    (0..).zip(grants).filter(|&(_, &left)| left > 0).fold(Set::default(), |set, (id, _)| set.with(id))
 }
 
 impl Model for Leases {
@@ -88,9 +124,16 @@ impl Model for Leases {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let mut machines = vec![Machine::new(1, Some(0)); usize::from(self.machines)];
-        machines[0].role = Role::master();
-        vec![State { machines, acknowledged: 0, goodbyes: Set::default(), just_now: false }]
+        let record = Record { term: 1, version: 1, members: self.members };
+        let mut machines = vec![Machine::new(1, Some(0), record); usize::from(self.machines)];
+        machines[0].role = Role::master(0, Some(record));
+        vec![State {
+            machines,
+            proposed: Vec::new(),
+            acknowledged: 0,
+            goodbyes: Set::default(),
+            just_now: false,
+        }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -121,6 +164,18 @@ impl Model for Leases {
         if self.mistake.is_none() {
             properties.push(Property::always("I6 who answers is protected from elections", protected));
         }
+        if !self.memberships.is_empty() {
+            properties.push(Property::sometimes(
+                "all changes are committed",
+                |model: &Self, state: &State| {
+                    state.machines.iter().any(|machine| {
+                        let last = model.memberships.last();
+                        matches!(machine.role, Role::Master { committed: Some(record), .. }
+                        if Some(&record.members) == last)
+                    })
+                },
+            ));
+        }
         if self.goodbyes {
             properties.push(Property::sometimes(
                 "after a goodbye the next master answers at once",
@@ -143,7 +198,13 @@ fn protected(model: &Leases, state: &State) -> bool {
     (0..model.machines).filter(|&id| model.answers(state, id)).all(|master| {
         let bound = (0..)
             .zip(&state.machines)
-            .filter(|&(id, machine)| id == master || machine.promise > 0 || machine.wait > 0);
-        2 * bound.count() > usize::from(model.machines)
+            .filter(|&(id, machine)| id == master || machine.promise > 0 || machine.wait > 0)
+            .fold(Set::default(), |set, (id, _)| set.with(id));
+        let machine = &state.machines[usize::from(master)];
+        let committed = match machine.role {
+            Role::Master { committed: Some(committed), .. } => committed.members.majority_in(bound),
+            _ => false,
+        };
+        committed || machine.record.members.majority_in(bound)
     })
 }

@@ -2,7 +2,7 @@
 
 use super::{
     LEASE, Leases, PROMISE,
-    state::{Heartbeat, Machine, Role, State},
+    state::{Heartbeat, Machine, Record, Role, State},
 };
 use crate::{
     machines::{Id, Set},
@@ -24,6 +24,12 @@ pub enum Action {
     Stand(Id),
     /// A voter votes for a candidate.
     Vote(Id, Id),
+    /// It votes, but the candidate never gets to know.
+    VoteInVain(Id, Id),
+    /// A machine accepts a record (R6).
+    Accept(Id, Record),
+    /// The master proposes other members.
+    Propose(Id, Set),
     /// A candidate finds that a majority has voted for it.
     Win(Id),
     /// A master acknowledges a write.
@@ -41,7 +47,11 @@ pub enum Action {
 /// All that can happen in a state.
 pub(super) fn enabled(model: &Leases, state: &State, actions: &mut Vec<Action>) {
     let all = Set((1 << model.machines) - 1);
-    actions.extend(all.subsets().map(Action::Pass));
+    if model.drift {
+        actions.extend(all.subsets().map(Action::Pass));
+    } else {
+        actions.push(Action::Pass(all));
+    }
     for (id, machine) in (0..).zip(&state.machines) {
         // A machine votes for nobody, itself included, while it is bound.
         let bound = machine.promise > 0 && !model.is(Mistake::VoteDespiteLease) || machine.wait > 0;
@@ -55,9 +65,19 @@ pub(super) fn enabled(model: &Leases, state: &State, actions: &mut Vec<Action>) 
                 || candidate.term == machine.term && machine.voted_for.is_none();
             if other != id && stands && free && !bound {
                 actions.push(Action::Vote(id, other));
+                if !model.memberships.is_empty() {
+                    actions.push(Action::VoteInVain(id, other));
+                }
             }
         }
-        actions.push(Action::Crash(id));
+        for &record in &state.proposed {
+            if record.term >= machine.term && record > machine.record {
+                actions.push(Action::Accept(id, record));
+            }
+        }
+        if model.crashes {
+            actions.push(Action::Crash(id));
+        }
         for term in state.goodbyes.iter() {
             actions.push(Action::Hear(id, term));
         }
@@ -70,12 +90,20 @@ pub(super) fn enabled(model: &Leases, state: &State, actions: &mut Vec<Action>) 
         }
         match machine.role {
             Role::Follower | Role::Retired { .. } => {}
-            Role::Candidate { votes } => {
-                if all.majority_in(votes) {
+            Role::Candidate { votes, highest } => {
+                if highest.members.majority_in(votes) {
                     actions.push(Action::Win(id));
                 }
             }
-            Role::Master { heartbeat, .. } => reign(model, state, id, heartbeat, actions),
+            Role::Master { heartbeat, committed, .. } => {
+                reign(model, state, id, heartbeat, actions);
+                if committed == Some(machine.record) && machine.record.version < model.last_version {
+                    let old = machine.record.members;
+                    let changed = |new: &Set| old.minus(*new).union(new.minus(old)).len() == 1;
+                    let next = model.memberships.iter().copied().filter(changed);
+                    actions.extend(next.map(|members| Action::Propose(id, members)));
+                }
+            }
         }
     }
 }
@@ -104,6 +132,38 @@ fn reign(model: &Leases, state: &State, id: Id, heartbeat: Option<Heartbeat>, ac
 
 /// Does it.
 pub(super) fn apply(model: &Leases, state: &mut State, action: Action) {
+    step(model, state, action);
+    for (id, machine) in (0..).zip(&mut state.machines) {
+        commit(model, id, machine);
+    }
+    // What nobody can accept any more makes no difference.
+    let State { machines, proposed, .. } = state;
+    proposed.retain(|record| {
+        machines.iter().any(|machine| machine.term <= record.term && machine.record < *record)
+    });
+}
+
+/// What a master does as soon as it may: it learns that its record is committed, and counts its leases.
+fn commit(model: &Leases, id: Id, machine: &mut Machine) {
+    let record = machine.record;
+    let Role::Master { committed, accepted, grants, counted, .. } = &mut machine.role else { return };
+    if *committed != Some(record) {
+        let old_agree = committed.is_none_or(|old| old.members.majority_in(*accepted));
+        if record.members.majority_in(*accepted) && old_agree {
+            *committed = Some(record);
+        }
+    }
+    if model.is(Mistake::LeaseOutlivesChange) {
+        let long = |left: u8| {
+            let granted = (0..).zip(&*grants).filter(|&(_, &each)| each >= left);
+            record.members.majority_in(granted.fold(Set::of(&[id]), |set, (id, _)| set.with(id)))
+        };
+        let now = (1..=PROMISE).filter(|&left| long(left)).max().unwrap_or(0);
+        *counted = now.max(*counted);
+    }
+}
+
+fn step(model: &Leases, state: &mut State, action: Action) {
     match action {
         Action::Pass(fast) => {
             for (id, machine) in (0..).zip(&mut state.machines) {
@@ -118,7 +178,7 @@ pub(super) fn apply(model: &Leases, state: &mut State, action: Action) {
         }
         Action::Promise(id, voter) => promise(state, id, voter),
         Action::Answer(id, voter) => {
-            if let Role::Master { heartbeat: Some(heartbeat), grants } =
+            if let Role::Master { heartbeat: Some(heartbeat), grants, .. } =
                 &mut state.machines[usize::from(id)].role
             {
                 heartbeat.answered = heartbeat.answered.minus(Set::of(&[voter]));
@@ -130,24 +190,56 @@ pub(super) fn apply(model: &Leases, state: &mut State, action: Action) {
             let machine = &mut state.machines[usize::from(id)];
             machine.term += 1;
             machine.voted_for = Some(id);
-            machine.role = Role::Candidate { votes: Set::of(&[id]) };
+            machine.role = Role::Candidate { votes: Set::of(&[id]), highest: machine.record };
         }
         Action::Vote(id, candidate) => {
-            let term = state.machines[usize::from(candidate)].term;
-            let voter = &mut state.machines[usize::from(id)];
-            voter.adopt(term);
-            voter.voted_for = Some(candidate);
-            if let Role::Candidate { votes } = &mut state.machines[usize::from(candidate)].role {
+            vote(state, id, candidate);
+            let record = state.machines[usize::from(id)].record;
+            if let Role::Candidate { votes, highest } = &mut state.machines[usize::from(candidate)].role {
                 *votes = votes.with(id);
+                *highest = record.max(*highest);
             }
         }
-        Action::Win(id) => state.machines[usize::from(id)].role = Role::master(),
+        Action::VoteInVain(id, candidate) => vote(state, id, candidate),
+        Action::Win(id) => {
+            let machine = &mut state.machines[usize::from(id)];
+            let Role::Candidate { highest, .. } = machine.role else { return };
+            if model.memberships.is_empty() {
+                machine.role = Role::master(id, Some(machine.record));
+            } else {
+                machine.role = Role::master(id, None);
+                machine.record = Record { term: machine.term, version: 1, members: highest.members };
+                state.proposed.push(machine.record);
+                state.proposed.sort_unstable();
+            }
+        }
+        Action::Accept(id, record) => {
+            let machine = &mut state.machines[usize::from(id)];
+            machine.adopt(record.term);
+            machine.record = record;
+            for master in &mut state.machines {
+                if let Role::Master { accepted, .. } = &mut master.role
+                    && master.record == record
+                {
+                    *accepted = accepted.with(id);
+                }
+            }
+        }
+        Action::Propose(id, members) => {
+            let machine = &mut state.machines[usize::from(id)];
+            machine.record = Record { version: machine.record.version + 1, members, ..machine.record };
+            state.proposed.push(machine.record);
+            state.proposed.sort_unstable();
+            if let Role::Master { accepted, .. } = &mut machine.role {
+                *accepted = Set::of(&[id]);
+            }
+        }
         Action::Acknowledge(id) => {
             state.acknowledged = state.acknowledged.max(state.machines[usize::from(id)].term);
         }
         Action::Crash(id) => {
             let machine = &mut state.machines[usize::from(id)];
-            *machine = Machine::new(machine.term, machine.voted_for);
+            *machine = Machine::new(machine.term, machine.voted_for, machine.record);
             if !model.is(Mistake::NoRestartWait) {
                 (machine.wait, machine.waits_for) = (PROMISE, machine.term);
             }
@@ -175,6 +267,13 @@ pub(super) fn apply(model: &Leases, state: &mut State, action: Action) {
         }
         Action::Refused(id) => state.machines[usize::from(id)].release(),
     }
+}
+
+fn vote(state: &mut State, id: Id, candidate: Id) {
+    let term = state.machines[usize::from(candidate)].term;
+    let voter = &mut state.machines[usize::from(id)];
+    voter.adopt(term);
+    voter.voted_for = Some(candidate);
 }
 
 fn lease(model: &Leases) -> u8 {
@@ -207,8 +306,9 @@ fn pass(model: &Leases, machine: &mut Machine, by: u8) {
         machine.stop_waiting();
     }
     match &mut machine.role {
-        Role::Master { heartbeat, grants } => {
+        Role::Master { heartbeat, grants, counted, .. } => {
             run_down(grants, by);
+            *counted = counted.saturating_sub(by);
             if let Some(sent) = heartbeat {
                 sent.left = sent.left.saturating_sub(by);
                 // Whatever comes of it now is worth nothing.

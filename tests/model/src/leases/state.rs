@@ -5,6 +5,17 @@ use crate::machines::{Id, Set};
 /// The most machines in a model.
 pub const MOST: usize = 5;
 
+/// A succession record, as far as it says who votes; ordered by term and version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Record {
+    /// The reign that proposed it.
+    pub term: u8,
+    /// Its number in the reign.
+    pub version: u8,
+    /// Who votes.
+    pub members: Set,
+}
+
 /// A master's newest heartbeat.
 ///
 /// It replaces the one before: whatever an older one still does, this one does as well, and for longer.
@@ -25,6 +36,8 @@ pub enum Role {
     Candidate {
         /// Who has voted for it, itself included.
         votes: Set,
+        /// The highest record among the votes.
+        highest: Record,
     },
     /// It has won its own term.
     Master {
@@ -32,6 +45,12 @@ pub enum Role {
         heartbeat: Option<Heartbeat>,
         /// What is left of the lease from each machine.
         grants: [u8; MOST],
+        /// What is left of the lease that it had when it counted last. Of use only by mistake.
+        counted: u8,
+        /// The newest of its records that a majority has accepted, as far as it knows.
+        committed: Option<Record>,
+        /// Who has accepted its newest record, itself included.
+        accepted: Set,
     },
     /// It has said goodbye and answers nevertheless. Only by mistake.
     Retired {
@@ -42,8 +61,8 @@ pub enum Role {
 
 impl Role {
     /// A master at the beginning of its reign.
-    pub fn master() -> Self {
-        Self::Master { heartbeat: None, grants: [0; MOST] }
+    pub fn master(id: Id, committed: Option<Record>) -> Self {
+        Self::Master { heartbeat: None, grants: [0; MOST], counted: 0, committed, accepted: Set::of(&[id]) }
     }
 }
 
@@ -54,6 +73,8 @@ pub struct Machine {
     pub term: u8,
     /// On disk: whom it has voted for in this term.
     pub voted_for: Option<Id>,
+    /// On disk: the highest record it has accepted.
+    pub record: Record,
     /// How long it will still honour a lease.
     pub promise: u8,
     /// Of which reign; 0 if it honours none.
@@ -68,8 +89,9 @@ pub struct Machine {
 
 impl Machine {
     /// A machine that has promised nothing.
-    pub fn new(term: u8, voted_for: Option<Id>) -> Self {
-        Self { term, voted_for, promise: 0, promised: 0, wait: 0, waits_for: 0, role: Role::Follower }
+    pub fn new(term: u8, voted_for: Option<Id>, record: Record) -> Self {
+        let role = Role::Follower;
+        Self { term, voted_for, record, promise: 0, promised: 0, wait: 0, waits_for: 0, role }
     }
 
     /// Whether it is the master of this reign.
@@ -102,6 +124,8 @@ impl Machine {
 pub struct State {
     /// The machines, by number.
     pub machines: Vec<Machine>,
+    /// The records that were proposed, sorted. Each may arrive at any time later.
+    pub proposed: Vec<Record>,
     /// To be checked: the last reign in which a write was acknowledged.
     pub acknowledged: u8,
     /// The reigns whose masters have said goodbye. That may be heard at any time later, again and again, or never.
