@@ -8,7 +8,7 @@ use tanist_replication::{Pages, Stamp, Transaction};
 use crate::{
     database::{Database, Mode},
     error::StoreError,
-    tables,
+    tables, wal,
 };
 
 /// What an apply came to.
@@ -40,6 +40,7 @@ impl Database {
         let payloads = self.check(transactions)?;
         let pages = newest_images(&payloads);
         let database_pages = payloads.last().map_or(0, Pages::database_pages);
+        self.check_new_pages(&pages, database_pages, last.stamp)?;
         let written = self.sqlite("apply a transaction", |db| db.write_pages(&pages, database_pages));
         self.finish_apply(written)?;
         let history_changed = last.stamp.position.term != self.stamp.position.term;
@@ -71,6 +72,26 @@ impl Database {
             payloads.push(pages);
         }
         Ok(payloads)
+    }
+
+    /// A master sends every page by which the database grows. With one left out the file would have a hole, and with a
+    /// size out of thin air no end.
+    fn check_new_pages(
+        &self,
+        pages: &[(u32, &[u8])],
+        database_pages: u32,
+        stamp: Stamp,
+    ) -> Result<(), StoreError> {
+        let have = self.captured.pages;
+        let is_new = |page: u32| page > have && page <= database_pages;
+        let unwritten = is_new(wal::lock_page(self.page_size));
+        let expected = database_pages.saturating_sub(have) - u32::from(unwritten);
+        let found = pages.iter().filter(|(page, _)| is_new(*page)).count();
+        if found == expected as usize {
+            Ok(())
+        } else {
+            Err(StoreError::NewPages { position: stamp.position, found, expected })
+        }
     }
 
     /// Writes page images into the open transaction. Page 1 comes last, because with a new schema cookie in it SQLite
