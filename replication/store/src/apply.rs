@@ -31,7 +31,8 @@ impl Database {
     /// # Errors
     /// Nothing is changed when a transaction doesn't follow its predecessor or its payload is wrong, and when SQLite
     /// or the disk fails before the commit. [`StoreError::Io`] with `sync the WAL`: applied, but perhaps not durable.
-    /// [`StoreError::ForeignWrite`]: the replica needs a full copy.
+    /// [`StoreError::ForeignWrite`]: the replica needs a full copy. It also does, and [`Database::is_diverged`] says so,
+    /// when a reign began and the term history in its master's pages can't be read.
     pub fn apply(&mut self, transactions: &[Transaction]) -> Result<Applied, StoreError> {
         self.ensure_locked()?;
         let Some(last) = transactions.last() else {
@@ -47,7 +48,13 @@ impl Database {
         self.stamp = last.stamp;
         self.last_checksum = last.checksum;
         if history_changed {
-            self.history = tables::read_history(&self.observer, &self.path)?;
+            match tables::read_history(&self.observer, &self.path) {
+                Ok(history) => self.history = history,
+                Err(error) => {
+                    self.diverged = true;
+                    return Err(error);
+                }
+            }
         }
         Ok(Applied { stamp: self.stamp, history_changed })
     }
