@@ -31,7 +31,7 @@ pub struct PeerStatus {
     pub reachable: bool,
     /// What it last reported (known to the master only).
     pub position: Option<Position>,
-    /// `probe`, `stream` or `copy` (known to the master only).
+    /// `probe`, `stream` or `rejoin` (known to the master only).
     pub progress: Option<&'static str>,
 }
 

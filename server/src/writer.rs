@@ -1,4 +1,4 @@
-//! The store thread: the only one that writes `state.db`, as master (group commit) or as backup (apply, copy).
+//! The store thread: the only one that writes `state.db`, as master (group commit) or as backup (apply, rejoin).
 //!
 //! Takes work from the inbox in order and answers the driver with events. Never decides anything about succession.
 //! Read `inbox.rs` for the pacing and `driver.rs` for what the events lead to.
@@ -11,14 +11,15 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tanist_replication::{Event, Position, Stamp, Term, Transaction};
+use tanist_replication::{Event, Member, MemberId, Position, Stamp, Term, Transaction};
 use tanist_store::{Batch, Captured, CheckpointOutcome, Checkpointer, Database, StoreError, WalSync};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    copy::CopyPart,
-    idempotency,
+    clock, idempotency,
     inbox::{Command, Inbox, QueuedWrite, Respond, Work},
+    members,
+    rejoin::{self, Board, Link, RejoinError},
     sql::{self, SqlError, SqlLimits},
     write::{WriteDone, WriteError},
 };
@@ -42,6 +43,9 @@ const IDLE: Duration = Duration::from_millis(250);
 /// A backup that can't write waits so long before it says so, so that it isn't sent the same again at once.
 const FAILED_APPLY_PAUSE: Duration = Duration::from_millis(500);
 
+/// A rejoin for which the disk is full is tried again after so long.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(5);
+
 /// A master whose disk refuses asks for a successor at most so often.
 const HAND_OVER_EVERY: Duration = Duration::from_secs(5);
 
@@ -51,8 +55,10 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Settings of the store thread.
 #[derive(Debug, Clone)]
 pub(crate) struct WriterConfig {
-    /// This machine's name, for the term history.
-    pub member: String,
+    /// This machine's name, for the term history and reports.
+    pub member: MemberId,
+    /// Where rejoins are shown.
+    pub board: Arc<Board>,
     /// Limits on users' SQL.
     pub sql: SqlLimits,
     /// How long answers of idempotent writes are kept.
@@ -73,6 +79,8 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         reign: None,
         pruned: Instant::now(),
         refusals: Refusals::default(),
+        members: None,
+        held: false,
         database: &mut database,
         inbox,
         events,
@@ -103,6 +111,10 @@ struct Writer<'a> {
     reign: Option<Term>,
     pruned: Instant,
     refusals: Refusals,
+    /// To be brought into their table.
+    members: Option<Vec<Member>>,
+    /// No write is to begin until the next batch comes.
+    held: bool,
 }
 
 impl Writer<'_> {
@@ -118,8 +130,15 @@ impl Writer<'_> {
         match command {
             Command::StartReign { term, reason } => self.start_reign(term, &reason),
             Command::EndReign => self.end_reign(),
-            Command::Hold(hold) => self.tell(Event::WritesHeld(hold)),
-            Command::Copy(parts) => self.copy(&parts),
+            Command::Members(members) => {
+                self.members = Some(members);
+                self.keep_members();
+            }
+            Command::Hold(hold) => {
+                self.held = true;
+                self.tell(Event::WritesHeld(hold));
+            }
+            Command::Rejoin(link) => self.rejoin(&link),
             Command::Apply(transaction) => self.apply(&[transaction]),
             Command::Stop => {}
         }
@@ -130,10 +149,10 @@ impl Writer<'_> {
         let started = self
             .database
             .become_master()
-            .and_then(|()| self.database.start_reign(term, &self.config.member, reason));
+            .and_then(|()| self.database.start_reign(term, self.config.member.as_str(), reason));
         match started.map(transactions) {
             Ok(Ok(transactions)) => {
-                self.reign = Some(term);
+                (self.reign, self.held) = (Some(term), false);
                 let stamp = self.database.stamp();
                 self.inbox.captured(Some(stamp.position));
                 let history = self.database.history().clone();
@@ -157,7 +176,7 @@ impl Writer<'_> {
     /// What this replica is, to the protocol.
     fn stamp(&self) -> Stamp {
         let stamp = self.database.stamp();
-        // Something that no master numbered got in: the replica is on nobody's branch until it is copied anew.
+        // Something that no master numbered got in: the replica is on nobody's branch until it has rejoined.
         if self.database.is_diverged() { Stamp::off_branch(stamp.position) } else { stamp }
     }
 
@@ -175,7 +194,7 @@ impl Writer<'_> {
         match self.database.apply(transactions) {
             // Somebody wrote between two transactions: say so now, not with the next one.
             Ok(_) if self.database.is_diverged() => {
-                tracing::warn!("a write from outside got onto this backup: the replica is copied anew");
+                tracing::warn!("a write from outside got onto this backup: the replica must rejoin");
                 self.tell(Event::ApplyFailed(self.stamp()));
             }
             Ok(applied) => self.tell(Event::Stored(applied.stamp)),
@@ -193,16 +212,27 @@ impl Writer<'_> {
         }
     }
 
-    /// Takes over the master's database in one transaction (R12).
-    fn copy(&mut self, parts: &mpsc::Receiver<CopyPart>) {
-        let result = copy_in(self.database, parts);
-        let stamp = self.stamp();
-        match result {
-            Ok(()) => self.tell(Event::CopyFinished(stamp)),
+    /// Is brought in line with the master's database in one transaction (R12).
+    fn rejoin(&mut self, link: &Link) {
+        let WriterConfig { member, board, .. } = &self.config;
+        match rejoin::take(self.database, link, member, board, clock::wall()) {
+            Ok(()) => self.tell(Event::CopyFinished(self.stamp())),
             Err(error) => {
-                tracing::warn!(%error, position = %stamp.position, "copy failed, nothing was changed");
-                thread::sleep(FAILED_APPLY_PAUSE);
-                self.tell(Event::CopyFailed(stamp));
+                let position = self.database.stamp().position;
+                let pause = match &error {
+                    RejoinError::Store(StoreError::DiskFull { .. }) => {
+                        tracing::error!(%error, %position, "rejoin: waits until the disk has room, nothing was changed");
+                        FULL_DISK_PAUSE
+                    }
+                    _ => {
+                        tracing::warn!(%error, %position, "rejoin: failed, nothing was changed");
+                        FAILED_APPLY_PAUSE
+                    }
+                };
+                board.waits(member, error.to_string());
+                self.inbox.wait_for_command(pause);
+                board.remove(member);
+                self.tell(Event::CopyFailed(self.stamp()));
             }
         }
     }
@@ -215,6 +245,8 @@ impl Writer<'_> {
             }
             return self.inbox.captured(None);
         }
+        self.held = false;
+        self.keep_members();
         let mut writes = writes;
         loop {
             match self.try_batch(term, writes) {
@@ -310,12 +342,29 @@ impl Writer<'_> {
             Captured::Nothing => return self.inbox.captured(None),
             Captured::Transaction(transaction) => self.tell(Event::Captured(transaction)),
             Captured::Break(stamp) => {
-                tracing::warn!(position = %stamp.position, "changes from outside could not be captured: every backup must copy");
+                tracing::warn!(position = %stamp.position, "changes from outside could not be captured: every backup must rejoin");
                 self.tell(Event::CaptureBroken(stamp));
             }
         }
         self.syncer.captured(stamp);
         self.inbox.captured(Some(stamp.position));
+    }
+
+    /// Brings the table of members up to date, as a transaction of its own.
+    fn keep_members(&mut self) {
+        // While writes are held nothing may be numbered: the next master, or the next batch, does it.
+        let (Some(term), false) = (self.reign, self.held) else { return };
+        let Some(members) = self.members.take() else { return };
+        let kept = self.database.begin(term).and_then(|mut batch| {
+            members::keep(&mut batch, &members)?;
+            batch.commit()
+        });
+        match kept {
+            Ok(Captured::Nothing) => {}
+            Ok(captured) => self.captured(captured),
+            // Nothing is decided by the table; the next reign writes it again.
+            Err(error) => tracing::warn!(%error, "the table of members could not be written"),
+        }
     }
 
     /// Adopts what somebody else has written to the master's database.
@@ -415,50 +464,6 @@ fn transactions(captured: Vec<Captured>) -> Result<Vec<Transaction>, &'static st
             Captured::Break(_) => Some(Err("changes from outside could not be captured")),
         })
         .collect()
-}
-
-/// What went wrong with an incoming copy.
-#[derive(Debug, thiserror::Error)]
-enum CopyInError {
-    #[error("{0}")]
-    Stream(String),
-    #[error("{0}")]
-    Store(#[from] StoreError),
-}
-
-fn copy_in(database: &mut Database, parts: &mpsc::Receiver<CopyPart>) -> Result<(), CopyInError> {
-    let patience = Duration::from_secs(60);
-    let next = || {
-        parts.recv_timeout(patience).map_err(|_| CopyInError::Stream("the copy stream fell silent".into()))
-    };
-    let (stamp, page_size, pages) = match next()? {
-        CopyPart::Start { stamp, page_size, pages } => (stamp, page_size, pages),
-        CopyPart::Failed(why) => return Err(CopyInError::Stream(why)),
-        other => return Err(CopyInError::Stream(format!("expected the start, got {other:?}"))),
-    };
-    let started = Instant::now();
-    let mut logged = started;
-    tracing::info!(position = %stamp.position, pages, "copy: receiving the database");
-    let mut copy = database.begin_copy(page_size)?;
-    let mut chunks = 0u32;
-    loop {
-        match next()? {
-            CopyPart::Pages(bytes) => {
-                copy.chunk(bytes)?;
-                chunks += 1;
-                if logged.elapsed() > Duration::from_secs(5) {
-                    logged = Instant::now();
-                    tracing::info!(chunks, of_pages = pages, "copy: in progress");
-                }
-            }
-            CopyPart::End => break,
-            CopyPart::Failed(why) => return Err(CopyInError::Stream(why)),
-            CopyPart::Start { .. } => return Err(CopyInError::Stream("a second start".into())),
-        }
-    }
-    copy.finish(pages, stamp)?;
-    tracing::info!(position = %stamp.position, pages, seconds = started.elapsed().as_secs_f32(), "copy: finished");
-    Ok(())
 }
 
 /// Syncs the WAL in a thread of its own, while the frames travel.

@@ -47,6 +47,21 @@ pub struct QueryRequest {
 pub struct HandoverRequest {
     /// The member's name.
     pub member: String,
+    /// Promote this machine although nobody reigns and others held the newest acknowledged writes; asked of the machine
+    /// itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+    /// Must be `true` with `force`: what only the lost machines hold is given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_data_loss: bool,
+}
+
+impl HandoverRequest {
+    /// A planned handover, which loses nothing.
+    #[must_use]
+    pub fn planned(member: &str) -> HandoverRequest {
+        HandoverRequest { member: member.to_owned(), force: false, accept_data_loss: false }
+    }
 }
 
 /// Answer to both: who reigns now.
@@ -304,12 +319,31 @@ pub struct ClusterMember {
     /// It doesn't count as a voter until it answers: it has been silent for long, or is new.
     #[serde(default)]
     pub absent: bool,
-    /// How it gets its data: `stream`, `copy`, `probe`; only known on the master.
+    /// How it gets its data: `stream`, `rejoin`, `probe`; only known on the master.
     pub progress: Option<String>,
+    /// While it is brought in line by page hashes: how far that is. Known on the master and on the machine itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejoin: Option<RejoinProgress>,
     /// Addresses for peers.
     pub peer_addresses: Vec<String>,
     /// URLs for clients.
     pub urls: Vec<String>,
+}
+
+/// How far a replica is that is being brought in line with the master.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejoinProgress {
+    /// Pages of the master's database; 0 while that isn't known yet.
+    pub pages: u32,
+    /// Pages compared so far.
+    pub compared: u32,
+    /// Pages that differed and have been sent so far.
+    pub moved: u32,
+    /// Bytes that have travelled so far, both ways.
+    pub bytes: u64,
+    /// Why it doesn't go on at present, such as a full disk; it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
 }
 
 /// What a machine is.
