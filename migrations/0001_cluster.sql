@@ -22,7 +22,9 @@ CREATE TABLE tanist_terms (
 CREATE TABLE tanist_members (
     id        TEXT    PRIMARY KEY,
     rank      INTEGER NOT NULL CHECK (rank >= 0), -- 1 is nearest to the throne; 0: a witness, which holds no data
-    addresses TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(addresses)) -- JSON array of "host:port"
+    addresses TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(addresses)), -- JSON array of "host:port", for machines
+    urls      TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(urls)), -- JSON array of base URLs, for clients
+    absent    INTEGER NOT NULL DEFAULT 0 CHECK (absent IN (0, 1)) -- 1: doesn't count as a voter until it answers
 ) STRICT, WITHOUT ROWID;
 
 -- Idempotency keys of write requests with their answers, pruned by age.
@@ -40,6 +42,8 @@ SELECT m.id AS member,
        m.rank,
        CASE WHEN m.id = t.master THEN 'master' WHEN m.rank = 0 THEN 'witness' ELSE 'backup' END AS role,
        m.addresses,
+       m.urls,
+       m.absent,
        p.term,
        p.txid
 FROM tanist_members AS m

@@ -282,7 +282,29 @@ impl Client {
     }
 
     async fn hand_over(&self, path: &str, member: &str) -> Result<HandoverResponse, Error> {
-        self.operate(Method::POST, path, json(&HandoverRequest { member: member.to_owned() })?).await
+        self.operate(Method::POST, path, json(&HandoverRequest::planned(member))?).await
+    }
+
+    /// Makes this member reign although nobody can by himself: what only machines that are lost hold is given up. It asks
+    /// the member itself.
+    ///
+    /// # Errors
+    /// [`Error::Problem`] with the reason, such as another machine that holds more; see [`Error`] for the rest.
+    pub async fn force(&self, member: &str) -> Result<HandoverResponse, Error> {
+        let cluster = self.cluster().await?;
+        let found = cluster.members.iter().find(|found| found.id == member);
+        let Some(url) = found.and_then(|found| found.urls.first()) else {
+            return Err(Error::Hosts(format!("{member}: no member with a URL")));
+        };
+        let request =
+            HandoverRequest { force: true, accept_data_loss: true, ..HandoverRequest::planned(member) };
+        let itself = Client::builder().hosts(url).deadline(self.0.settings.deadline).build()?;
+        let call = Call {
+            method: Method::POST,
+            body: json(&request)?,
+            ..Call::get("/v1/cluster/promote", self.0.settings.deadline)
+        };
+        itself.call(call).await
     }
 
     /// The members, nearest to the throne first.

@@ -72,7 +72,7 @@ pub enum Effect {
     HoldWrites(u64),
     /// Begin writes again.
     ReleaseWrites,
-    /// A handover has ended: with the heir's name when this machine has left its throne, else with why not.
+    /// A handover, or an election by force, has ended: with the name of who reigns next, else with why not.
     HandoverEnded(Result<MemberId, String>),
     /// Keep links to these members, and to no others.
     Connect(Vec<Member>),

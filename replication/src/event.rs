@@ -75,6 +75,12 @@ pub enum Event {
         /// For the log.
         why: String,
     },
+    /// Reign, although this machine may lack acknowledged writes, with a majority of the voters; answered by
+    /// [`crate::Effect::HandoverEnded`]. Only an operator may ask for it.
+    Force {
+        /// For the log and the term history.
+        why: String,
+    },
     /// Change the members; answered by [`crate::Effect::MembersChanged`].
     ChangeMembers(MemberChange),
     /// Answer to `Effect::HoldWrites`: all writes that had begun are captured, and no other begins.

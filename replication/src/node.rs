@@ -15,7 +15,7 @@ use crate::{
     member::{Addresses, Member, MemberId},
     message::{HeartbeatReply, Message},
     position::Term,
-    role::{Follower, Role},
+    role::{Follower, Forced, Role},
     succession::{RecordKey, SuccessionRecord},
     time::Time,
 };
@@ -64,6 +64,8 @@ pub struct Node {
     pub(crate) stopping: bool,
     /// Counts `HoldWrites`, so that a late answer isn't taken for another's.
     pub(crate) holds: u64,
+    /// An operator has asked this machine to reign.
+    pub(crate) forced: Option<Forced>,
     pub(crate) role: Role,
     /// The records for which links were last asked for, and to whom.
     connected: (RecordKey, Option<RecordKey>, Option<RecordKey>),
@@ -103,6 +105,7 @@ impl Node {
             unclean: !clean && !founding,
             stopping: false,
             holds: 0,
+            forced: None,
             role: Role::Follower(Follower { leader: None, stand_at: now, attempts: 0 }),
             out: Vec::new(),
             connected: (hard.record.key, None, None),
@@ -161,6 +164,7 @@ impl Node {
                 self.report_start();
             }
             Event::HandOver { to, why } => self.on_hand_over(to, why),
+            Event::Force { why } => self.on_force(why),
             Event::ChangeMembers(change) => self.on_change_members(change),
             Event::WritesHeld(hold) => self.on_writes_held(hold),
             Event::StorageFailed(why) => self.step_down(format!("own disk failed: {why}")),
@@ -181,12 +185,14 @@ impl Node {
     /// When [`Event::Tick`] is due at the latest.
     #[must_use]
     pub fn deadline(&self) -> Time {
-        match &self.role {
+        let forced = self.forced.as_ref().map_or(Time::NEVER, |forced| forced.until);
+        let role = match &self.role {
             Role::Follower(follower) if self.may_stand() => follower.stand_at,
             Role::Follower(_) => Time::NEVER,
             Role::Candidate(candidate) => candidate.until,
             Role::Master(master) => master.deadline(self.now, self.config.timing.sync_timeout),
-        }
+        };
+        role.min(forced)
     }
 
     /// What is due, one role after the other, since each may end in the next: nothing is left due afterwards.
@@ -201,6 +207,7 @@ impl Node {
         if matches!(self.role, Role::Master(_)) {
             self.on_master_time();
         }
+        self.follow_force();
     }
 
     fn on_message(&mut self, from: MemberId, message: Message) {

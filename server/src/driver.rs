@@ -85,6 +85,13 @@ pub(crate) enum Control {
         /// Told who succeeds, when this machine has left its throne, or why it hasn't.
         respond: Handed,
     },
+    /// Reign although this machine may lack acknowledged writes.
+    Force {
+        /// For the log and the term history.
+        why: String,
+        /// Told when this machine reigns, or why it can't.
+        respond: Handed,
+    },
     /// Change the members.
     ChangeMembers {
         /// What shall be.
@@ -347,13 +354,8 @@ impl Driver {
         // While something is under way a second request of its kind is refused at once, and the first asker goes on
         // waiting.
         match control {
-            Control::HandOver { to, why, respond } => {
-                let first = self.handed.replace(respond);
-                self.event(Event::HandOver { to, why })?;
-                if self.handed.is_none() {
-                    self.handed = first;
-                }
-            }
+            Control::HandOver { to, why, respond } => self.hand_over(Event::HandOver { to, why }, respond)?,
+            Control::Force { why, respond } => self.hand_over(Event::Force { why }, respond)?,
             Control::ChangeMembers { edit, respond } => match edit.on(&self.parts.node.status().record) {
                 Ok(change) => {
                     let first = self.changed.replace(respond);
@@ -364,6 +366,15 @@ impl Driver {
                 }
                 Err(why) => drop(respond.send(Err(why))),
             },
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, event: Event, respond: Handed) -> Result<(), DriverError> {
+        let first = self.handed.replace(respond);
+        self.event(event)?;
+        if self.handed.is_none() {
+            self.handed = first;
         }
         Ok(())
     }
@@ -416,6 +427,7 @@ impl Driver {
             }
             Effect::Acknowledge(position) => self.acknowledge(position),
             Effect::OpenGate { term } => {
+                self.tell_members();
                 self.parts.gate.open(term);
                 if let Some(inbox) = &self.parts.inbox {
                     inbox.open(term);
@@ -456,6 +468,7 @@ impl Driver {
             Effect::Connect(members) => {
                 let configured = &self.parts.configured;
                 self.parts.transport.set_peers(addresses(configured, &members));
+                self.tell_members();
                 self.view_due = true;
             }
             Effect::MembersChanged(result) => {
@@ -484,6 +497,13 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// The table of members is kept by the master.
+    fn tell_members(&self) {
+        if self.reign.is_some() {
+            self.command(Command::Members(self.parts.node.status().record.members));
+        }
     }
 
     fn command(&self, command: Command) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use tanist_replication::{Position, Term, Transaction};
+use tanist_replication::{Member, Position, Term, Transaction};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -32,6 +32,8 @@ pub enum Command {
     },
     /// Become a backup again.
     EndReign,
+    /// As master, keep these in the table of members.
+    Members(Vec<Member>),
     /// Say that no write is under way; the inbox has been told to begin none.
     Hold(u64),
     /// Be brought in line with the master's database.

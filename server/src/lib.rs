@@ -13,6 +13,7 @@ pub mod gate;
 pub mod http;
 mod idempotency;
 mod inbox;
+mod members;
 mod pacing;
 pub mod reader;
 mod rejoin;

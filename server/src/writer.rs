@@ -11,13 +11,14 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tanist_replication::{Event, MemberId, Position, Stamp, Term, Transaction};
+use tanist_replication::{Event, Member, MemberId, Position, Stamp, Term, Transaction};
 use tanist_store::{Batch, Captured, CheckpointOutcome, Checkpointer, Database, StoreError, WalSync};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     clock, idempotency,
     inbox::{Command, Inbox, QueuedWrite, Respond, Work},
+    members,
     rejoin::{self, Board, Link, RejoinError},
     sql::{self, SqlError, SqlLimits},
     write::{WriteDone, WriteError},
@@ -78,6 +79,8 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         reign: None,
         pruned: Instant::now(),
         refusals: Refusals::default(),
+        members: None,
+        held: false,
         database: &mut database,
         inbox,
         events,
@@ -108,6 +111,10 @@ struct Writer<'a> {
     reign: Option<Term>,
     pruned: Instant,
     refusals: Refusals,
+    /// To be brought into their table.
+    members: Option<Vec<Member>>,
+    /// No write is to begin until the next batch comes.
+    held: bool,
 }
 
 impl Writer<'_> {
@@ -123,7 +130,14 @@ impl Writer<'_> {
         match command {
             Command::StartReign { term, reason } => self.start_reign(term, &reason),
             Command::EndReign => self.end_reign(),
-            Command::Hold(hold) => self.tell(Event::WritesHeld(hold)),
+            Command::Members(members) => {
+                self.members = Some(members);
+                self.keep_members();
+            }
+            Command::Hold(hold) => {
+                self.held = true;
+                self.tell(Event::WritesHeld(hold));
+            }
             Command::Rejoin(link) => self.rejoin(&link),
             Command::Apply(transaction) => self.apply(&[transaction]),
             Command::Stop => {}
@@ -138,7 +152,7 @@ impl Writer<'_> {
             .and_then(|()| self.database.start_reign(term, self.config.member.as_str(), reason));
         match started.map(transactions) {
             Ok(Ok(transactions)) => {
-                self.reign = Some(term);
+                (self.reign, self.held) = (Some(term), false);
                 let stamp = self.database.stamp();
                 self.inbox.captured(Some(stamp.position));
                 let history = self.database.history().clone();
@@ -231,6 +245,8 @@ impl Writer<'_> {
             }
             return self.inbox.captured(None);
         }
+        self.held = false;
+        self.keep_members();
         let mut writes = writes;
         loop {
             match self.try_batch(term, writes) {
@@ -332,6 +348,23 @@ impl Writer<'_> {
         }
         self.syncer.captured(stamp);
         self.inbox.captured(Some(stamp.position));
+    }
+
+    /// Brings the table of members up to date, as a transaction of its own.
+    fn keep_members(&mut self) {
+        // While writes are held nothing may be numbered: the next master, or the next batch, does it.
+        let (Some(term), false) = (self.reign, self.held) else { return };
+        let Some(members) = self.members.take() else { return };
+        let kept = self.database.begin(term).and_then(|mut batch| {
+            members::keep(&mut batch, &members)?;
+            batch.commit()
+        });
+        match kept {
+            Ok(Captured::Nothing) => {}
+            Ok(captured) => self.captured(captured),
+            // Nothing is decided by the table; the next reign writes it again.
+            Err(error) => tracing::warn!(%error, "the table of members could not be written"),
+        }
     }
 
     /// Adopts what somebody else has written to the master's database.

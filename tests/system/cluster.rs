@@ -236,6 +236,20 @@ impl Cluster {
         answer.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())
     }
 
+    /// Makes this machine the master: on a busy computer another may have founded the cluster.
+    pub async fn crown(&self, i: usize) {
+        let id = &self.machines[i].id;
+        self.wait(&format!("{id} reigns"), || async {
+            let master = self.master().await?;
+            if master != i {
+                let _ = self.client().promote(id).await;
+                return None;
+            }
+            Some(())
+        })
+        .await;
+    }
+
     pub async fn wait_master(&self) -> usize {
         self.wait("a master serves", || self.master()).await
     }

@@ -18,7 +18,7 @@ async fn three_with_a_small_disk(small: usize) -> Cluster {
         Cluster::lay_out(&Layout { extra: "[store]\nwal_limit = \"1MiB\"".to_owned(), ..Layout::of(3) });
     cluster.machines[small].small_disk = Some(SMALL);
     cluster.start_all();
-    assert_eq!(cluster.wait_master().await, 0);
+    cluster.crown(0).await;
     let client = cluster.client();
     create_ledger(&client).await;
     client.execute(execute(vec![Statement::new("CREATE TABLE big(data BLOB)")])).await.unwrap();

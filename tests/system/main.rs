@@ -10,6 +10,7 @@ mod files;
 mod full_disk;
 mod handover;
 mod http_input;
+mod lost;
 mod members;
 mod proxy;
 mod rejoin;

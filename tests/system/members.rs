@@ -267,6 +267,7 @@ async fn five_machines_lost_one_after_another_serve_down_to_the_last_pair() {
 #[tokio::test(flavor = "multi_thread")]
 async fn change_that_makes_no_sense_is_refused_by_field_and_changes_nothing() {
     let cluster = Cluster::of(2).await;
+    cluster.crown(0).await;
     let ip = &cluster.machines[0].ip;
     let good = r#""id":"pc-9","rank":9,"peer_addresses":["h:7450"]"#;
     let cases = [

@@ -47,6 +47,21 @@ pub struct QueryRequest {
 pub struct HandoverRequest {
     /// The member's name.
     pub member: String,
+    /// Promote this machine although nobody reigns and others held the newest acknowledged writes; asked of the machine
+    /// itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+    /// Must be `true` with `force`: what only the lost machines hold is given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_data_loss: bool,
+}
+
+impl HandoverRequest {
+    /// A planned handover, which loses nothing.
+    #[must_use]
+    pub fn planned(member: &str) -> HandoverRequest {
+        HandoverRequest { member: member.to_owned(), force: false, accept_data_loss: false }
+    }
 }
 
 /// Answer to both: who reigns now.

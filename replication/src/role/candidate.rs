@@ -25,12 +25,21 @@ pub(crate) struct Candidate {
     attempts: u32,
 }
 
+impl Candidate {
+    /// Who has granted, and where its replica stands.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = (&MemberId, Position)> {
+        self.grants.iter().map(|(id, (_, position))| (id, *position))
+    }
+}
+
 /// What the grants so far amount to.
 enum Count {
     NotYet,
     Won,
     /// R4: the winner would not hold everything acknowledged.
     NotEligible(RecordKey),
+    /// By force, but another holds more.
+    HoldsLess(MemberId, Position),
 }
 
 impl Node {
@@ -106,6 +115,11 @@ impl Node {
                     }
                 }
             }
+            Count::HoldsLess(other, position) => {
+                let why = format!("{other} holds more ({position}): force that one");
+                self.end_candidacy(&why);
+                self.end_force(Err(why));
+            }
             Count::Won if !real => self.ask_for_votes(),
             Count::Won => self.become_master(),
         }
@@ -152,7 +166,14 @@ impl Node {
         }
         let me = &self.config.id;
         if !deciding.sync_set.contains(me) {
-            return Count::NotEligible(deciding.key);
+            if self.forced.is_none() {
+                return Count::NotEligible(deciding.key);
+            }
+            return match self.held_further(candidate) {
+                Some((other, position)) => Count::HoldsLess(other, position),
+                None if self.awaits_positions(candidate, deciding) => Count::NotYet,
+                None => Count::Won,
+            };
         }
         // After a power cut the disk may have lied: let the one go first that holds more.
         let further = candidate

@@ -18,7 +18,7 @@ use crate::{
     progress::{Peer, Progress},
     quorum,
     role::{Handover, Role, members::Pending},
-    succession::{SuccessionRecord, SyncSet},
+    succession::{RecordKey, SuccessionRecord, SyncSet},
     time::Time,
 };
 
@@ -119,8 +119,18 @@ impl Node {
     pub(crate) fn become_master(&mut self) {
         let Some(old) = self.deciding_record().cloned() else { return };
         let term = self.hard.term;
-        let record = old.first_of_reign(term, &self.config.id);
+        let mut record = old.first_of_reign(term, &self.config.id);
+        let forced = self.force_record(&old, &mut record);
         let reason = match &old.master {
+            _ if forced.is_some() => forced.unwrap_or_default(),
+            None if old.key > RecordKey::BLANK => {
+                let members: Vec<_> = old.members.iter().map(|member| member.id.as_str()).collect();
+                format!(
+                    "recovered by an operator with {}; stood at {}",
+                    members.join(", "),
+                    self.stamp.position
+                )
+            }
             None => "founded".to_owned(),
             Some(master) if *master == self.config.id => "re-elected".to_owned(),
             Some(master) => format!("succeeds {master}"),

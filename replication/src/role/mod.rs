@@ -1,10 +1,11 @@
 //! What a machine can be, each role with the data that means something only in it.
 //!
 //! `follower.rs` backs and votes, `candidate.rs` stands, `master.rs` reigns, `sync_set.rs` keeps the sync set,
-//! `members.rs` the members, `handover.rs` leaves the throne.
+//! `members.rs` the members, `handover.rs` leaves the throne, `force.rs` takes it on an operator's word.
 
 mod candidate;
 mod follower;
+mod force;
 mod handover;
 mod master;
 pub(crate) mod members;
@@ -12,6 +13,7 @@ mod sync_set;
 
 pub(crate) use candidate::Candidate;
 pub(crate) use follower::Follower;
+pub(crate) use force::Forced;
 pub(crate) use handover::Handover;
 pub(crate) use master::{Master, Phase};
 pub use members::MemberChange;

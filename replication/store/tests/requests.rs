@@ -76,7 +76,7 @@ const DENIED: &[&str] = &[
     "UPDATE tanist_position SET txid = 1",
     "UPDATE TANIST_POSITION SET txid = 1",
     "INSERT INTO requests VALUES ('a', x'', x'', 1)",
-    "REPLACE INTO tanist_members VALUES ('a', 1, '[]')",
+    "REPLACE INTO tanist_members (id, rank) VALUES ('a', 1)",
     "CREATE TRIGGER x AFTER INSERT ON requests BEGIN SELECT 1; END",
     "CREATE TRIGGER tanist_x AFTER INSERT ON t BEGIN SELECT 1; END",
     "CREATE INDEX x ON requests (answer)",

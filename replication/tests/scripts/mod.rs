@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod election;
+mod force;
 mod handover;
 mod members;
 mod messages;

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tanist_api::HandoverResponse;
 
-use super::Connection;
+use super::{Connection, Usage};
 
 #[derive(Debug, Args)]
 pub(super) struct PromoteArgs {
@@ -12,6 +12,13 @@ pub(super) struct PromoteArgs {
     connection: Connection,
     /// Who shall reign.
     member: String,
+    /// Nobody can reign by himself, since all that hold the newest acknowledged writes are lost: this machine shall. Needs
+    /// a majority of the machines, and --accept-data-loss.
+    #[arg(long)]
+    force: bool,
+    /// What only the lost machines hold is given up.
+    #[arg(long, requires = "force")]
+    accept_data_loss: bool,
 }
 
 #[derive(Debug, Args)]
@@ -23,7 +30,21 @@ pub(super) struct DemoteArgs {
 }
 
 pub(super) async fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
-    let now = args.connection.client()?.promote(&args.member).await?;
+    let client = args.connection.client()?;
+    let now = if args.force {
+        let cluster = client.cluster().await?;
+        if !args.accept_data_loss {
+            let holders = cluster.sync_set.join(", ");
+            return Err(Usage(format!(
+                "--force: the acknowledged data is on {holders}; writes that {} lacks are lost for good: expected --accept-data-loss too",
+                args.member
+            ))
+            .into());
+        }
+        client.force(&args.member).await?
+    } else {
+        client.promote(&args.member).await?
+    };
     tell(&args.connection, &now)
 }
 

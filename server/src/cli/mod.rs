@@ -7,6 +7,7 @@ mod divergence;
 mod handover;
 mod init;
 mod members;
+mod recover;
 mod sql;
 mod status;
 mod table;
@@ -52,6 +53,8 @@ enum Command {
     Demote(handover::DemoteArgs),
     /// Show, add, change or remove machines, while the cluster serves.
     Members(members::MembersArgs),
+    /// Go on without a majority that is gone for good: on a stopped machine, by an operator's word.
+    Recover(recover::RecoverArgs),
     /// Show or print what this machine held that the cluster didn't, saved before it was replaced.
     Divergence(divergence::DivergenceArgs),
     /// Load a running cluster and measure it.
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
             Command::Promote(args) => handover::promote(&args).await,
             Command::Demote(args) => handover::demote(&args).await,
             Command::Members(args) => members::members(&args).await,
+            Command::Recover(args) => recover::recover(&args),
             Command::Divergence(args) => divergence::divergence(&args),
             Command::Bench(args) => bench::bench(&args).await,
         }

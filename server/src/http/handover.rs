@@ -27,7 +27,11 @@ pub(super) async fn promote(
     body: Body,
 ) -> Result<Json<HandoverResponse>, ApiError> {
     let state = &*state.0;
-    let request = request(state, &uri, &headers, body).await?;
+    let request: HandoverRequest = parse(&headers, &read_body(body, state.limits.body).await?)?;
+    if request.force || request.accept_data_loss {
+        return force(state, &request).await;
+    }
+    state.reign(&uri).await?;
     let cluster = &state.gate.view().cluster;
     if request.member == cluster.member {
         return Ok(answer(cluster));
@@ -43,7 +47,11 @@ pub(super) async fn demote(
     body: Body,
 ) -> Result<Json<HandoverResponse>, ApiError> {
     let state = &*state.0;
-    let request = request(state, &uri, &headers, body).await?;
+    state.reign(&uri).await?;
+    let request: HandoverRequest = parse(&headers, &read_body(body, state.limits.body).await?)?;
+    if request.force || request.accept_data_loss {
+        return Err(ApiError::bad_request("force: found with demote, expected with promote only"));
+    }
     let cluster = &state.gate.view().cluster;
     known(cluster, &request.member)?;
     if request.member != cluster.member {
@@ -52,16 +60,27 @@ pub(super) async fn demote(
     hand_over(state, None, "an operator demotes it".to_owned()).await
 }
 
-/// The request, once this machine is the master.
-async fn request(
-    state: &Inner,
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<HandoverRequest, ApiError> {
-    state.reign(uri).await?;
-    let body = read_body(body, state.limits.body).await?;
-    parse(headers, &body)
+/// Makes this machine reign on an operator's word, where nobody can by himself.
+async fn force(state: &Inner, request: &HandoverRequest) -> Result<Json<HandoverResponse>, ApiError> {
+    if !(request.force && request.accept_data_loss) {
+        let found =
+            if request.force { "force without accept_data_loss" } else { "accept_data_loss without force" };
+        return Err(ApiError::bad_request(format!(
+            "force: found {found}, expected both to be true, or neither"
+        )));
+    }
+    let view = state.gate.view();
+    known(&view.cluster, &request.member)?;
+    if request.member != view.cluster.member {
+        let detail = format!(
+            "member: found {:?}, expected {:?}: ask that machine itself",
+            request.member, view.cluster.member
+        );
+        return Err(ApiError::bad_request(detail));
+    }
+    let (respond, ended) = oneshot::channel();
+    let why = format!("an operator asked {} to", request.member);
+    succeed(state, Control::Force { why, respond }, ended).await
 }
 
 fn known(cluster: &Cluster, name: &str) -> Result<MemberId, ApiError> {
@@ -82,14 +101,22 @@ async fn hand_over(
     to: Option<MemberId>,
     why: String,
 ) -> Result<Json<HandoverResponse>, ApiError> {
+    let (respond, handed) = oneshot::channel();
+    succeed(state, Control::HandOver { to, why, respond }, handed).await
+}
+
+/// Asks for another reign and waits until it serves.
+async fn succeed(
+    state: &Inner,
+    asked: Control,
+    ended: oneshot::Receiver<Result<MemberId, String>>,
+) -> Result<Json<HandoverResponse>, ApiError> {
     let failed = |why: String| ApiError::new(StatusCode::CONFLICT, code::HANDOVER_FAILED, why);
     let stopped = |_| ApiError::overloaded("this machine stops");
     let mut views = state.gate.views();
     let before = views.borrow().cluster.term;
-    let (respond, handed) = oneshot::channel();
-    let asked = Control::HandOver { to, why, respond };
     state.operators.try_send(asked).map_err(|_| ApiError::overloaded("too many handovers were asked for"))?;
-    let heir = handed.await.map_err(stopped)?.map_err(failed)?;
+    let heir = ended.await.map_err(stopped)?.map_err(failed)?;
     let serves = views.wait_for(|view| {
         let cluster = &view.cluster;
         cluster.term > before && cluster.writable && cluster.master.is_some()
@@ -99,7 +126,7 @@ async fn hand_over(
         _ => Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             code::NO_MASTER,
-            format!("the throne was left to {heir}, but no master serves yet"),
+            format!("the throne is {heir}'s, but no master serves yet"),
         )),
     }
 }
