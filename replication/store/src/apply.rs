@@ -31,7 +31,7 @@ impl Database {
     /// # Errors
     /// Nothing is changed when a transaction doesn't follow its predecessor or its payload is wrong, and when SQLite
     /// or the disk fails before the commit. [`StoreError::Io`] with `sync the WAL`: applied, but perhaps not durable.
-    /// [`StoreError::ForeignWrite`]: the replica needs a full copy.
+    /// [`StoreError::ForeignWrite`]: the replica must rejoin.
     pub fn apply(&mut self, transactions: &[Transaction]) -> Result<Applied, StoreError> {
         self.ensure_locked()?;
         let Some(last) = transactions.last() else {
