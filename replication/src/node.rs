@@ -55,6 +55,8 @@ pub struct Node {
     pub(crate) log: TransactionLog,
     pub(crate) links: BTreeSet<MemberId>,
     pub(crate) honour: Option<Honour>,
+    /// On this machine's clock, which shows anything after its next start.
+    pub(crate) started: Time,
     /// R11: a restarted voter waits one full lease.
     pub(crate) no_vote_before: Time,
     /// Started without a clean-stop mark, and hasn't been seen current since: the disk may have lied.
@@ -72,6 +74,9 @@ pub struct Node {
     /// A newer record that somebody showed, not accepted yet.
     introduced: Option<SuccessionRecord>,
     linked_members: Vec<Member>,
+    /// The newest record that a voter has shown, newer than the accepted one: for people, who ask whom the cluster waits
+    /// for.
+    pub(crate) shown: Option<SuccessionRecord>,
     rng: u64,
     pub(crate) out: Vec<Effect>,
 }
@@ -101,6 +106,7 @@ impl Node {
             log: TransactionLog::new(stamp, config.buffer_bytes),
             links: BTreeSet::new(),
             honour: None,
+            started: now,
             no_vote_before,
             unclean: !clean && !founding,
             stopping: false,
@@ -110,6 +116,7 @@ impl Node {
             out: Vec::new(),
             connected: (hard.record.key, None, None),
             introduced: None,
+            shown: None,
             linked_members: hard.record.members.clone(),
             config,
             hard,

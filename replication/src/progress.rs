@@ -74,7 +74,7 @@ pub struct Peer {
     pub lease_from: Option<Time>,
     /// When its last answer came.
     pub last_answer: Time,
-    /// `sent` of its newest answer, on its own clock.
+    /// `sent` of its answer to the newest heartbeat, on its own clock.
     pub echo: Option<Time>,
     /// Since when it lacks something that it should store, without storing anything.
     pub waiting_since: Option<Time>,

@@ -145,7 +145,8 @@ impl Node {
                 leader.tip = leader.tip.max(heartbeat.tip);
                 begins = heartbeat.serving && !leader.serving;
                 leader.serving = heartbeat.serving;
-                leader.echo = heartbeat.echo;
+                // An answer from before this machine's start bears the time of another clock.
+                leader.echo = heartbeat.echo.filter(|echo| (self.started..=self.now).contains(echo));
             }
         }
         if begins {

@@ -249,9 +249,11 @@ impl Node {
         peer.gone = false;
         peer.last_answer = now;
         peer.accepted = peer.accepted.max(reply.accepted);
+        if peer.lease_from <= Some(reply.heartbeat_sent) {
+            peer.echo = Some(reply.sent); // not the greatest: its clock may have started anew
+        }
         peer.moved = reply.moved.clone().filter(Addresses::fits);
         peer.lease_from = peer.lease_from.max(Some(reply.heartbeat_sent));
-        peer.echo = peer.echo.max(Some(reply.sent));
         match reply.stamp {
             Some(stamp) => self.on_peer_stamp(from, stamp, Some(reply.heartbeat_sent)),
             None => {

@@ -45,6 +45,7 @@ impl Database {
         let history_changed = last.stamp.position.term != self.stamp.position.term;
         self.stamp = last.stamp;
         self.last_checksum = last.checksum;
+        self.sums.written(self.stamp, database_pages, pages.iter().copied());
         if history_changed {
             self.history = tables::read_history(&self.observer, &self.path)?;
         }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rusqlite::{Connection, config::DbConfig};
-use tanist_replication::{Checksum, Position, Stamp, Term, TermHistory, Transaction};
+use tanist_replication::{Checksum, Pages, Position, Stamp, Term, TermHistory, Transaction};
 
 use crate::{
     Options,
@@ -25,6 +25,7 @@ use crate::{
     error::StoreError,
     limits::Limits,
     sqlite_file::{self, WalIndex},
+    sums::PageSums,
     tables, wal,
 };
 
@@ -81,6 +82,7 @@ pub struct Database {
     /// A write that isn't the master's is in this replica.
     pub(crate) diverged: bool,
     pub(crate) page_size: u32,
+    pub(crate) sums: Arc<PageSums>,
     /// *Captured* up to here (master); *applied* up to here (backup).
     pub(crate) captured: WalIndex,
     pub(crate) stamp: Stamp,
@@ -131,6 +133,7 @@ impl Database {
             mode: Mode::Backup { locked: true },
             diverged: false,
             page_size,
+            sums: Arc::new(PageSums::unknown(page_size, captured.pages, stamp)),
             captured,
             stamp,
             last_checksum: Checksum::default(),
@@ -295,6 +298,10 @@ impl Database {
                     self.outside_commits += outside;
                     self.reload_history();
                 }
+                match Pages::parse(plain.clone()) {
+                    Ok(pages) => self.sums.written(stamp, pages.database_pages(), pages.iter()),
+                    Err(_) => self.sums.forget(stamp, self.captured.pages),
+                }
                 let checksum = Checksum::of(&plain);
                 self.last_checksum = checksum;
                 let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
@@ -307,15 +314,29 @@ impl Database {
             Ok(wal::Range::Break(why)) => {
                 tracing::error!(why, position = %stamp.position, "backups must rejoin");
                 self.last_checksum = Checksum::default();
+                self.sums.forget(stamp, self.captured.pages);
                 self.reload_history();
                 Captured::Break(stamp)
             }
             Err(error) => {
                 tracing::error!(%error, position = %stamp.position, "backups must rejoin");
                 self.last_checksum = Checksum::default();
+                self.sums.forget(stamp, self.captured.pages);
                 Captured::Break(stamp)
             }
         }
+    }
+
+    /// Sums of all pages, to compare them with the disk and with other replicas.
+    #[must_use]
+    pub fn sums(&self) -> Arc<PageSums> {
+        Arc::clone(&self.sums)
+    }
+
+    /// The replica is not what it should be, such as with a page that has changed on its disk: it applies nothing more
+    /// before a rejoin has brought it in line.
+    pub fn distrust(&mut self) {
+        self.diverged = true;
     }
 
     /// Takes the write lock as backup, unless it is held, and makes sure that nobody wrote meanwhile.

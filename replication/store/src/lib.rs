@@ -19,8 +19,10 @@ mod migrate;
 mod page_hash;
 mod reader;
 mod rejoin;
+mod scrub;
 mod sqlite_file;
 mod staging;
+mod sums;
 mod tables;
 mod wal;
 
@@ -40,7 +42,9 @@ pub use limits::Interrupted;
 pub use page_hash::{PAGE_HASH_BYTES, window_pages};
 pub use reader::{Reader, open_reader};
 pub use rejoin::{Question, Rejoin, RejoinCounts, Rejoined};
+pub use scrub::{Scrub, Scrubbed};
 pub use staging::Staging;
+pub use sums::PageSums;
 
 /// File name of the replicated database in the data directory.
 pub const DATABASE_FILE: &str = "state.db";

@@ -1,19 +1,15 @@
-//! The invariants I1..I6 and the promises of R1, checked over the whole cluster while it runs.
+//! The invariants I1..I6, checked over the whole cluster while it runs.
 //!
 //! Owns everything that was acknowledged and every stamp ever made. Never changes anything: the first broken
-//! invariant is kept and ends the run.
+//! invariant is kept and ends the run. Read `promise.rs` next for what each message promises.
 
 use std::collections::BTreeMap;
 
-use tanist_replication::{Effect, Event, MemberId, Message, Position, Stamp, Term};
+use tanist_replication::{
+    Effect, Event, MemberId, Position, RecordKey, Stamp, SuccessionRecord, Term, status::RoleName,
+};
 
-use super::{At, Cluster, Ev, MS, store::Entry};
-
-type Key = (Position, [u8; 16]);
-
-fn key(stamp: Stamp) -> Key {
-    (stamp.position, stamp.chain.0)
-}
+use super::{At, Cluster, Ev, MS, client::Outcome, history::REGISTERS, store::Entry};
 
 /// An answered write.
 #[derive(Debug, Clone)]
@@ -26,24 +22,41 @@ pub struct Acknowledged {
 pub struct Checker {
     pub failure: Option<String>,
     pub acknowledged: Vec<Acknowledged>,
-    entries: BTreeMap<Key, Entry>,
-    votes: BTreeMap<(usize, Term), MemberId>,
-    masters: BTreeMap<Term, usize>,
+    /// Everything acknowledged, a reign's own transactions too: stamp and call, from txid 1.
+    pub branch: Vec<(Stamp, u64)>,
+    /// When each was.
+    branch_at: Vec<At>,
+    entries: BTreeMap<Position, Entry>,
+    pub votes: BTreeMap<(usize, Term), MemberId>,
+    pub masters: BTreeMap<Term, usize>,
+    /// The newest record that was ever on the disks of a majority of its voters, and newer ones.
+    pub committed: Option<SuccessionRecord>,
+    pub records: BTreeMap<RecordKey, SuccessionRecord>,
     /// Reigns that opened their gate, and where they stood then.
     pub opened: BTreeMap<Term, (usize, Stamp)>,
     pub reads: u64,
+    /// The value that a client saw last in each register.
+    pub seen: [u64; REGISTERS],
+    /// A script took a disk away, or changed what was on it: what it held can't be expected.
+    pub disks_lost: bool,
 }
 
 impl Checker {
-    pub fn new(_machines: usize) -> Checker {
+    pub fn new() -> Checker {
         Checker {
             failure: None,
             acknowledged: vec![],
+            branch: vec![],
+            branch_at: vec![],
             entries: BTreeMap::new(),
             votes: BTreeMap::new(),
             masters: BTreeMap::new(),
+            committed: None,
+            records: BTreeMap::new(),
             opened: BTreeMap::new(),
             reads: 0,
+            seen: [0; REGISTERS],
+            disks_lost: false,
         }
     }
 
@@ -53,10 +66,10 @@ impl Checker {
 }
 
 impl Cluster {
-    /// I3: what a stamp stands for never differs.
+    /// I3: what a position stands for never differs.
     pub fn check_entries(&mut self, node: usize, from: usize) {
         for entry in &self.machines[node].store.content[from..] {
-            let known = self.check.entries.entry(key(entry.stamp)).or_insert_with(|| entry.clone());
+            let known = self.check.entries.entry(entry.stamp.position).or_insert_with(|| entry.clone());
             if known != entry {
                 let why = format!("I3: two contents at {:?}: {known:?}, {entry:?}", entry.stamp.position);
                 self.check.failure.get_or_insert(why);
@@ -64,16 +77,18 @@ impl Cluster {
         }
     }
 
-    /// I2, I5: everything acknowledged before `before` is in the machine's replica.
+    /// I2, I5: everything acknowledged before `before` is in the machine's replica. Stamps name all that lies before.
     fn holds_acknowledged(&self, node: usize, before: At) -> Result<(), String> {
         let store = &self.machines[node].store;
-        for done in &self.check.acknowledged {
-            if done.at < before && !store.holds(done.stamp) {
-                let (name, at) = (self.name(node), store.stamp().position);
-                return Err(format!("{name} at {at} lacks acknowledged {}", done.stamp.position));
-            }
+        let count = self.check.branch_at.partition_point(|at| *at < before);
+        let Some((newest, _)) = count.checked_sub(1).map(|last| self.check.branch[last]) else {
+            return Ok(());
+        };
+        if store.holds(newest) {
+            return Ok(());
         }
-        Ok(())
+        let (name, at) = (self.name(node), store.stamp().position);
+        Err(format!("{name} at {at} lacks acknowledged {}", newest.position))
     }
 
     /// I1: no two machines serve at the same moment.
@@ -89,139 +104,116 @@ impl Cluster {
         if let Err(why) = self.holds_acknowledged(node, At::MAX) {
             self.check.fail(format!("I2: master of term {term}: {why}"));
         }
+        if self.check.committed.as_ref().is_none_or(|record| record.key.term < term) {
+            self.check.fail(format!("R5: the master of term {term} serves before its record is committed"));
+        }
         let stamp = self.stamp(node);
         self.check.opened.insert(term, (node, stamp));
         self.check_one_master();
     }
 
+    /// A machine says that everything up to here is acknowledged.
     pub fn acknowledge(&mut self, node: usize, position: Position) {
-        let before = self.check.acknowledged.len();
-        while let Some((txid, write)) = self.machines[node].waiting.front().copied()
-            && txid <= position.txid
-        {
-            self.machines[node].waiting.pop_front();
-            let stamp = self.machines[node].store.content[txid.0 as usize - 1].stamp;
-            let at = self.now;
-            self.check.acknowledged.push(Acknowledged { stamp, at, write });
-        }
-        if self.check.acknowledged.len() == before {
-            return;
-        }
         self.say(|c| format!("{} acknowledges {position}", c.name(node)));
-        if !self.serves(node) {
+        let opening = self.machines[node].gate.is_none();
+        if !opening && !self.serves(node) {
             let why = format!("I6: {} acknowledges {position} without gate and lease", self.name(node));
             self.check.fail(why);
         }
-        // I2 for an answer of an old reign that comes after a new one has begun.
-        let Some((term, (_, opened))) = self.check.opened.last_key_value() else { return };
-        let (term, mut stamp) = (*term, *opened);
-        let Some(newest) = self.check.acknowledged.last().map(|done| done.stamp) else { return };
-        if term > position.term {
-            while stamp.position.txid > newest.position.txid {
-                let Some(entry) = self.check.entries.get(&key(stamp)) else { break };
-                stamp = entry.previous;
+        self.extend_branch(node, position);
+        self.check_heirs();
+        self.machines[node].acknowledged = self.machines[node].acknowledged.max(position);
+        self.answer_waiting(node, position);
+        self.reads_done(node);
+    }
+
+    /// I2: what is acknowledged is one branch, whoever says so.
+    fn extend_branch(&mut self, node: usize, position: Position) {
+        let content = &self.machines[node].store.content;
+        let txid = position.txid.0 as usize;
+        let known = self.check.branch.len().min(txid);
+        let agrees = known.checked_sub(1).is_none_or(|last| {
+            content.get(last).is_some_and(|entry| entry.stamp == self.check.branch[last].0)
+        });
+        let there = content.get(txid.wrapping_sub(1)).is_some_and(|entry| entry.stamp.position == position);
+        if !agrees || !there {
+            let why = format!("I2: {position} is acknowledged beside another branch, or isn't there");
+            self.check.fail(why);
+            return;
+        }
+        let new = content[self.check.branch.len().min(txid)..txid].iter().map(|e| (e.stamp, e.write));
+        self.check.branch.extend(new);
+        self.check.branch_at.resize(self.check.branch.len(), self.now);
+    }
+
+    /// Answers the writes up to a position.
+    pub fn answer_waiting(&mut self, node: usize, position: Position) {
+        while let Some(waiting) = self.machines[node].waiting.front().cloned()
+            && waiting.txid <= position.txid
+        {
+            self.machines[node].waiting.pop_front();
+            let stamp = self.machines[node].store.content[waiting.txid.0 as usize - 1].stamp;
+            let at = self.now;
+            self.check.acknowledged.push(Acknowledged { stamp, at, write: waiting.op });
+            match waiting.attempt {
+                Some(attempt) => {
+                    let outcome = Outcome::Done(waiting.answer, stamp.position);
+                    self.answer(waiting.op, attempt, outcome);
+                }
+                None => {
+                    if let Some(op) = self.history.op_mut(waiting.op) {
+                        op.returned = Some((at, waiting.answer, stamp.position));
+                    }
+                }
             }
-            if stamp != newest {
-                self.check.fail(format!("I2: {position} is acknowledged, the reign of term {term} lacks it"));
+        }
+    }
+
+    /// The reign has ended: nobody knows what becomes of the writes that wait.
+    pub fn forget_waiting(&mut self, node: usize) {
+        for waiting in std::mem::take(&mut self.machines[node].waiting) {
+            if let Some(attempt) = waiting.attempt {
+                self.answer(waiting.op, attempt, Outcome::Unknown);
             }
+        }
+        for read in std::mem::take(&mut self.machines[node].reading) {
+            self.answer(read.op, read.attempt, Outcome::Refused);
         }
     }
 
     /// I4: a copy never takes away what was acknowledged.
     pub fn check_copy(&mut self, node: usize, content: &[Entry]) {
-        let has = |stamp: Stamp| {
-            let index = (stamp.position.txid.0 as usize).wrapping_sub(1);
-            content.get(index).is_some_and(|entry| entry.stamp == stamp)
+        let has = |content: &[Entry], index: usize| {
+            content.get(index).is_some_and(|entry| entry.stamp == self.check.branch[index].0)
         };
-        let store = &self.machines[node].store;
-        let lost = self.check.acknowledged.iter().find(|done| store.holds(done.stamp) && !has(done.stamp));
-        if let Some(lost) = lost {
+        let held = &self.machines[node].store.content;
+        let newest = (0..self.check.branch.len().min(held.len())).rev().find(|index| has(held, *index));
+        if let Some(lost) = newest.filter(|index| !has(content, *index)) {
+            let lost = self.check.branch[lost].0.position;
+            let why = format!("I4: copying takes acknowledged {lost} from {}", self.name(node));
+            self.check.fail(why);
+        }
+    }
+
+    /// I4: a replica is after its start what it had reported before.
+    pub fn check_start(&mut self, node: usize) {
+        let machine = &self.machines[node];
+        if machine.reported != Stamp::default() && !machine.store.holds(machine.reported) {
             let why =
-                format!("I4: copying takes acknowledged {} from {}", lost.stamp.position, self.name(node));
+                format!("I4: {} lost {}, which it had reported", self.name(node), machine.reported.position);
             self.check.fail(why);
         }
     }
 
-    /// R1, R6, I1: a promise leaves only when it is on disk.
-    pub fn check_send(&mut self, node: usize, to: &MemberId, message: &Message) {
-        let hard = self.machines[node].hard.clone();
-        let name = self.name(node).to_owned();
-        match message {
-            Message::VoteReply(reply) if reply.granted => {
-                let kept = hard.is_some_and(|h| h.term == reply.term && h.voted_for.as_ref() == Some(to));
-                if !kept {
-                    self.check.fail(format!("R1: {name}'s vote in term {} isn't on its disk", reply.term));
-                }
-                let given = self.check.votes.entry((node, reply.term)).or_insert_with(|| to.clone());
-                if given != to {
-                    self.check.fail(format!("R1: {name} votes twice in term {}", reply.term));
-                }
-            }
-            Message::Vote(request) => {
-                let me = self.machines[node].id.clone();
-                let kept = hard.is_some_and(|h| h.term == request.term && h.voted_for == Some(me.clone()));
-                let given = self.check.votes.entry((node, request.term)).or_insert_with(|| me.clone());
-                if !kept || *given != me {
-                    self.check
-                        .fail(format!("R1: {name} stands in term {} without its own vote", request.term));
-                }
-            }
-            Message::HeartbeatReply(reply) => {
-                let kept = hard.as_ref().map(|hard| hard.record.key).unwrap_or_default();
-                if reply.accepted > kept {
-                    self.check
-                        .fail(format!("R6: {name} says it accepted {}, on disk is {kept}", reply.accepted));
-                }
-                if let Some(stamp) = reply.stamp {
-                    self.check_report(node, stamp);
-                }
-            }
-            Message::Heartbeat(heartbeat) => {
-                let kept = hard.as_ref().map(|hard| hard.record.key).unwrap_or_default();
-                if heartbeat.record.key > kept {
-                    self.check
-                        .fail(format!("R6: {name} proposes {}, on disk is {kept}", heartbeat.record.key));
-                }
-                let master = *self.check.masters.entry(heartbeat.term).or_insert(node);
-                if master != node {
-                    self.check.fail(format!("I1: two masters in term {}", heartbeat.term));
-                }
-            }
-            Message::Stored(report) => self.check_report(node, report.stamp),
-            _ => {}
-        }
-    }
-
-    /// A replica reports only what is on its disk.
-    fn check_report(&mut self, node: usize, stamp: Stamp) {
-        let store = &self.machines[node].store;
-        let durable = store.durable_stamp().position.txid >= stamp.position.txid;
-        let holds = stamp == Stamp::default() || store.holds(stamp);
-        let may_lie = self.setup.mistake.is_some() || self.machines[node].witness;
-        if !may_lie && (!durable || !holds) {
-            let why = format!("R7: {} reports {}, which isn't on its disk", self.name(node), stamp.position);
-            self.check.fail(why);
-        }
-    }
-
-    /// What clients do now and then: a write, a strong read at the master, a bounded read at some backup.
-    pub fn client(&mut self) {
-        let every = self.client_every;
-        if every == 0 {
-            self.push(50 * MS, Ev::Client);
-            return;
-        }
-        let after = self.rng.between(every / 4, every * 2);
-        self.push(after, Ev::Client);
+    /// An observer looks at every serving master and at some backup.
+    pub fn look(&mut self) {
+        let after = if self.rough { self.rng.between(5 * MS, 60 * MS) } else { 50 * MS };
+        self.push(after, Ev::Look);
         for node in 0..self.machines.len() {
-            if self.serves(node) {
-                if let Err(why) = self.holds_acknowledged(node, self.now) {
-                    self.check.fail(format!("I5: strong read at the master: {why}"));
-                }
-                self.check.reads += 1;
-                for _ in 0..self.rng.between(1, 4) {
-                    self.write_at(node);
-                }
+            if self.serves(node)
+                && let Err(why) = self.holds_acknowledged(node, self.now)
+            {
+                self.check.fail(format!("I5: strong read at the master: {why}"));
             }
         }
         let node = self.rng.below(self.machines.len() as u64) as usize;
@@ -230,9 +222,13 @@ impl Cluster {
             return;
         };
         let status = inner.status();
-        let follows = status.role == tanist_replication::status::RoleName::Backup;
-        if let Some(fresh) = status.fresh_as_of.filter(|_| follows) {
-            let moment = machine.moment(fresh).saturating_sub(1000);
+        let follows = status.role == RoleName::Backup;
+        if let Some(fresh) = status.fresh_as_of.filter(|_| follows && !self.check.disks_lost) {
+            if fresh > machine.clock.read(self.now) {
+                self.check.fail(format!("I5: {} is said to be fresh as of a time to come", self.name(node)));
+                return;
+            }
+            let moment = machine.clock.moment(fresh).saturating_sub(1000);
             if let Err(why) = self.holds_acknowledged(node, moment) {
                 self.check.fail(format!("I5: read said to be fresh: {why}"));
             }
@@ -241,7 +237,8 @@ impl Cluster {
 
     /// Delivers an event to a node and gives its effects, for scripts.
     pub fn effects_of(&mut self, node: usize, event: Event) -> Vec<Effect> {
+        self.machines[node].effects = Some(vec![]);
         self.deliver(node, event);
-        self.machines[node].effects.clone()
+        self.machines[node].effects.take().unwrap_or_default()
     }
 }

@@ -3,11 +3,13 @@
 //! Turns a model store into events, each after the time its disk takes. Never decides whether a transaction fits:
 //! `store.rs` does.
 
-use tanist_replication::{Event, Term};
+use tanist_replication::{Event, Stamp, Term};
 
 use super::{
     Cluster, Ev, MS,
-    store::{Command, Mistake},
+    client::Waiting,
+    history::{Answer, Call, Op},
+    store::{Command, End, Entry, Mistake},
 };
 
 /// Writes that may wait for their answer; more are refused, as by the server.
@@ -96,8 +98,8 @@ impl Cluster {
         let migrations = self.rng.below(2);
         let store = &mut self.machines[node].store;
         let base = store.stamp();
-        if store.full {
-            let why = "disk full".to_owned();
+        if store.fails() {
+            let why = "the disk takes nothing".to_owned();
             self.deliver(node, Event::ReignFailed { term, stamp: base, why });
             return;
         }
@@ -115,19 +117,51 @@ impl Cluster {
         let content = self.machines[node].store.copying.take();
         let reached = self.network.open(node, from) && self.machines[from].running();
         match content {
-            Some(content) if reached && !self.machines[node].store.full => {
-                self.check_copy(node, &content);
-                let store = &mut self.machines[node].store;
-                store.durable = content.len();
-                store.content = content;
-                let stamp = store.stamp();
+            Some(content) if reached && !self.machines[node].store.fails() => {
+                self.take_copy(node, content);
+                let stamp = self.stamp(node);
                 self.deliver(node, Event::CopyFinished(stamp));
             }
             _ => {
-                let stamp = self.machines[node].store.stamp();
+                let stamp = self.stamp(node);
                 self.deliver(node, Event::CopyFailed(stamp));
             }
         }
+    }
+
+    fn take_copy(&mut self, node: usize, content: Vec<Entry>) {
+        self.check_copy(node, &content);
+        let machine = &mut self.machines[node];
+        machine.reported = Stamp::default();
+        machine.store.durable = content.len();
+        machine.store.content = content;
+    }
+
+    /// What the store was doing when its process ended may have reached the disk, or not.
+    pub fn end_work(&mut self, node: usize) {
+        let store = &mut self.machines[node].store;
+        let doing = std::mem::take(&mut store.doing);
+        if doing.is_empty() || !self.rng.chance(500) {
+            return;
+        }
+        let mut transactions = vec![];
+        let before = self.machines[node].store.content.len();
+        for command in doing {
+            let store = &mut self.machines[node].store;
+            match command {
+                Command::Apply(transaction) => transactions.push(transaction),
+                Command::StartReign(term) if !store.fails() => drop(store.commit(term, 0)),
+                Command::Copy(_) => {
+                    if let Some(content) = store.copying.take() {
+                        self.take_copy(node, content);
+                    }
+                    return;
+                }
+                Command::StartReign(_) | Command::EndReign | Command::Hold(_) => {}
+            }
+        }
+        self.machines[node].store.apply(&transactions);
+        self.check_entries(node, before);
     }
 
     /// The master's own disk follows behind.
@@ -166,8 +200,28 @@ impl Cluster {
         }
     }
 
-    /// A client's write at a master that serves.
+    /// A script's write at a machine that may be master; whether it took it.
     pub fn write_at(&mut self, node: usize) -> bool {
+        let value = self.history.ops.len() as u64 + 1;
+        let op = self.history.begin(Op {
+            client: usize::MAX,
+            call: Call::Append { list: 0, value },
+            keyed: false,
+            invoked: self.now,
+            returned: None,
+            attempt: 0,
+            untouched: true,
+            over: false,
+        });
+        let took = self.write_op(node, op, None);
+        if let Some(op) = self.history.op_mut(op) {
+            (op.over, op.untouched) = (true, !took);
+        }
+        took
+    }
+
+    /// The writer takes a call, unless it can't now: then nothing was done.
+    pub fn write_op(&mut self, node: usize, op: u64, attempt: Option<u32>) -> bool {
         let machine = &self.machines[node];
         let idle = machine.store.doing.is_empty() && machine.store.queue.is_empty();
         let open = machine.gate.is_some() && machine.gate == machine.store.reign;
@@ -177,18 +231,29 @@ impl Cluster {
         if !open || !idle || machine.held || !machine.writes_allowed || machine.store.full || machine.paused {
             return false;
         }
-        self.next_write += 1;
-        let write = self.next_write;
+        let Some((call, keyed)) = self.history.op(op).map(|of| (of.call, of.keyed)) else { return false };
         let store = &mut self.machines[node].store;
         let before = store.content.len();
         let term = store.reign.unwrap_or_default();
-        let transaction = store.commit(term, write);
+        let state = store.fold(&self.history);
+        let kept = if self.setup.mistake == Some(Mistake::ForgetKeys) { None } else { state.kept.get(&op) };
+        let (answer, writes) = match kept {
+            Some(answer) => (answer.clone(), false),
+            None => {
+                let answer = state.answer(call);
+                let writes = keyed || answer != Answer::Set(false);
+                (answer, writes)
+            }
+        };
+        let transaction = writes.then(|| store.commit(term, op));
         self.check_entries(node, before);
-        let txid = transaction.stamp.position.txid;
-        self.machines[node].waiting.push_back((txid, write));
-        if self.setup.mistake == Some(Mistake::AnswerEarly) {
-            self.acknowledge(node, transaction.stamp.position);
+        let position = self.stamp(node).position;
+        let waiting = Waiting { txid: position.txid, op, attempt, answer };
+        self.machines[node].waiting.push_back(waiting);
+        if self.setup.mistake == Some(Mistake::AnswerEarly) || position <= self.machines[node].acknowledged {
+            self.answer_waiting(node, position);
         }
+        let Some(transaction) = transaction else { return true };
         self.deliver(node, Event::Captured(transaction));
         if self.machines[node].running() {
             self.sync(node);
@@ -196,14 +261,24 @@ impl Cluster {
         true
     }
 
+    /// A sync fails: the server says so to its node and ends.
+    pub fn disk_error(&mut self, node: usize) {
+        if self.machines[node].running() && !self.machines[node].paused {
+            self.say(|c| format!("{}'s disk fails", c.name(node)));
+            self.deliver(node, Event::StorageFailed("input/output error".to_owned()));
+            self.crash_with(node, End::DiskError);
+        }
+    }
+
     /// Something changed the master's database behind its back.
     pub fn break_capture(&mut self, node: usize) {
         let Some(term) = self.machines[node].store.reign else { return };
-        self.next_write += 1;
-        let write = self.next_write;
+        if self.machines[node].paused {
+            return; // the writer would have to notice first
+        }
         let store = &mut self.machines[node].store;
         let before = store.content.len();
-        let stamp = store.commit(term, write).stamp;
+        let stamp = store.commit(term, 0).stamp;
         self.check_entries(node, before);
         self.say(|c| format!("{}: capture breaks at {}", c.name(node), stamp.position));
         self.deliver(node, Event::CaptureBroken(stamp));

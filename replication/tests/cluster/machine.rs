@@ -1,16 +1,23 @@
 //! One machine: its node, what it keeps on disk, its store, its gate and its clock.
 //!
 //! Performs effects in order, as the server's driver does, and may crash between two of them. Never decides anything
-//! about succession. Read `check.rs` for what is looked at on the way.
+//! about succession. Read `life.rs` for how machines start and end, `check.rs` for what is looked at on the way.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
-use tanist_replication::status::RoleName;
-use tanist_replication::{Config, Effect, Event, HardState, MemberId, Message, Node, Term, Time, Txid};
+use tanist_replication::{
+    Config, Effect, Event, HardState, MemberId, Message, Node, Position, Stamp, Term, Time,
+};
 
 use super::{
-    At, Cluster, Ev, MS, Rng, Setup,
+    Cluster, Ev, MS, Rng, Setup,
+    client::{Reading, Waiting},
+    clock::Clock,
     store::{Command, Store},
+    trace,
 };
 
 pub struct Machine {
@@ -26,10 +33,9 @@ pub struct Machine {
     /// `state.db`.
     pub store: Store,
     pub disk_ns: (u64, u64),
-    offset: u64,
-    ppm: i64,
+    pub clock: Clock,
     pub paused: bool,
-    backlog: Vec<Ev>,
+    pub backlog: Vec<Ev>,
     pub gate: Option<Term>,
     /// On this machine's clock.
     pub lease: Time,
@@ -37,18 +43,28 @@ pub struct Machine {
     /// Clients' writes wait while the throne is handed over.
     pub held: bool,
     /// Ends cleanly as soon as it isn't the master any more.
-    leaving: bool,
+    pub leaving: bool,
     /// How the last handover ended.
     pub handover: Option<Result<MemberId, String>>,
     /// How the last change of members ended.
     pub change: Option<Result<(), String>>,
-    /// Clients that wait for an answer: transaction and write.
-    pub waiting: VecDeque<(Txid, u64)>,
-    ticket: u64,
+    /// Clients that wait for the answer to a write,
+    pub waiting: VecDeque<Waiting>,
+    /// or to a strong read.
+    pub reading: Vec<Reading>,
+    /// What this machine, as master, said is acknowledged.
+    pub acknowledged: Position,
+    /// Newest stamp that it told others is on its disk, of the replica that it has now.
+    pub reported: Stamp,
+    /// What its replica will be when all that was handed to the store is there.
+    pub expected: Stamp,
+    /// Term of the transaction that is being handled.
+    pub hearing: Option<Term>,
+    pub ticket: u64,
     /// Crashes after so many more effects.
     pub crash_after: Option<u64>,
     /// Effects of the newest event, for scripts that look at their order.
-    pub effects: Vec<Effect>,
+    pub effects: Option<Vec<Effect>>,
 }
 
 impl Machine {
@@ -65,8 +81,7 @@ impl Machine {
             clean: true,
             store: Store::default(),
             disk_ns: setup.disk_ns,
-            offset: if drift == 0 { 0 } else { rng.below(1 << 40) },
-            ppm: random,
+            clock: Clock::new(0, if drift == 0 { 0 } else { rng.below(1 << 40) }, random),
             paused: false,
             backlog: vec![],
             gate: None,
@@ -77,30 +92,19 @@ impl Machine {
             handover: None,
             change: None,
             waiting: VecDeque::new(),
+            reading: vec![],
+            acknowledged: Position::ZERO,
+            reported: Stamp::default(),
+            expected: Stamp::default(),
+            hearing: None,
             ticket: 0,
             crash_after: None,
-            effects: vec![],
+            effects: None,
         }
     }
 
     pub fn running(&self) -> bool {
         self.node.is_some()
-    }
-
-    /// This machine's clock at a moment of virtual time.
-    pub fn clock(&self, at: At) -> Time {
-        let shift = (i128::from(at) * i128::from(self.ppm) / 1_000_000) as i64;
-        Time(self.offset + at.saturating_add_signed(shift))
-    }
-
-    /// The moment of virtual time when this machine's clock shows `time`, or just after.
-    pub fn moment(&self, time: Time) -> At {
-        let own = i128::from(time.0.saturating_sub(self.offset));
-        let mut at = (own * 1_000_000 / i128::from(1_000_000 + self.ppm)) as u64;
-        while self.clock(at) < time {
-            at += 1;
-        }
-        at
     }
 }
 
@@ -108,131 +112,22 @@ impl Cluster {
     /// Whether clients are served here now.
     pub fn serves(&self, node: usize) -> bool {
         let machine = &self.machines[node];
-        let lease = machine.clock(self.now) < machine.lease;
-        machine.running() && !machine.paused && machine.gate.is_some() && lease
-    }
-
-    pub fn start(&mut self, node: usize) {
-        if self.machines[node].running() {
-            return;
-        }
-        let seed = self.rng.next();
-        let now = self.now;
-        let machine = &mut self.machines[node];
-        machine.life += 1;
-        machine.config.seed = seed;
-        let stamp = machine.store.durable_stamp();
-        let clean = std::mem::take(&mut machine.clean);
-        let time = machine.clock(now);
-        machine.node = Some(Node::new(machine.config.clone(), machine.hard.clone(), stamp, clean, time));
-        self.say(|c| format!("{} starts at {}", c.name(node), stamp.position));
-        for peer in 0..self.machines.len() {
-            if peer != node {
-                self.link_changed(node, peer, 10 * MS);
-            }
-        }
-        self.deliver(node, Event::Tick);
-    }
-
-    /// The process ends at once; its machine then refuses connections, unless that went down too.
-    pub fn crash(&mut self, node: usize, machine_too: bool) {
-        if !self.machines[node].running() {
-            return;
-        }
-        self.say(|c| format!("{} crashes{}", c.name(node), if machine_too { ", power cut" } else { "" }));
-        self.end(node);
-        self.notice_end(node, !machine_too);
-    }
-
-    /// The others notice a little later, where the machine is still there to refuse connections.
-    fn notice_end(&mut self, node: usize, refuses: bool) {
-        let id = self.machines[node].id.clone();
-        for peer in 0..self.machines.len() {
-            if peer == node || !self.machines[peer].running() || !self.network.open(node, peer) {
-                continue;
-            }
-            let life = self.machines[peer].life;
-            let notice = self.rng.between(MS, 10 * MS);
-            if refuses {
-                self.push(notice, Ev::Node { to: peer, life, event: Event::LinkDown(id.clone()) });
-                self.push(notice + 2 * MS, Ev::Node { to: peer, life, event: Event::Refused(id.clone()) });
-            }
-        }
-    }
-
-    /// A clean stop: the node says goodbye, the store syncs, the mark is left.
-    pub fn stop(&mut self, node: usize) {
-        if !self.machines[node].running() || self.machines[node].paused {
-            return;
-        }
-        self.say(|c| format!("{} is stopped", c.name(node)));
-        self.machines[node].leaving = true;
-        self.deliver(node, Event::Shutdown);
-    }
-
-    /// A machine that was told to stop ends when it isn't the master any more.
-    fn end_cleanly(&mut self, node: usize) {
-        let machine = &mut self.machines[node];
-        let reigns = machine.node.as_ref().is_some_and(|node| node.status().role == RoleName::Master);
-        if machine.leaving && !reigns {
-            machine.store.durable = machine.store.content.len();
-            machine.clean = true;
-            self.end(node);
-            self.notice_end(node, true);
-        }
-    }
-
-    fn end(&mut self, node: usize) {
-        let machine = &mut self.machines[node];
-        machine.node = None;
-        machine.gate = None;
-        machine.waiting.clear();
-        machine.backlog.clear();
-        machine.paused = false;
-        machine.crash_after = None;
-        machine.writes_allowed = true;
-        machine.held = false;
-        machine.leaving = false;
-        machine.store.crash();
-        for peer in 0..self.machines.len() {
-            if peer != node {
-                self.network.linked[node.min(peer)][node.max(peer)] = false;
-                self.break_bulk(node, peer);
-                self.break_bulk(peer, node);
-            }
-        }
-    }
-
-    /// The process is halted and later goes on as if nothing had happened.
-    pub fn pause(&mut self, node: usize, ns: u64) {
-        if self.machines[node].running() && !self.machines[node].paused {
-            self.say(|c| format!("{} is halted for {} ms", c.name(node), ns / MS));
-            self.machines[node].paused = true;
-            let life = self.machines[node].life;
-            self.push(ns, Ev::Resume { node, life });
-        }
+        machine.running()
+            && !machine.paused
+            && machine.gate.is_some()
+            && machine.clock.read(self.now) < machine.lease
     }
 
     pub fn happen(&mut self, ev: Ev) {
+        if self.ahead(&ev) {
+            return;
+        }
         match ev {
-            Ev::Message { from, to, life, bulk, message } => {
-                let stale = bulk.is_some_and(|epoch| epoch != self.network.ways[from][to].epoch);
-                let blocked = self.network.ways[from][to].blocked;
-                if stale || blocked || self.machines[to].life != life {
-                    return;
-                }
-                if self.machines[to].paused {
-                    let ev = Ev::Message { from, to, life, bulk: None, message };
-                    self.machines[to].backlog.push(ev);
-                    return;
-                }
+            Ev::Message { from, to, message, .. } => {
                 let from = self.machines[from].id.clone();
                 self.deliver(to, Event::Message { from, message });
             }
-            Ev::Node { to, life, event } => {
-                if self.machines[to].life != life {
-                    return;
-                }
+            Ev::Node { to, event, .. } => {
                 if let Event::Refused(peer) = &event
                     && self.machines[self.ids[peer]].running()
                 {
@@ -240,31 +135,23 @@ impl Cluster {
                 }
                 self.deliver(to, event);
             }
-            Ev::Tick { node, life, ticket } => {
-                let machine = &self.machines[node];
-                if machine.life == life && machine.ticket == ticket && !machine.paused {
+            Ev::Tick { node, ticket, .. } => {
+                if self.machines[node].ticket == ticket {
                     self.deliver(node, Event::Tick);
                 }
             }
-            Ev::StoreDone { node, life } => {
-                if self.machines[node].life == life && !self.backlogged(node, Ev::StoreDone { node, life }) {
-                    self.store_done(node);
-                }
-            }
-            Ev::Synced { node, life, reign, len } => {
-                let same = self.machines[node].life == life && self.machines[node].store.reigns == reign;
-                if same && !self.backlogged(node, Ev::Synced { node, life, reign, len }) {
+            Ev::StoreDone { node, .. } => self.store_done(node),
+            Ev::Synced { node, reign, len, .. } => {
+                if self.machines[node].store.reigns == reign {
                     self.synced(node, len);
                 }
             }
-            Ev::LateSync { node, life } => {
-                if self.machines[node].life == life {
-                    let store = &mut self.machines[node].store;
-                    store.durable = store.content.len();
-                }
+            Ev::LateSync { node, .. } => {
+                let store = &mut self.machines[node].store;
+                store.durable = store.content.len();
             }
-            Ev::Resume { node, life } => {
-                if self.machines[node].life == life && self.machines[node].paused {
+            Ev::Resume { node, .. } => {
+                if self.machines[node].paused {
                     self.resume(node);
                 }
             }
@@ -273,30 +160,59 @@ impl Cluster {
             Ev::Restart { node } => self.start(node),
             Ev::BulkBroken { from, to, epoch } => self.bulk_broken(from, to, epoch),
             Ev::LinkNotice { a, b, number } => self.link_notice(a, b, number),
-            Ev::Client => self.client(),
-            Ev::Fault => self.fault(),
+            Ev::Look => self.look(),
+            Ev::Think { client } => self.think(client),
+            Ev::Request { op, attempt, node, .. } => self.request(op, attempt, node),
+            Ev::Sample { op, attempt, node, gate, .. } => self.sample(op, attempt, node, gate),
+            Ev::Answer { op, attempt, outcome } => self.answered(op, attempt, outcome),
+            Ev::Timeout { op, attempt } => self.timeout(op, attempt),
+            Ev::Fault(number) => self.fault(number),
+            Ev::Flap { a, b, left, every } => self.flap(a, b, left, every),
         }
     }
 
-    fn backlogged(&mut self, node: usize, ev: Ev) -> bool {
+    /// Whether it was meant for an earlier life of its machine, or waits until a halted one goes on.
+    fn ahead(&mut self, ev: &Ev) -> bool {
+        let (node, life) = match *ev {
+            Ev::Message { from, to, life, bulk, .. } => {
+                let way = &self.network.ways[from][to];
+                if way.blocked || bulk.is_some_and(|epoch| epoch != way.epoch) {
+                    return true;
+                }
+                (to, life)
+            }
+            Ev::Node { to, life, .. } => (to, life),
+            Ev::Tick { node, .. } if self.machines[node].paused => return true,
+            Ev::Tick { node, life, .. }
+            | Ev::StoreDone { node, life }
+            | Ev::Synced { node, life, .. }
+            | Ev::Sample { node, life, .. } => (node, life),
+            Ev::LateSync { node, life } | Ev::Resume { node, life } => {
+                return self.machines[node].life != life || !self.machines[node].running();
+            }
+            Ev::Request { node, life, op, attempt } => {
+                let machine = &self.machines[node];
+                if machine.life != life || !machine.running() {
+                    self.refuse(op, attempt);
+                    return true;
+                }
+                (node, life)
+            }
+            _ => return false,
+        };
         let machine = &mut self.machines[node];
+        if machine.life != life || !machine.running() {
+            return true;
+        }
         if machine.paused {
+            let mut ev = ev.clone();
+            if let Ev::Message { bulk, .. } = &mut ev {
+                *bulk = None; // it has arrived, whatever becomes of the connection
+            }
             machine.backlog.push(ev);
+            return true;
         }
-        machine.paused
-    }
-
-    fn resume(&mut self, node: usize) {
-        self.say(|c| format!("{} goes on", c.name(node)));
-        self.machines[node].paused = false;
-        let backlog = std::mem::take(&mut self.machines[node].backlog);
-        if self.rng.chance(500) {
-            self.deliver(node, Event::Tick);
-        }
-        for ev in backlog {
-            self.happen(ev);
-        }
-        self.deliver(node, Event::Tick);
+        false
     }
 
     /// Hands an event to a node and does what it asks for.
@@ -308,19 +224,42 @@ impl Cluster {
             machine.backlog.push(Ev::Node { to: node, life, event });
             return;
         }
-        let time = machine.clock(now);
+        let time = machine.clock.read(now);
         let Some(inner) = &mut machine.node else { return };
-        let said = self.setup.trace.then(|| describe(&event));
-        let effects = inner.handle(time, event);
-        let deadline = inner.deadline();
+        machine.hearing = match &event {
+            Event::Message { message: Message::Append { term, .. }, .. } => Some(*term),
+            _ => None,
+        };
+        match &event {
+            Event::Stored(stamp) if stamp.position.txid > machine.expected.position.txid => {
+                machine.expected = *stamp;
+            }
+            Event::ApplyFailed(stamp)
+            | Event::ReignEnded(stamp)
+            | Event::CopyFinished(stamp)
+            | Event::CopyFailed(stamp) => machine.expected = *stamp,
+            _ => {}
+        }
+        let said = self.setup.trace.then(|| trace::event(&event));
+        // An assertion that fails ends the schedule like any broken rule.
+        let handled = catch_unwind(AssertUnwindSafe(|| (inner.handle(time, event), inner.deadline())));
         if let Some(said) = said.filter(|said| !said.is_empty()) {
             self.say(|c| format!("{} <- {said}", c.name(node)));
         }
+        let (effects, deadline) = match handled {
+            Ok(handled) => handled,
+            Err(panic) => {
+                self.check.fail(format!("assert: {}: {}", self.name(node), trace::panic(&*panic)));
+                return;
+            }
+        };
         if deadline <= time {
             let why = format!("{} is due at {deadline:?}, after handling at {time:?}", self.name(node));
             self.check.fail(format!("deadline: {why}"));
         }
-        self.machines[node].effects.clone_from(&effects);
+        if let Some(kept) = &mut self.machines[node].effects {
+            kept.clone_from(&effects);
+        }
         for effect in effects {
             if let Some(left) = self.machines[node].crash_after {
                 if left == 0 {
@@ -334,35 +273,43 @@ impl Cluster {
         if !self.machines[node].running() {
             return;
         }
+        let late = if self.rough && deadline != Time::NEVER { self.rng.below(2 * MS) } else { 0 };
+        let machine = &mut self.machines[node];
+        machine.ticket += 1;
         if deadline != Time::NEVER {
-            let late = if self.chaos.is_some() { self.rng.below(2 * MS) } else { 0 };
-            let machine = &mut self.machines[node];
-            machine.ticket += 1;
             let (life, ticket) = (machine.life, machine.ticket);
-            let after = machine.moment(deadline).saturating_sub(now) + late;
+            let after = machine.clock.moment(deadline).saturating_sub(now) + late;
             self.push(after, Ev::Tick { node, life, ticket });
-        } else {
-            self.machines[node].ticket += 1;
         }
         self.end_cleanly(node);
     }
 
     fn perform(&mut self, node: usize, effect: Effect) {
         match effect {
-            Effect::Persist(hard) => self.machines[node].hard = Some(hard),
+            Effect::Persist(hard) => {
+                self.check_persist(node, &hard);
+                self.machines[node].hard = Some(hard);
+                self.note_record(node);
+            }
             Effect::Send { to, message } => {
                 self.check_send(node, &to, &message);
                 let to = self.ids[&to];
-                if self.setup.trace && !matches!(message, Message::Heartbeat(_) | Message::HeartbeatReply(_))
-                {
-                    self.say(|c| format!("{} -> {}: {}", c.name(node), c.name(to), say_message(&message)));
+                if self.setup.trace && !trace::is_routine(&message) {
+                    self.say(|c| format!("{} -> {}: {}", c.name(node), c.name(to), trace::message(&message)));
                 }
                 self.send(node, to, message);
             }
-            Effect::Apply(transaction) => self.command(node, Command::Apply(transaction)),
-            Effect::StartReign { term, .. } => self.command(node, Command::StartReign(term)),
+            Effect::Apply(transaction) => {
+                self.check_apply(node, transaction.previous);
+                self.machines[node].expected = transaction.stamp;
+                self.command(node, Command::Apply(transaction));
+            }
+            Effect::StartReign { term, .. } => {
+                self.machines[node].acknowledged = Position::ZERO;
+                self.command(node, Command::StartReign(term));
+            }
             Effect::EndReign => {
-                self.machines[node].waiting.clear();
+                self.forget_waiting(node);
                 self.command(node, Command::EndReign);
             }
             Effect::StartCopy { from } => self.command(node, Command::Copy(from)),
@@ -391,37 +338,11 @@ impl Cluster {
             Effect::AllowWrites(allowed) => self.machines[node].writes_allowed = allowed,
             Effect::Note(note) => {
                 if note.what == "protocol violation" {
-                    self.check.fail(format!("{}: {} {}", self.name(node), note.what, note.why));
+                    self.check.fail(format!("I1: {}: {} {}", self.name(node), note.what, note.why));
                 }
                 let peer = note.peer.map(|peer| format!(" {peer}")).unwrap_or_default();
                 self.say(|c| format!("{}: {}{peer}: {}", c.name(node), note.what, note.why));
             }
         }
-    }
-}
-
-fn describe(event: &Event) -> String {
-    match event {
-        Event::Tick | Event::Message { .. } | Event::Captured(_) => String::new(),
-        Event::Stored(stamp) => format!("stored {}", stamp.position),
-        Event::ReignStarted { term, base, .. } => format!("reign {term} started on {}", base.position),
-        Event::ApplyFailed(s) => format!("apply failed, at {}", s.position),
-        Event::ReignEnded(s) => format!("reign ended at {}", s.position),
-        Event::CopyFinished(s) => format!("copy finished at {}", s.position),
-        Event::CopyFailed(s) => format!("copy failed at {}", s.position),
-        other => format!("{other:?}"),
-    }
-}
-
-fn say_message(message: &Message) -> String {
-    match message {
-        Message::Append { term, transaction } => {
-            format!("append {} (term {term})", transaction.stamp.position)
-        }
-        Message::Stored(report) => format!("stored {} (term {})", report.stamp.position, report.term),
-        Message::Refused(report) => format!("refused, at {} (term {})", report.stamp.position, report.term),
-        Message::VoteReply(r) => format!("vote {} for {}, record {}", r.granted, r.term, r.record.key),
-        Message::PreVoteReply(r) => format!("pre-vote {} for {}, record {}", r.granted, r.term, r.record.key),
-        other => format!("{other:?}"),
     }
 }

@@ -1,28 +1,43 @@
 //! A whole cluster in memory: real `Node`s on virtual time, joined by a seeded network and model stores.
 //!
-//! Owns the event queue and what each machine is; everything that happens follows from the seed. Never judges by
-//! itself: `check.rs` holds the invariants. Read `machine.rs` next for how effects are performed, `disk.rs`, `store.rs` and
-//! `network.rs` for the world around a node, `chaos.rs` for random schedules.
+//! Owns what each machine is; everything that happens follows from the seed. Never judges by itself: `check.rs` holds
+//! the invariants, `history.rs` what clients were told. Read `machine.rs` next for how effects are performed, `disk.rs`,
+//! `store.rs`, `clock.rs` and `network.rs` for the world around a node, `client.rs` for its users, `faults.rs` and
+//! `chaos.rs` for random schedules.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, missing_docs)]
 
 pub mod chaos;
 pub mod check;
+pub mod client;
+pub mod clock;
 pub mod disk;
+pub mod faults;
+pub mod history;
+pub mod life;
 pub mod machine;
 pub mod network;
+pub mod promise;
+pub mod queue;
+pub mod rng;
+pub mod shrink;
 pub mod store;
+pub mod trace;
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use tanist_replication::{Config, Event, Member, MemberId, Message, Rank, Stamp, SuccessionRecord, Timing};
+use tanist_replication::{Config, Member, MemberId, Rank, Stamp, SuccessionRecord, Timing};
 
 use check::Checker;
+use client::Clients;
+use history::History;
 use machine::Machine;
 use network::Network;
+pub use queue::Ev;
+use queue::Queue;
+pub use rng::Rng;
 use store::Mistake;
 
 /// Virtual nanoseconds, the same for all.
@@ -30,37 +45,6 @@ pub type At = u64;
 
 pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1000 * MS;
-
-/// A small generator of our own, so that schedules never depend on a library's version.
-#[derive(Debug, Clone)]
-pub struct Rng(u64);
-
-impl Rng {
-    pub fn new(seed: u64) -> Rng {
-        Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
-    pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.below(high.saturating_sub(low) + 1)
-    }
-
-    pub fn chance(&mut self, per_mille: u64) -> bool {
-        self.below(1000) < per_mille
-    }
-}
 
 /// How a cluster is set up.
 #[derive(Debug, Clone)]
@@ -102,88 +86,6 @@ impl Setup {
     }
 }
 
-/// What is going to happen.
-#[derive(Debug)]
-pub enum Ev {
-    Message {
-        from: usize,
-        to: usize,
-        life: u32,
-        bulk: Option<u32>,
-        message: Message,
-    },
-    /// Something other than a message, for the node's present life only.
-    Node {
-        to: usize,
-        life: u32,
-        event: Event,
-    },
-    Tick {
-        node: usize,
-        life: u32,
-        ticket: u64,
-    },
-    /// The store thread has finished what it was doing.
-    StoreDone {
-        node: usize,
-        life: u32,
-    },
-    /// The first entries of the master's replica are on disk.
-    Synced {
-        node: usize,
-        life: u32,
-        reign: u64,
-        len: usize,
-    },
-    /// A store that lied makes its word good, unless the machine crashed before.
-    LateSync {
-        node: usize,
-        life: u32,
-    },
-    Resume {
-        node: usize,
-        life: u32,
-    },
-    Restart {
-        node: usize,
-    },
-    BulkBroken {
-        from: usize,
-        to: usize,
-        epoch: u32,
-    },
-    LinkNotice {
-        a: usize,
-        b: usize,
-        number: u64,
-    },
-    Client,
-    Fault,
-}
-
-struct Due {
-    at: At,
-    number: u64,
-    ev: Ev,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Due) -> bool {
-        (self.at, self.number) == (other.at, other.number)
-    }
-}
-impl Eq for Due {}
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Due {
-    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
 /// The cluster and its world.
 pub struct Cluster {
     pub setup: Setup,
@@ -194,12 +96,14 @@ pub struct Cluster {
     pub network: Network,
     pub check: Checker,
     pub trace: Vec<String>,
-    /// Client writes come so often (0: only when a script asks).
-    pub client_every: u64,
-    pub chaos: Option<chaos::Chaos>,
-    pub next_write: u64,
-    queue: BinaryHeap<Reverse<Due>>,
-    number: u64,
+    pub clients: Clients,
+    pub history: History,
+    /// Faults to come, and whether timers may be late.
+    pub plan: Vec<faults::Planned>,
+    pub rough: bool,
+    /// So many heartbeats after the last fault somebody served.
+    pub served_after: Option<u32>,
+    queue: Queue,
     pub events: u64,
 }
 
@@ -251,7 +155,7 @@ impl Cluster {
             .collect();
         let ids = members.iter().enumerate().map(|(i, member)| (member.id.clone(), i)).collect();
         let network = Network::new(members.len());
-        let check = Checker::new(members.len());
+        let check = Checker::new();
         let mut cluster = Cluster {
             setup,
             now: SECOND,
@@ -261,14 +165,15 @@ impl Cluster {
             network,
             check,
             trace: vec![],
-            client_every: 0,
-            chaos: None,
-            next_write: 0,
-            queue: BinaryHeap::new(),
-            number: 0,
+            clients: Clients::default(),
+            history: History::default(),
+            plan: vec![],
+            rough: false,
+            served_after: None,
+            queue: Queue::default(),
             events: 0,
         };
-        cluster.push(0, Ev::Client);
+        cluster.push(0, Ev::Look);
         cluster
     }
 
@@ -281,8 +186,7 @@ impl Cluster {
     }
 
     pub fn push(&mut self, after: u64, ev: Ev) {
-        self.number += 1;
-        self.queue.push(Reverse(Due { at: self.now + after, number: self.number, ev }));
+        self.queue.push(self.now + after, ev);
     }
 
     pub fn say(&mut self, what: impl FnOnce(&Cluster) -> String) {
@@ -294,13 +198,10 @@ impl Cluster {
 
     /// Takes the next event; `false` when there is none before `until`.
     fn step(&mut self, until: At) -> bool {
-        if self.queue.peek().is_none_or(|Reverse(due)| due.at > until) {
-            return false;
-        }
-        let Some(Reverse(due)) = self.queue.pop() else { return false };
-        self.now = self.now.max(due.at);
+        let Some((at, ev)) = self.queue.pop(until) else { return false };
+        self.now = self.now.max(at);
         self.events += 1;
-        self.happen(due.ev);
+        self.happen(ev);
         true
     }
 
@@ -349,8 +250,11 @@ impl Cluster {
         self.write() && self.run_until(limit, |c| c.check.acknowledged.len() > before).is_some()
     }
 
-    /// Ends the test when an invariant was broken.
+    /// Ends the test when an invariant was broken, or a client was told what can't be.
     pub fn verify(&self) {
+        if let Err(why) = self.history.check(&self.check.branch) {
+            self.fail::<()>(&why);
+        }
         if let Some(failure) = &self.check.failure {
             self.fail::<()>(failure);
         }

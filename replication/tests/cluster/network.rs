@@ -40,6 +40,8 @@ pub struct Way {
     /// The bulk connection's number; messages of an older one never arrive.
     pub epoch: u32,
     pub broken: bool,
+    /// Every message on it takes so much longer.
+    pub slow_ns: u64,
     last_control: u64,
     last_bulk: u64,
 }
@@ -89,7 +91,8 @@ impl Cluster {
         }
         let copies = 1 + u64::from(self.rng.chance(weather.double_per_mille));
         for copy in 0..copies {
-            let mut at = self.now + self.delay() + copy * self.delay() * 3;
+            let slow = self.network.ways[from][to].slow_ns;
+            let mut at = self.now + self.delay() + slow + copy * self.delay() * 3;
             let way = &mut self.network.ways[from][to];
             if weather.ordered && copy == 0 {
                 at = at.max(way.last_control);
@@ -107,7 +110,8 @@ impl Cluster {
         if self.network.ways[from][to].broken {
             return; // the sender will be told
         }
-        let at = (self.now + self.delay()).max(self.network.ways[from][to].last_bulk);
+        let slow = self.network.ways[from][to].slow_ns;
+        let at = (self.now + self.delay() + slow).max(self.network.ways[from][to].last_bulk);
         let way = &mut self.network.ways[from][to];
         way.last_bulk = at;
         let epoch = way.epoch;
@@ -179,6 +183,22 @@ impl Cluster {
             for b in 0..a {
                 self.link_changed(a, b, 5 * MS);
             }
+        }
+    }
+
+    /// Cuts the two off each other, or joins them, and does the opposite after a while.
+    pub fn flap(&mut self, a: usize, b: usize, left: u32, every: u64) {
+        if left == 0 || left.is_multiple_of(2) && !self.network.open(a, b) {
+            for (from, to) in [(a, b), (b, a)] {
+                self.network.ways[from][to].blocked = false;
+            }
+            self.say(|c| format!("{} and {} reach each other again", c.name(a), c.name(b)));
+            self.link_changed(a, b, 5 * MS);
+        } else {
+            self.cut(a, b);
+        }
+        if left > 0 && a != b {
+            self.push(every, Ev::Flap { a, b, left: left - 1, every });
         }
     }
 

@@ -10,24 +10,48 @@ use tanist_replication::{
     ChainHash, Checksum, Encoding, MemberId, Position, Reign, Stamp, Term, TermHistory, Transaction,
 };
 
+use super::{
+    Rng,
+    history::{History, State},
+};
+
 /// A transaction as a replica holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub previous: Stamp,
     pub stamp: Stamp,
-    /// The client's write; none for a reign's first transaction.
+    /// The call's number; zero for a reign's first transaction.
     pub write: u64,
 }
 
-/// Deliberate faults of the store, which the checker must find.
+/// Deliberate faults of what is around the core, which the checkers must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mistake {
     /// Says "stored" before it is.
     SkipSync,
+    /// A killed process starts again without syncing what it finds.
+    SkipSyncAtStart,
     /// Answers clients when a write is captured, not when it is acknowledged.
     AnswerEarly,
     /// The first machine believes in a lease three times as long as the voters grant.
     LongLease,
+    /// A strong read doesn't wait until what it saw is acknowledged.
+    ReadUnacknowledged,
+    /// A strong read doesn't look whether the lease is over.
+    ReadWithoutLease,
+    /// The answers of earlier calls aren't looked up.
+    ForgetKeys,
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It is killed: what it has written stays, though not all is on disk yet.
+    Killed,
+    /// The power fails: of what wasn't synced any part from the beginning may be on disk.
+    PowerCut,
+    /// Its disk fails a sync: nothing that wasn't synced is left.
+    DiskError,
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +83,11 @@ pub struct Store {
     pub syncing: bool,
     /// Applies fail while the disk is full.
     pub full: bool,
+    /// So many more commands fail with an error of the disk.
+    pub errors: u32,
+    state: State,
+    folded: usize,
+    folded_stamp: Stamp,
 }
 
 pub fn payload(write: u64) -> Bytes {
@@ -99,9 +128,12 @@ impl Store {
 
     /// Stores transactions as a backup, in one go: all or nothing.
     pub fn apply(&mut self, transactions: &[Transaction]) -> bool {
+        if self.fails() {
+            return false;
+        }
         let mut end = self.stamp();
         for transaction in transactions {
-            if transaction.previous != end || self.full {
+            if transaction.previous != end {
                 return false;
             }
             end = transaction.stamp;
@@ -131,11 +163,51 @@ impl Store {
         history
     }
 
-    /// A crash: what wasn't on disk is gone, and so is all work under way.
-    pub fn crash(&mut self) {
-        self.content.truncate(self.durable);
-        let content = std::mem::take(&mut self.content);
-        *self = Store { durable: content.len(), content, reigns: self.reigns + 1, ..Store::default() };
+    /// What a client would see, from the calls that the transactions stand for.
+    pub fn fold(&mut self, history: &History) -> &mut State {
+        let known = self.folded.checked_sub(1).and_then(|last| self.content.get(last));
+        if known.is_none_or(|entry| entry.stamp != self.folded_stamp) {
+            (self.state, self.folded) = (State::default(), 0);
+        }
+        for entry in &self.content[self.folded..] {
+            if let Some(op) = history.op(entry.write) {
+                let answer = self.state.run(op.call);
+                if op.keyed {
+                    self.state.kept.insert(entry.write, answer);
+                }
+            }
+            self.folded_stamp = entry.stamp;
+        }
+        self.folded = self.content.len();
+        &mut self.state
+    }
+
+    /// The process ends: all work under way is gone.
+    pub fn crash(&mut self, end: End, rng: &mut Rng) {
+        let unsynced = (self.content.len() - self.durable) as u64;
+        match end {
+            End::Killed => {}
+            End::PowerCut => self.durable += rng.below(unsynced + 1) as usize,
+            End::DiskError => {}
+        }
+        if end != End::Killed {
+            self.content.truncate(self.durable);
+        }
+        *self = Store {
+            durable: self.durable,
+            content: std::mem::take(&mut self.content),
+            reigns: self.reigns + 1,
+            errors: self.errors,
+            full: self.full,
+            ..Store::default()
+        };
+    }
+
+    /// Whether the command fails with an error of the disk.
+    pub fn fails(&mut self) -> bool {
+        let fails = self.errors > 0 || self.full;
+        self.errors = self.errors.saturating_sub(1);
+        fails
     }
 
     /// A branch that nobody has: for scripts.

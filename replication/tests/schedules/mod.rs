@@ -1,106 +1,150 @@
-//! Random schedules from seeds. `TANIST_SCHEDULES=n` runs the first n, `TANIST_SEED=s` replays one with its trace.
+//! Random schedules from seeds: the everyday run, the long run, and the replay of one.
+//!
+//! `TANIST_SCHEDULES=n` runs n schedules, `TANIST_MINUTES=m` as many as there is time for, `TANIST_FIRST=s` begins at
+//! that seed. `TANIST_SEED=s` with the test `replay` shows one; `TANIST_LINES=n` says how much of it.
+#![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_types)] // how long to go on trying is real time; a schedule itself never sees it
 
+mod histories;
+mod mistakes;
+
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use crate::cluster::{Cluster, chaos, store::Mistake};
+use crate::cluster::{
+    Cluster,
+    chaos::{SERVES_WITHIN, Schedule},
+    shrink::{kind, shrink, tell},
+};
 
-/// What the everyday run may take; the first seeds are run whatever the machine.
-const EVERYDAY: Duration = Duration::from_secs(15);
-const AT_LEAST: u64 = 150;
+/// What the everyday run comprises.
+const EVERYDAY: u64 = 20_000;
+/// Failures that are gathered before the run ends.
+const FAILURES: usize = 12;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Runs a seed; what was found wrong, if anything.
-fn judge(seed: u64, mistake: Option<Mistake>, trace: bool) -> (Option<String>, Option<Cluster>) {
-    match catch_unwind(AssertUnwindSafe(|| chaos::run(seed, mistake, trace))) {
-        Ok(cluster) => (cluster.check.failure.clone(), Some(cluster)),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-            (Some(format!("panic: {}", text.unwrap_or_default())), None)
+/// What has been run.
+#[derive(Default)]
+struct Tally {
+    schedules: u64,
+    events: u64,
+    faults: u64,
+    reigns: u64,
+    calls: u64,
+    answered: u64,
+    reads: u64,
+    by_size: BTreeMap<usize, u64>,
+    slowest: u32,
+    failures: BTreeMap<u64, String>,
+}
+
+impl Tally {
+    fn add(&mut self, schedule: &Schedule, cluster: &Cluster) {
+        self.schedules += 1;
+        self.events += cluster.events;
+        self.faults += schedule.plan.len() as u64;
+        self.reigns += cluster.check.opened.len() as u64;
+        self.calls += cluster.history.ops.len() as u64;
+        self.answered += cluster.history.ops.iter().filter(|op| op.returned.is_some()).count() as u64;
+        self.reads += cluster.check.reads;
+        *self.by_size.entry(schedule.setup.members.len()).or_default() += 1;
+        self.slowest = self.slowest.max(cluster.served_after.unwrap_or(0));
+        if let Some(failure) = &cluster.check.failure {
+            println!("seed {}: {failure}", schedule.seed);
+            self.failures.insert(schedule.seed, failure.clone());
         }
     }
 }
 
-fn replay(seed: u64) -> Option<String> {
-    let (failure, cluster) = judge(seed, None, true);
-    let lines = cluster.map(|cluster| cluster.trace).unwrap_or_default();
-    let short = number("TANIST_LINES").unwrap_or(120) as usize;
-    for line in lines.iter().skip(lines.len().saturating_sub(short)) {
-        println!("{line}");
-    }
+/// Runs schedules on all cores until they are done, or too many have failed.
+fn run_all(first: u64, until: impl Fn(u64) -> ControlFlow<()> + Sync) -> Tally {
+    let next = AtomicU64::new(0);
+    let tally = Mutex::new(Tally::default());
+    let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get());
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if until(number).is_break() || tally.lock().unwrap().failures.len() >= FAILURES {
+                        return;
+                    }
+                    let schedule = Schedule::of(first + number, None);
+                    let cluster = schedule.run(false);
+                    tally.lock().unwrap().add(&schedule, &cluster);
+                }
+            });
+        }
+    });
+    tally.into_inner().unwrap()
+}
+
+/// Shows a seed's schedule without what it fails without; what was wrong, if anything.
+fn show(seed: u64) -> Option<String> {
+    let schedule = Schedule::of(seed, None);
+    let failure = schedule.run(false).check.failure;
+    let short = match &failure {
+        Some(failure) => shrink(&schedule, kind(failure)),
+        None => schedule,
+    };
+    tell(&short, number("TANIST_LINES").unwrap_or(120) as usize);
     failure
 }
 
 #[test]
 fn random_schedules_keep_the_invariants_and_recover() {
-    if let Some(seed) = number("TANIST_SEED") {
-        let failure = replay(seed);
-        assert_eq!(failure, None, "seed {seed}");
-        return;
-    }
-    let wanted = number("TANIST_SCHEDULES");
     let first = number("TANIST_FIRST").unwrap_or(0);
     let started = Instant::now();
-    let (mut seeds, mut events, mut writes, mut reigns, mut reads) = (0, 0, 0, 0, 0);
-    let mut failures = vec![];
-    while match wanted {
-        Some(wanted) => seeds < wanted,
-        None => seeds < AT_LEAST || started.elapsed() < EVERYDAY,
-    } {
-        let seed = first + seeds;
-        seeds += 1;
-        let (failure, cluster) = judge(seed, None, false);
-        if let Some(cluster) = cluster {
-            events += cluster.events;
-            writes += cluster.check.acknowledged.len();
-            reigns += cluster.check.opened.len();
-            reads += cluster.check.reads;
-        }
-        if let Some(failure) = failure {
-            println!("seed {seed}: {failure}");
-            failures.push((seed, failure));
-            if failures.len() >= 12 {
-                break;
-            }
-        }
+    let minutes = number("TANIST_MINUTES").map(|minutes| Duration::from_secs(60 * minutes));
+    let wanted = number("TANIST_SCHEDULES").unwrap_or(if minutes.is_some() { u64::MAX } else { EVERYDAY });
+    let tally = run_all(first, |number| {
+        let over = number >= wanted || minutes.is_some_and(|minutes| started.elapsed() >= minutes);
+        if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    println!(
+        "{} schedules by number of machines {:?}, {} faults, {} events, {} reigns, {} calls, {} answered, {} of them \
+         strong reads; served again within {} heartbeats (allowed: {SERVES_WITHIN}); {:.0?}",
+        tally.schedules,
+        tally.by_size,
+        tally.faults,
+        tally.events,
+        tally.reigns,
+        tally.calls,
+        tally.answered,
+        tally.reads,
+        tally.slowest,
+        started.elapsed()
+    );
+    if let Some((seed, failure)) = tally.failures.first_key_value() {
+        show(*seed);
+        panic!(
+            "{failure}\nreplay with TANIST_SEED={seed} cargo test -p tanist-replication --test protocol replay -- \
+             --nocapture"
+        );
     }
-    println!("{seeds} schedules, {events} events, {reigns} reigns, {writes} writes, {reads} strong reads");
-    if let Some((seed, failure)) = failures.first() {
-        replay(*seed);
-        panic!("{failure}: replay with TANIST_SEED={seed}");
+}
+
+/// The same seed gives the same schedule, to the letter; `TANIST_SEED` says which to show.
+#[test]
+fn replay() {
+    let chosen = number("TANIST_SEED");
+    let seed = chosen.unwrap_or(7);
+    let schedule = Schedule::of(seed, None);
+    let (once, again) = (schedule.run(true), schedule.run(true));
+    assert_eq!(once.trace, again.trace, "seed {seed} isn't repeatable");
+    assert!(once.trace.len() > 50, "there is something to see");
+    if chosen.is_some() {
+        let failure = show(seed);
+        assert_eq!(failure, None, "seed {seed}");
     }
-}
-
-/// The checker must find a deliberate mistake within a few seeds, by an invariant and not only by what comes of it.
-fn finds(mistake: Mistake, seeds: u64) {
-    for seed in 0..seeds {
-        let (failure, _) = judge(seed, Some(mistake), false);
-        if let Some(failure) = failure.filter(|failure| failure.starts_with('I')) {
-            println!("{mistake:?}: found by seed {seed}: {failure}");
-            return;
-        }
-    }
-    panic!("{mistake:?} was not found in {seeds} schedules");
-}
-
-#[test]
-fn checker_finds_a_store_that_reports_before_it_syncs() {
-    finds(Mistake::SkipSync, 200);
-}
-
-#[test]
-fn checker_finds_a_server_that_answers_before_the_acknowledgement() {
-    finds(Mistake::AnswerEarly, 200);
-}
-
-#[test]
-fn checker_finds_a_master_that_counts_its_lease_too_long() {
-    finds(Mistake::LongLease, 200);
 }

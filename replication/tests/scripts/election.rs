@@ -5,7 +5,7 @@ use std::time::Duration;
 use tanist_replication::{Effect, Event, HardState, Message, Position, RecordKey, Stamp, Term};
 
 use super::{FIVE, LEASE, LONG, SHORT, THREE, TWO, WITNESS, founded, settle, write};
-use crate::cluster::{Cluster, MS, SECOND, Setup, set, store::Store};
+use crate::cluster::{Cluster, MS, SECOND, Setup, set};
 
 #[test]
 fn founding_needs_all_members() {
@@ -227,7 +227,7 @@ fn stale_heartbeat_is_answered_with_the_higher_term_and_not_obeyed() {
     c.crash(0, false);
     c.await_master(LONG);
     c.run(SHORT);
-    let sent = c.machines[0].clock(c.now);
+    let sent = c.machines[0].clock.read(c.now);
     let heartbeat = tanist_replication::message::Heartbeat {
         term: old.term,
         sent,
@@ -274,7 +274,7 @@ fn empty_replica_never_takes_the_throne_over_data_even_in_the_first_reign() {
     let key = c.machines[1].hard.as_ref().unwrap().record.key;
     assert_eq!(key, RecordKey { term: Term(1), version: 1 }, "still the founding record");
     c.crash(1, true);
-    c.machines[1].store = Store::default(); // state.db is lost, node.db isn't
+    c.lose_replica(1); // node.db isn't
     c.crash(0, true);
     c.start(1);
     c.run(LONG * 2);
@@ -380,7 +380,7 @@ fn first_lease_of_a_reign_is_shortened_by_the_drift_margin_too() {
     let mut c = Cluster::new(Setup::new(THREE));
     let (master, _) = c.await_master(LONG);
     let timing = &c.setup.timing;
-    let longest = c.machines[master].clock(c.now) + (timing.lease - timing.drift_margin);
+    let longest = c.machines[master].clock.read(c.now) + (timing.lease - timing.drift_margin);
     assert!(c.machines[master].lease <= longest);
 }
 

@@ -41,7 +41,7 @@ fn without_the_last(members: &[(&'static str, u32)]) -> Cluster {
     change(&mut c, 0, MemberChange::Remove(id)).unwrap();
     c.crash(last, false);
     c.machines[last].hard = None;
-    c.machines[last].store = Default::default();
+    c.lose_replica(last);
     c.run(SHORT); // for its last words
     c
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tanist_replication::{Event, Term};
 
-use super::{LEASE, LONG, THREE, WITNESS, founded, settle, write};
+use super::{LEASE, LONG, SHORT, THREE, WITNESS, founded, settle, write};
 use crate::cluster::{SECOND, Setup, set};
 
 #[test]
@@ -30,6 +30,8 @@ fn backup_off_the_branch_copies_and_never_counts_before() {
     c.crash(1, false);
     c.run(Duration::from_millis(500));
     c.machines[1].store.content.pop();
+    c.machines[1].reported = Default::default();
+    c.check.disks_lost = true;
     let odd = c.machines[1].store.forge(Term(1), 999_999); // same place, other content
     c.start(1);
     c.machines[1].disk_ns = (SECOND, SECOND); // the copy takes its time
@@ -114,5 +116,22 @@ fn promoted_backup_streams_to_the_others_what_they_lack() {
     c.await_master(LONG);
     c.run(Duration::from_secs(3));
     assert_eq!(c.sync_set(1), set(&["b", "c"]));
+    settle(c);
+}
+
+#[test]
+fn backup_whose_machine_starts_anew_is_not_called_fresh_by_an_answer_from_before() {
+    let mut c = founded(Setup::new(THREE));
+    for shows in [1 << 40, 0] {
+        c.crash(1, true);
+        let now = c.now;
+        c.machines[1].clock.restart(now, shows); // a clock that counts from the start of the machine
+        c.start(1);
+        c.run(SHORT * 2);
+        let (machine, now) = (&c.machines[1], c.now);
+        let fresh = machine.node.as_ref().unwrap().status().fresh_as_of;
+        let (fresh, now) = (fresh.expect("it follows"), machine.clock.read(now));
+        assert!(fresh <= now && now.since(fresh) < SHORT, "I5: {fresh:?}, now {now:?}");
+    }
     settle(c);
 }

@@ -191,7 +191,7 @@ fn backup_outside_the_sync_set_is_never_ahead_of_what_is_acknowledged() {
 fn backup_that_lost_its_replica_leaves_the_sync_set_at_once() {
     let mut c = founded(Setup::new(WITNESS));
     c.crash(1, true);
-    c.machines[1].store = crate::cluster::store::Store::default();
+    c.lose_replica(1);
     c.start(1); // before anybody missed it
     c.machines[1].disk_ns = (300 * MS, 300 * MS);
     c.run(Duration::from_millis(250));

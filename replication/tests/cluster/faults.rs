@@ -1,0 +1,330 @@
+//! What goes wrong in a random schedule, as a plan that is made before it runs, so that faults can be left out one by one.
+//!
+//! Owns the kinds of faults and how each is done. Never breaks what the protocol builds on: disks keep what they
+//! synced, clocks keep within the drift margin, a bulk link reports its loss, a refused connection means that the
+//! process has ended.
+
+use tanist_replication::{Event, Member, MemberChange, Rank};
+
+use super::{At, Cluster, Ev, MS, Rng, SECOND, Setup, network::Weather, store::End};
+
+/// A fault and its time, counted from the beginning of the schedule.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    pub at: At,
+    pub fault: Fault,
+}
+
+/// Whom a fault hits.
+#[derive(Debug, Clone, Copy)]
+pub enum Who {
+    Node(usize),
+    /// Whoever serves then, or else this one.
+    Master(usize),
+}
+
+#[derive(Debug, Clone)]
+pub enum Fault {
+    Crash {
+        who: Who,
+        end: End,
+        away: u64,
+    },
+    /// In the middle of what an event makes it do.
+    CrashWithin {
+        who: Who,
+        effects: u64,
+        away: u64,
+    },
+    Stop {
+        who: Who,
+        away: u64,
+    },
+    Pause {
+        who: Who,
+        ns: u64,
+    },
+    Cut {
+        who: Who,
+        other: usize,
+    },
+    CutWay {
+        who: Who,
+        other: usize,
+        to_it: bool,
+    },
+    Isolate {
+        who: Who,
+    },
+    /// A bit for each machine: those with a one don't hear those with a zero, nor the other way round.
+    Split {
+        side: u64,
+    },
+    Flap {
+        who: Who,
+        other: usize,
+        every: u64,
+        times: u32,
+    },
+    Heal,
+    Weather(Weather),
+    SlowLink {
+        who: Who,
+        other: usize,
+        ns: u64,
+    },
+    SlowDisk {
+        who: Who,
+        ns: u64,
+    },
+    DiskFull {
+        who: Who,
+    },
+    /// So many commands of the store fail.
+    DiskErrors {
+        who: Who,
+        count: u32,
+    },
+    /// A sync fails: the process ends.
+    SyncFails {
+        who: Who,
+        away: u64,
+    },
+    ClockRate {
+        who: Who,
+        ppm: i64,
+    },
+    CaptureBreaks {
+        who: Who,
+    },
+    HandOver {
+        who: Who,
+        to: Option<usize>,
+    },
+    ChangeMembers {
+        node: usize,
+        kind: u64,
+        address: u64,
+    },
+    /// A bit for each machine that loses power; `away` until the last has it again.
+    SiteOut {
+        site: u64,
+        away: u64,
+    },
+    /// Disks and links are as they were.
+    Repair,
+}
+
+pub fn rough_weather(rng: &mut Rng) -> Weather {
+    Weather {
+        delay_ns: (MS / 10, rng.between(MS, 20 * MS)),
+        lag_ns: rng.between(10 * MS, 900 * MS),
+        lag_per_mille: rng.below(40),
+        loss_per_mille: rng.below(60),
+        double_per_mille: rng.below(60),
+        ordered: rng.chance(500),
+    }
+}
+
+/// The faults of a schedule of this length, from a generator of their own.
+pub fn plan(setup: &Setup, length: u64, rng: &mut Rng) -> Vec<Planned> {
+    let every = rng.between(60 * MS, 1200 * MS);
+    let mut plan = vec![];
+    if rng.chance(800) {
+        plan.push(Planned { at: 0, fault: Fault::Weather(rough_weather(rng)) });
+    }
+    let mut at = rng.between(0, SECOND);
+    while at < length {
+        plan.push(Planned { at, fault: fault(setup, rng) });
+        at += rng.between(every / 10, every * 2);
+    }
+    plan
+}
+
+fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
+    let machines = setup.members.len() as u64;
+    let node = rng.below(machines) as usize;
+    // The master is where it hurts most.
+    let who = if rng.chance(400) { Who::Master(node) } else { Who::Node(node) };
+    let other = rng.below(machines) as usize;
+    let away = if rng.chance(500) { rng.between(MS, 200 * MS) } else { rng.between(MS, 3 * SECOND) };
+    let end = if rng.chance(500) { End::PowerCut } else { End::Killed };
+    match rng.below(44) {
+        0..=4 => Fault::Crash { who, end, away },
+        5..=7 => Fault::CrashWithin { who, effects: rng.below(6), away: away + 300 * MS },
+        8 => Fault::Stop { who, away },
+        // Often for so long that another reigns when it goes on.
+        9..=11 => {
+            Fault::Pause { who, ns: if rng.chance(500) { rng.between(1100 * MS, 2500 * MS) } else { away } }
+        }
+        12..=13 => Fault::Cut { who, other },
+        14..=16 => Fault::CutWay { who, other, to_it: rng.chance(500) },
+        17 => Fault::Isolate { who },
+        18 => Fault::Split { side: rng.below(1 << machines) },
+        19 => Fault::Flap {
+            who,
+            other,
+            every: rng.between(10 * MS, 400 * MS),
+            times: rng.between(2, 10) as u32,
+        },
+        20..=24 => Fault::Heal,
+        25 => Fault::Weather(rough_weather(rng)),
+        26 => Fault::SlowLink { who, other, ns: rng.between(5 * MS, 600 * MS) },
+        27..=28 => Fault::SlowDisk { who, ns: rng.between(5 * MS, 1500 * MS) },
+        29 => Fault::DiskFull { who },
+        30 => Fault::DiskErrors { who, count: rng.between(1, 4) as u32 },
+        31 => Fault::SyncFails { who, away },
+        32 if setup.drift_ppm != 0 => {
+            let limit = setup.drift_ppm as u64;
+            Fault::ClockRate { who, ppm: rng.below(2 * limit + 1) as i64 - limit as i64 }
+        }
+        33 => Fault::CaptureBreaks { who },
+        34..=36 => Fault::HandOver { who, to: rng.chance(500).then_some(other) },
+        37..=39 => Fault::ChangeMembers { node, kind: rng.below(3), address: rng.below(9) },
+        40 => {
+            let site = if rng.chance(500) { u64::MAX } else { rng.below(1 << machines) };
+            Fault::SiteOut { site, away: away.min(SECOND) }
+        }
+        _ => Fault::Repair,
+    }
+}
+
+impl Cluster {
+    fn who(&self, who: Who) -> usize {
+        match who {
+            Who::Node(node) => node,
+            Who::Master(node) => self.serving().unwrap_or(node),
+        }
+    }
+
+    /// The fault of this number in the plan happens.
+    pub fn fault(&mut self, number: usize) {
+        let Some(planned) = self.plan.get(number) else { return };
+        let fault = planned.fault.clone();
+        self.say(|_| format!("-- fault: {fault:?}"));
+        match fault {
+            Fault::Crash { who, end, away } => {
+                let node = self.who(who);
+                self.crash_with(node, end);
+                self.push(away, Ev::Restart { node });
+            }
+            Fault::CrashWithin { who, effects, away } => {
+                let node = self.who(who);
+                self.machines[node].crash_after = Some(effects);
+                self.push(away, Ev::Restart { node });
+            }
+            Fault::Stop { who, away } => {
+                let node = self.who(who);
+                self.stop(node);
+                self.push(away, Ev::Restart { node });
+            }
+            Fault::Pause { who, ns } => self.pause(self.who(who), ns),
+            Fault::Cut { who, other } => self.cut(self.who(who), other),
+            Fault::CutWay { who, other, to_it } => {
+                let node = self.who(who);
+                if to_it { self.cut_way(other, node) } else { self.cut_way(node, other) }
+            }
+            Fault::Isolate { who } => self.isolate(self.who(who)),
+            Fault::Split { side } => self.split(side),
+            Fault::Flap { who, other, every, times } => {
+                let node = self.who(who);
+                self.flap(node, other, times, every);
+            }
+            Fault::Heal => self.heal(),
+            Fault::Weather(weather) => self.network.weather = weather,
+            Fault::SlowLink { who, other, ns } => {
+                let node = self.who(who);
+                self.network.ways[node][other].slow_ns = ns;
+            }
+            Fault::SlowDisk { who, ns } => {
+                let node = self.who(who);
+                self.machines[node].disk_ns = (ns / 4, ns);
+            }
+            Fault::DiskFull { who } => self.disk_full(self.who(who), true),
+            Fault::DiskErrors { who, count } => {
+                let node = self.who(who);
+                self.machines[node].store.errors = count;
+            }
+            Fault::SyncFails { who, away } => {
+                let node = self.who(who);
+                self.disk_error(node);
+                self.push(away, Ev::Restart { node });
+            }
+            Fault::ClockRate { who, ppm } => {
+                let (node, now) = (self.who(who), self.now);
+                self.machines[node].clock.set_rate(now, ppm);
+            }
+            Fault::CaptureBreaks { who } => self.break_capture(self.who(who)),
+            Fault::HandOver { who, to } => {
+                let node = self.who(who);
+                let to = to.map(|to| self.machines[to].id.clone());
+                self.deliver(node, Event::HandOver { to, why: "asked to".to_owned() });
+            }
+            Fault::ChangeMembers { node, kind, address } => self.change_members(node, kind, address),
+            Fault::SiteOut { site, away } => {
+                for node in 0..self.machines.len() {
+                    if site >> node & 1 == 1 {
+                        self.crash_with(node, End::PowerCut);
+                        let away = self.rng.between(MS, away.max(2 * MS));
+                        self.push(away, Ev::Restart { node });
+                    }
+                }
+            }
+            Fault::Repair => self.repair(),
+        }
+    }
+
+    fn split(&mut self, side: u64) {
+        for a in 0..self.machines.len() {
+            for b in 0..a {
+                if (side >> a & 1) != (side >> b & 1) {
+                    self.cut(a, b);
+                }
+            }
+        }
+    }
+
+    /// Disks take everything again at their usual pace, and links are as fast as ever.
+    pub fn repair(&mut self) {
+        for node in 0..self.machines.len() {
+            self.machines[node].disk_ns = self.setup.disk_ns;
+            self.machines[node].store.errors = 0;
+            self.disk_full(node, false);
+            for way in &mut self.network.ways[node] {
+                way.slow_ns = 0;
+            }
+        }
+    }
+
+    pub fn disk_full(&mut self, node: usize, full: bool) {
+        let store = &mut self.machines[node].store;
+        store.full = full;
+        if !full && store.reign.is_some() && store.durable < store.content.len() {
+            self.sync(node);
+        }
+    }
+
+    /// Removes the machine, brings it back as it is, moves it, or makes it a witness for a while.
+    fn change_members(&mut self, node: usize, kind: u64, address: u64) {
+        let Some(master) = self.serving() else { return };
+        let record = self.record();
+        let (name, rank) = self.setup.members[node];
+        let id = self.machines[node].id.clone();
+        let member = |rank: u32| Member {
+            id: name.parse().unwrap(),
+            rank: Rank(rank),
+            peer_addresses: vec![address.to_string()],
+            urls: vec![],
+            absent: false,
+        };
+        // Two data members stay, so that every write has two homes as it did.
+        let spare = record.members.iter().filter(|m| !m.rank.is_witness()).count() > 2;
+        let change = match (record.member(&id), kind) {
+            (None, _) => MemberChange::Add(member(rank)),
+            (Some(_), 0) if spare => MemberChange::Remove(id),
+            (Some(_), 1) if spare => MemberChange::Update(member(0)),
+            _ => MemberChange::Update(member(rank)),
+        };
+        self.deliver(master, Event::ChangeMembers(change));
+    }
+}
