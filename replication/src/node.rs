@@ -27,7 +27,7 @@ pub(crate) enum Storage {
     Ready,
     /// Leaving the throne: what it committed last isn't known yet.
     Ending,
-    /// Copying the master's database.
+    /// Being brought in line with the master's database (R12).
     Copying,
 }
 
@@ -162,7 +162,7 @@ impl Node {
             Event::CopyFinished(stamp) => {
                 self.storage = Storage::Ready;
                 self.on_replica(stamp);
-                self.note("copy finished", None, format!("replica is now at {}", stamp.position));
+                self.note("rejoin finished", None, format!("replica is now at {}", stamp.position));
                 self.report_start();
             }
             Event::CopyFailed(stamp) => {

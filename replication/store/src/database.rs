@@ -37,7 +37,7 @@ pub enum Captured {
     /// A transaction to be sent to the backups. It is committed here but not yet synced.
     Transaction(Transaction),
     /// The commit stands here, but its pages could not be captured (frames were lost, or there are too many): every
-    /// backup needs a full copy to come to this stamp.
+    /// backup must rejoin to come to this stamp.
     Break(Stamp),
 }
 
@@ -184,7 +184,7 @@ impl Database {
         matches!(self.mode, Mode::Master { .. })
     }
 
-    /// Whether the replica holds a write that isn't the master's, or no readable database, so that only a full copy helps.
+    /// Whether the replica holds a write that isn't the master's, or no readable database, so that only a rejoin helps.
     #[must_use]
     pub fn is_diverged(&self) -> bool {
         self.diverged
@@ -220,8 +220,8 @@ impl Database {
     ///
     /// # Errors
     /// [`StoreError::Busy`]: an outside process holds the lock; the database stays master, try again.
-    /// [`StoreError::ForeignWrite`]: an outside write was never captured; the database *is* backup then, but needs a
-    /// full copy.
+    /// [`StoreError::ForeignWrite`]: an outside write was never captured; the database *is* backup then, but must
+    /// rejoin.
     pub fn become_backup(&mut self) -> Result<(), StoreError> {
         if !self.is_master() {
             return Ok(());
@@ -312,14 +312,14 @@ impl Database {
                 Captured::Transaction(Transaction { previous, stamp, checksum, encoding, plain_len, payload })
             }
             Ok(wal::Range::Break(why)) => {
-                tracing::error!(why, position = %stamp.position, "backups need a full copy");
+                tracing::error!(why, position = %stamp.position, "backups must rejoin");
                 self.last_checksum = Checksum::default();
                 self.sums.forget(stamp, self.captured.pages);
                 self.reload_history();
                 Captured::Break(stamp)
             }
             Err(error) => {
-                tracing::error!(%error, position = %stamp.position, "backups need a full copy");
+                tracing::error!(%error, position = %stamp.position, "backups must rejoin");
                 self.last_checksum = Checksum::default();
                 self.sums.forget(stamp, self.captured.pages);
                 Captured::Break(stamp)

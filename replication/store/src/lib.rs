@@ -1,4 +1,4 @@
-//! The SQLite side of replication: captures what a master commits, applies it on a backup, copies whole databases.
+//! The SQLite side of replication: captures what a master commits, applies it on a backup, brings replicas in line.
 //!
 //! Owns `state.db` and its write-ahead log (WAL). Never starts a thread, never opens a socket, never decides who is
 //! master. Read `database.rs` next, then `batch.rs` (master) and `apply.rs` (backup).
@@ -63,7 +63,7 @@ pub struct Options {
     /// Bytes one request may write before it fails; default 16 MiB. A page that leaves the writer's cache more than
     /// once (random access to more than the cache holds) counts each time. Larger transactions (several requests, or a
     /// write from outside) are still replicated up to four times this or 64 MiB, whichever is more; beyond that
-    /// backups need a full copy.
+    /// backups must rejoin.
     pub max_transaction_bytes: u64,
     /// How long to wait for another process that holds the write lock, in milliseconds; default 5,000.
     pub busy_timeout_ms: u32,
