@@ -1,7 +1,9 @@
-//! Mistakes that show only when a disk is lost, which random schedules don't do, since then acknowledged writes may go
-//! with it: scripts that end well, unless the core makes a mistake.
+//! What random schedules don't show: losses of disks, since then acknowledged writes may go with them, and messages that
+//! only a second mistake would send. Scripts that end well, unless the core makes a mistake.
 
 use std::time::Duration;
+
+use tanist_replication::{Event, Message};
 
 use crate::cluster::{Cluster, Setup};
 
@@ -9,9 +11,10 @@ const LONG: Duration = Duration::from_secs(10);
 
 type Script = (&'static str, fn() -> Option<String>);
 
-pub(crate) const SCRIPTS: [Script; 2] = [
+pub(crate) const SCRIPTS: [Script; 3] = [
     ("lost record", machine_that_lost_its_record_does_not_count),
     ("lost replica", machine_that_lost_its_replica_does_not_win),
+    ("forked append", transaction_of_another_branch_is_not_stored),
 ];
 
 fn founded(members: &[(&'static str, u32)]) -> Cluster {
@@ -48,4 +51,16 @@ fn machine_that_lost_its_replica_does_not_win() -> Option<String> {
     c.crash(0, true);
     c.start(1);
     must_not_serve(c, "though it holds nothing")
+}
+
+fn transaction_of_another_branch_is_not_stored() -> Option<String> {
+    let mut c = founded(&[("a", 1), ("b", 2), ("c", 3)]);
+    let term = c.record().key.term;
+    let mut branch = c.machines[1].store.clone();
+    branch.content.pop();
+    branch.commit(term, 999);
+    let transaction = branch.commit(term, 1000);
+    let from = c.machines[0].id.clone();
+    c.deliver(1, Event::Message { from, message: Message::Append { term, transaction } });
+    c.check.failure.take()
 }
