@@ -75,6 +75,9 @@ pub struct Node {
     /// A newer record that somebody showed, not accepted yet.
     introduced: Option<SuccessionRecord>,
     linked_members: Vec<Member>,
+    /// The newest record that a voter has shown, newer than the accepted one: for people, who ask whom the cluster waits
+    /// for.
+    pub(crate) shown: Option<SuccessionRecord>,
     rng: u64,
     pub(crate) out: Vec<Effect>,
 }
@@ -117,6 +120,7 @@ impl Node {
             out: Vec::new(),
             connected: (hard.record.key, None, None),
             introduced: None,
+            shown: None,
             linked_members: hard.record.members.clone(),
             config,
             hard,

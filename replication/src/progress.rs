@@ -44,7 +44,7 @@ impl Progress {
         match self {
             Progress::Probe => "probe",
             Progress::Stream { .. } => "stream",
-            Progress::Resync => "copy",
+            Progress::Resync => "rejoin",
         }
     }
 

@@ -31,7 +31,7 @@ pub struct PeerStatus {
     pub reachable: bool,
     /// What it last reported (known to the master only).
     pub position: Option<Position>,
-    /// `probe`, `stream` or `copy` (known to the master only).
+    /// `probe`, `stream` or `rejoin` (known to the master only).
     pub progress: Option<&'static str>,
 }
 
@@ -170,6 +170,8 @@ impl Node {
                 })
             }
             _ => {
+                let shown = self.shown.as_ref().filter(|shown| shown.key > record.key);
+                let record = shown.unwrap_or(record);
                 let holders: Vec<_> = record.sync_set.iter().collect();
                 let down: Vec<_> = record
                     .members

@@ -1,7 +1,8 @@
 //! Messages as bytes: a CBOR head with indexed fields (new fields can be added) and, for a transaction, its payload
 //! as a body of its own, so that it is never copied into the head.
 //!
-//! Safe on hostile input: a decode error names what was wrong, and nothing is allocated beyond the input's length.
+//! Safe on hostile input: a decode error names what was wrong, and what is allocated is a small multiple of the input's
+//! length, whatever the input announces.
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode};

@@ -1,7 +1,7 @@
-//! The only reader of the operating system's monotonic clock.
+//! The only reader of the operating system's clocks.
 //!
-//! Owns the choice of clock: one that no wall clock change moves and that, where the system has one, counts the time a
-//! machine sleeps. Never compared between machines. Read `tanist_replication::Time` for what the numbers mean.
+//! Owns the choice of clock: everything but names and displays goes by one that no wall clock change moves and that,
+//! where the system has one, counts the time a machine sleeps. Never compared between machines. Read `tanist_replication::Time` for what the numbers mean.
 
 /// Nanoseconds on this machine's monotonic clock; comparable within one run of the machine only.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -22,6 +22,12 @@ pub fn now_ns() -> u64 {
     // One second ahead, so that "some time before the start" is still a number.
     let since = ORIGIN.get_or_init(Instant::now).elapsed().as_nanos();
     u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1_000_000_000)
+}
+
+/// The wall clock, which may be wrong and may jump: for names and displays only.
+#[must_use]
+pub fn wall() -> std::time::SystemTime {
+    std::time::SystemTime::now()
 }
 
 #[cfg(test)]

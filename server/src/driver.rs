@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
-    sync::{Arc, mpsc as std_mpsc},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,10 +20,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     clock,
-    copy::{self, CopyPart},
     durable::Durable,
     gate::Gate,
     inbox::{Command, Inbox, Respond},
+    rejoin::{self, Board},
     view,
     write::{WriteDone, WriteError},
     writer::StoreEvent,
@@ -58,8 +58,10 @@ pub(crate) struct Parts {
     pub inbox: Option<Arc<Inbox>>,
     /// What HTTP may know.
     pub gate: Arc<Gate>,
-    /// The data directory, to serve copies from.
+    /// The data directory, to bring replicas in line from.
     pub directory: PathBuf,
+    /// Where rejoins are shown.
+    pub board: Arc<Board>,
     /// The cluster's name, for displays.
     pub cluster: String,
     /// Addresses that the configuration file gives; used beside those of the succession record.
@@ -186,8 +188,8 @@ struct Driver {
     acknowledged: Txid,
     last_view: Instant,
     view_due: bool,
-    /// Which peers are asking for, or getting, a copy.
-    copies: BTreeMap<MemberId, std::thread::JoinHandle<()>>,
+    /// Which peers are being brought in line.
+    rejoins: BTreeMap<MemberId, std::thread::JoinHandle<()>>,
     /// Who asked for the handover under way.
     handed: Option<Handed>,
     /// Who asked for the change of members under way.
@@ -224,7 +226,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
         acknowledged: Txid::ZERO,
         last_view: Instant::now(),
         view_due: true,
-        copies: BTreeMap::new(),
+        rejoins: BTreeMap::new(),
         handed: None,
         changed: None,
         leaving: None,
@@ -327,7 +329,7 @@ impl Driver {
             TransportEvent::Closed { peer, channel: Channel::Bulk, .. } => self.event(Event::BulkDown(peer)),
             TransportEvent::Refused { peer } => self.event(Event::Refused(peer)),
             TransportEvent::CopyRequested { from, stream } => {
-                self.serve_copy(from, stream);
+                self.serve_rejoin(from, stream);
                 Ok(())
             }
             // Refused by the transport and named in its log, on both machines.
@@ -472,11 +474,15 @@ impl Driver {
             Effect::MembersChanged(result) => {
                 self.view_due = true;
                 if let Some(changed) = self.changed.take() {
-                    let members = || view::of(&self.parts.cluster, &self.parts.node.status()).cluster.members;
+                    let members = || {
+                        view::of(&self.parts.cluster, &self.parts.node.status(), &self.parts.board)
+                            .cluster
+                            .members
+                    };
                     let _ = changed.send(result.map(|()| members()));
                 }
             }
-            Effect::StartCopy { from } => self.start_copy(from),
+            Effect::StartCopy { from } => self.start_rejoin(&from),
             Effect::Note(note) => {
                 let status = self.parts.node.status();
                 let peer = note.peer.map(|peer| peer.to_string()).unwrap_or_default();
@@ -557,40 +563,31 @@ impl Driver {
         }
     }
 
-    fn start_copy(&mut self, from: MemberId) {
-        let (parts, receiver) = std_mpsc::sync_channel(copy::PARTS_WAITING);
-        self.command(Command::Copy(receiver));
-        let own = Stamp { position: self.parts.node.status().position, ..Stamp::default() };
-        let opening = self.parts.transport.open_copy(&from);
-        tokio::spawn(async move {
-            match opening.await {
-                Ok(stream) => copy::fetch(stream, own, parts).await,
-                Err(error) => {
-                    let _ = parts.try_send(CopyPart::Failed(format!("connect to {from}: {error}")));
-                }
-            }
-        });
+    fn start_rejoin(&mut self, from: &MemberId) {
+        let (link, far) = rejoin::link(from.clone());
+        self.command(Command::Rejoin(link));
+        tokio::spawn(rejoin::fetch(self.parts.transport.open_copy(from), far));
     }
 
-    fn serve_copy(&mut self, from: MemberId, stream: SecureStream) {
-        self.copies.retain(|_, thread| !thread.is_finished());
-        if self.parts.inbox.is_none() || self.copies.contains_key(&from) {
-            tracing::warn!(peer = %from, "copy refused: this machine is a witness, or is sending it one already");
+    fn serve_rejoin(&mut self, from: MemberId, stream: SecureStream) {
+        self.rejoins.retain(|_, thread| !thread.is_finished());
+        if self.parts.inbox.is_none() || self.rejoins.contains_key(&from) {
+            tracing::warn!(peer = %from, "rejoin refused: this machine is a witness, or serves it one already");
             return;
         }
         let runtime = tokio::runtime::Handle::current();
-        let directory = self.parts.directory.clone();
+        let (directory, board) = (self.parts.directory.clone(), Arc::clone(&self.parts.board));
         let peer = from.clone();
         let run = move || {
-            if let Err(error) = copy::serve(&runtime, &directory, &peer, stream) {
-                tracing::warn!(%peer, %error, "copy: sending broke off");
+            if let Err(error) = rejoin::serve(&runtime, &directory, &peer, &board, stream) {
+                tracing::warn!(%peer, %error, "rejoin: broke off");
             }
         };
-        match std::thread::Builder::new().name("copy".into()).spawn(run) {
+        match std::thread::Builder::new().name("rejoin".into()).spawn(run) {
             Ok(thread) => {
-                self.copies.insert(from, thread);
+                self.rejoins.insert(from, thread);
             }
-            Err(error) => tracing::error!(peer = %from, %error, "copy: no thread"),
+            Err(error) => tracing::error!(peer = %from, %error, "rejoin: no thread"),
         }
     }
 
@@ -600,7 +597,7 @@ impl Driver {
         }
         self.view_due = false;
         self.last_view = Instant::now();
-        let view = view::of(&self.parts.cluster, &self.parts.node.status());
+        let view = view::of(&self.parts.cluster, &self.parts.node.status(), &self.parts.board);
         self.parts.gate.set_view(view, clock::now_ns());
     }
 }

@@ -5,7 +5,6 @@
 
 use std::{
     collections::VecDeque,
-    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -14,8 +13,8 @@ use tanist_replication::{Member, Position, Term, Transaction};
 use tokio::sync::oneshot;
 
 use crate::{
-    copy::CopyPart,
     pacing::{Pace, Pacing},
+    rejoin::Link,
     write::{WriteDone, WriteError, WriteRequest},
 };
 
@@ -37,8 +36,8 @@ pub enum Command {
     Members(Vec<Member>),
     /// Say that no write is under way; the inbox has been told to begin none.
     Hold(u64),
-    /// Take over the master's database, part by part.
-    Copy(mpsc::Receiver<CopyPart>),
+    /// Be brought in line with the master's database.
+    Rejoin(Link),
     /// Stop the thread, leaving the database closed.
     Stop,
 }
@@ -214,6 +213,13 @@ impl Inbox {
                 let _ = write.respond.send(Err(WriteError::NotMaster));
             }
         }
+    }
+
+    /// Waits until there is a command to perform, up to `patience`.
+    pub fn wait_for_command(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        let mut state = self.state.lock();
+        while state.commands.is_empty() && !self.ready.wait_until(&mut state, until).timed_out() {}
     }
 
     /// Waits for something to do, up to `patience`.

@@ -25,6 +25,7 @@ use crate::{
     http,
     inbox::{Command, Inbox, InboxLimits},
     reader::ReadPool,
+    rejoin::Board,
     view,
     write::WriterHandle,
     writer::{self, WriterConfig},
@@ -168,7 +169,9 @@ impl Server {
             clean_stop = recovered.clean,
             "replica opened"
         );
-        let gate = Arc::new(Gate::new(view::of(config.cluster.as_str(), &node.status()), clock::now_ns()));
+        let board = Arc::new(Board::default());
+        let gate =
+            Arc::new(Gate::new(view::of(config.cluster.as_str(), &node.status(), &board), clock::now_ns()));
         gate.set_stored(stamp.position);
 
         let (store_sender, store_events) = mpsc::unbounded_channel();
@@ -178,7 +181,8 @@ impl Server {
             Some(database) => {
                 let (inbox, for_thread) = (Arc::clone(&inbox), Arc::clone(&inbox));
                 let writer_config = WriterConfig {
-                    member: config.id.to_string(),
+                    member: config.id.clone(),
+                    board: Arc::clone(&board),
                     sql: config.sql_limits(),
                     request_retention: config.limits.request_retention,
                 };
@@ -219,6 +223,7 @@ impl Server {
                         inbox,
                         gate,
                         directory,
+                        board,
                         cluster,
                         configured,
                         control,
@@ -226,7 +231,7 @@ impl Server {
                     };
                     driver::run(parts).await
                 });
-                // Copies that still run are given up.
+                // Rejoins that still run are given up.
                 runtime.shutdown_timeout(Duration::from_millis(200));
                 match result {
                     Ok(ended) => {

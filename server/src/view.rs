@@ -7,6 +7,8 @@ use tanist_replication::{
     status::{RoleName, Status},
 };
 
+use crate::rejoin::Board;
+
 /// The view and what only the server needs of it.
 #[derive(Debug, Clone)]
 pub struct View {
@@ -49,7 +51,7 @@ fn role(name: RoleName) -> Role {
 
 /// The view that a status gives.
 #[must_use]
-pub(crate) fn of(cluster: &str, status: &Status) -> View {
+pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
     let record = &status.record;
     let urls = |id: &MemberId| record.member(id).map(|member| member.urls.clone()).unwrap_or_default();
     let is_master = status.role == RoleName::Master;
@@ -88,6 +90,10 @@ pub(crate) fn of(cluster: &str, status: &Status) -> View {
                 in_sync: record.sync_set.contains(&member.id) && status.master.is_some(),
                 absent: member.absent,
                 progress: peer.and_then(|peer| peer.progress).map(str::to_owned),
+                // What is left of a rejoin that doesn't matter any more isn't shown.
+                rejoin: (own || peer.is_some_and(|peer| peer.progress == Some("rejoin")))
+                    .then(|| board.get(&member.id))
+                    .flatten(),
                 peer_addresses: member.peer_addresses.clone(),
                 urls: member.urls.clone(),
             }

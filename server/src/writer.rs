@@ -1,4 +1,4 @@
-//! The store thread: the only one that writes `state.db`, as master (group commit) or as backup (apply, copy).
+//! The store thread: the only one that writes `state.db`, as master (group commit) or as backup (apply, rejoin).
 //!
 //! Takes work from the inbox in order and answers the driver with events. Never decides anything about succession.
 //! Read `inbox.rs` for the pacing and `driver.rs` for what the events lead to.
@@ -11,15 +11,15 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tanist_replication::{Event, Member, Position, Stamp, Term, Transaction};
+use tanist_replication::{Event, Member, MemberId, Position, Stamp, Term, Transaction};
 use tanist_store::{Batch, Captured, CheckpointOutcome, Checkpointer, Database, StoreError, WalSync};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    copy::CopyPart,
-    idempotency,
+    clock, idempotency,
     inbox::{Command, Inbox, QueuedWrite, Respond, Work},
     members,
+    rejoin::{self, Board, Link, RejoinError},
     sql::{self, SqlError, SqlLimits},
     write::{WriteDone, WriteError},
 };
@@ -43,6 +43,9 @@ const IDLE: Duration = Duration::from_millis(250);
 /// A backup that can't write waits so long before it says so, so that it isn't sent the same again at once.
 const FAILED_APPLY_PAUSE: Duration = Duration::from_millis(500);
 
+/// A rejoin for which the disk is full is tried again after so long.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(5);
+
 /// A master whose disk refuses asks for a successor at most so often.
 const HAND_OVER_EVERY: Duration = Duration::from_secs(5);
 
@@ -52,8 +55,10 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Settings of the store thread.
 #[derive(Debug, Clone)]
 pub(crate) struct WriterConfig {
-    /// This machine's name, for the term history.
-    pub member: String,
+    /// This machine's name, for the term history and reports.
+    pub member: MemberId,
+    /// Where rejoins are shown.
+    pub board: Arc<Board>,
     /// Limits on users' SQL.
     pub sql: SqlLimits,
     /// How long answers of idempotent writes are kept.
@@ -133,7 +138,7 @@ impl Writer<'_> {
                 self.held = true;
                 self.tell(Event::WritesHeld(hold));
             }
-            Command::Copy(parts) => self.copy(&parts),
+            Command::Rejoin(link) => self.rejoin(&link),
             Command::Apply(transaction) => self.apply(&[transaction]),
             Command::Stop => {}
         }
@@ -144,7 +149,7 @@ impl Writer<'_> {
         let started = self
             .database
             .become_master()
-            .and_then(|()| self.database.start_reign(term, &self.config.member, reason));
+            .and_then(|()| self.database.start_reign(term, self.config.member.as_str(), reason));
         match started.map(transactions) {
             Ok(Ok(transactions)) => {
                 (self.reign, self.held) = (Some(term), false);
@@ -171,7 +176,7 @@ impl Writer<'_> {
     /// What this replica is, to the protocol.
     fn stamp(&self) -> Stamp {
         let stamp = self.database.stamp();
-        // Something that no master numbered got in: the replica is on nobody's branch until it is copied anew.
+        // Something that no master numbered got in: the replica is on nobody's branch until it has rejoined.
         if self.database.is_diverged() { Stamp::off_branch(stamp.position) } else { stamp }
     }
 
@@ -189,7 +194,7 @@ impl Writer<'_> {
         match self.database.apply(transactions) {
             // Somebody wrote between two transactions: say so now, not with the next one.
             Ok(_) if self.database.is_diverged() => {
-                tracing::warn!("a write from outside got onto this backup: the replica is copied anew");
+                tracing::warn!("a write from outside got onto this backup: the replica must rejoin");
                 self.tell(Event::ApplyFailed(self.stamp()));
             }
             Ok(applied) => self.tell(Event::Stored(applied.stamp)),
@@ -207,16 +212,27 @@ impl Writer<'_> {
         }
     }
 
-    /// Takes over the master's database in one transaction (R12).
-    fn copy(&mut self, parts: &mpsc::Receiver<CopyPart>) {
-        let result = copy_in(self.database, parts);
-        let stamp = self.stamp();
-        match result {
-            Ok(()) => self.tell(Event::CopyFinished(stamp)),
+    /// Is brought in line with the master's database in one transaction (R12).
+    fn rejoin(&mut self, link: &Link) {
+        let WriterConfig { member, board, .. } = &self.config;
+        match rejoin::take(self.database, link, member, board, clock::wall()) {
+            Ok(()) => self.tell(Event::CopyFinished(self.stamp())),
             Err(error) => {
-                tracing::warn!(%error, position = %stamp.position, "copy failed, nothing was changed");
-                thread::sleep(FAILED_APPLY_PAUSE);
-                self.tell(Event::CopyFailed(stamp));
+                let position = self.database.stamp().position;
+                let pause = match &error {
+                    RejoinError::Store(StoreError::DiskFull { .. }) => {
+                        tracing::error!(%error, %position, "rejoin: waits until the disk has room, nothing was changed");
+                        FULL_DISK_PAUSE
+                    }
+                    _ => {
+                        tracing::warn!(%error, %position, "rejoin: failed, nothing was changed");
+                        FAILED_APPLY_PAUSE
+                    }
+                };
+                board.waits(member, error.to_string());
+                self.inbox.wait_for_command(pause);
+                board.remove(member);
+                self.tell(Event::CopyFailed(self.stamp()));
             }
         }
     }
@@ -326,7 +342,7 @@ impl Writer<'_> {
             Captured::Nothing => return self.inbox.captured(None),
             Captured::Transaction(transaction) => self.tell(Event::Captured(transaction)),
             Captured::Break(stamp) => {
-                tracing::warn!(position = %stamp.position, "changes from outside could not be captured: every backup must copy");
+                tracing::warn!(position = %stamp.position, "changes from outside could not be captured: every backup must rejoin");
                 self.tell(Event::CaptureBroken(stamp));
             }
         }
@@ -448,50 +464,6 @@ fn transactions(captured: Vec<Captured>) -> Result<Vec<Transaction>, &'static st
             Captured::Break(_) => Some(Err("changes from outside could not be captured")),
         })
         .collect()
-}
-
-/// What went wrong with an incoming copy.
-#[derive(Debug, thiserror::Error)]
-enum CopyInError {
-    #[error("{0}")]
-    Stream(String),
-    #[error("{0}")]
-    Store(#[from] StoreError),
-}
-
-fn copy_in(database: &mut Database, parts: &mpsc::Receiver<CopyPart>) -> Result<(), CopyInError> {
-    let patience = Duration::from_secs(60);
-    let next = || {
-        parts.recv_timeout(patience).map_err(|_| CopyInError::Stream("the copy stream fell silent".into()))
-    };
-    let (stamp, page_size, pages) = match next()? {
-        CopyPart::Start { stamp, page_size, pages } => (stamp, page_size, pages),
-        CopyPart::Failed(why) => return Err(CopyInError::Stream(why)),
-        other => return Err(CopyInError::Stream(format!("expected the start, got {other:?}"))),
-    };
-    let started = Instant::now();
-    let mut logged = started;
-    tracing::info!(position = %stamp.position, pages, "copy: receiving the database");
-    let mut copy = database.begin_copy(page_size)?;
-    let mut chunks = 0u32;
-    loop {
-        match next()? {
-            CopyPart::Pages(bytes) => {
-                copy.chunk(bytes)?;
-                chunks += 1;
-                if logged.elapsed() > Duration::from_secs(5) {
-                    logged = Instant::now();
-                    tracing::info!(chunks, of_pages = pages, "copy: in progress");
-                }
-            }
-            CopyPart::End => break,
-            CopyPart::Failed(why) => return Err(CopyInError::Stream(why)),
-            CopyPart::Start { .. } => return Err(CopyInError::Stream("a second start".into())),
-        }
-    }
-    copy.finish(pages, stamp)?;
-    tracing::info!(position = %stamp.position, pages, seconds = started.elapsed().as_secs_f32(), "copy: finished");
-    Ok(())
 }
 
 /// Syncs the WAL in a thread of its own, while the frames travel.

@@ -8,65 +8,73 @@ use tanist_client::Consistency;
 
 use crate::{
     cluster::{Cluster, Layout, PEER_PORT},
-    proxy::Proxy,
+    proxy::{Link, Proxy},
     workload::{Workload, create_ledger, execute},
 };
 
-type Proxies = Arc<BTreeMap<(usize, usize), Proxy>>;
+/// The links between all machines, by who opens them and to whom.
+pub struct Links {
+    links: BTreeMap<(usize, usize), Arc<Link>>,
+    _proxies: Vec<Proxy>,
+}
 
-/// Three machines whose peer links all run through relays.
-async fn cuttable(extra: &str) -> (Cluster, Proxies) {
-    // The addresses are drawn when the cluster is laid out; the relays learn their targets from the first layout.
-    let mut cluster = Cluster::lay_out(&Layout::of(3));
-    let mut proxies = BTreeMap::new();
-    for from in 0..3 {
-        for to in 0..3 {
-            if from != to {
-                let target = format!("{}:{PEER_PORT}", cluster.machines[to].ip);
-                proxies.insert((from, to), Proxy::start(target));
-            }
-        }
+impl Links {
+    pub fn iter(&self) -> impl Iterator<Item = (usize, usize, &Link)> {
+        self.links.iter().map(|((from, to), link)| (*from, *to, &**link))
     }
-    for (from, machine) in cluster.machines.iter().enumerate() {
+}
+
+/// Three machines that know each other only by the addresses of relays.
+pub async fn cuttable(extra: &str) -> (Cluster, Links) {
+    let mut cluster = Cluster::lay_out(&Layout::of(3));
+    let mut links = BTreeMap::new();
+    let mut proxies = vec![];
+    let mut relayed = vec![];
+    for (to, machine) in cluster.machines.iter().enumerate() {
+        let direct = format!("{}:{PEER_PORT}", machine.ip);
+        let (listener, address) = Proxy::listen();
+        let mut to_it = BTreeMap::new();
+        for (from, other) in cluster.machines.iter().enumerate().filter(|(from, _)| *from != to) {
+            let link = links.entry((from, to)).or_insert_with(|| Arc::new(Link::default()));
+            to_it.insert(other.id.clone(), Arc::clone(link));
+        }
+        proxies.push(Proxy::start(listener, direct.clone(), to_it));
+        relayed.push((format!("peer = [\"{direct}\"]"), format!("peer = [\"{address}\"]")));
+    }
+    for machine in &cluster.machines {
         let mut text = std::fs::read_to_string(&machine.config).unwrap();
-        for (to, other) in cluster.machines.iter().enumerate() {
-            if from != to {
-                let direct = format!("peer = [\"{}:{PEER_PORT}\"]", other.ip);
-                let through = format!("peer = [\"{}\"]", proxies[&(from, to)].address);
-                assert!(text.contains(&direct));
-                text = text.replace(&direct, &through);
-            }
+        for (direct, through) in &relayed {
+            assert!(text.contains(direct));
+            text = text.replace(direct, through);
         }
         text = text.replacen("[listen]", &format!("{extra}\n[listen]"), 1);
         std::fs::write(&machine.config, text).unwrap();
     }
     cluster.start_all();
     cluster.wait_master().await;
-    (cluster, Arc::new(proxies))
+    (cluster, Links { links, _proxies: proxies })
 }
 
-fn isolate(proxies: &Proxies, machine: usize) {
-    for ((from, to), proxy) in proxies.iter() {
-        if *from == machine || *to == machine {
-            proxy.cut();
-        }
+pub fn isolate(links: &Links, machine: usize) {
+    for (_, _, link) in links.iter().filter(|(from, to, _)| *from == machine || *to == machine) {
+        link.cut();
     }
 }
 
-fn mend(proxies: &Proxies) {
-    for proxy in proxies.values() {
-        proxy.mend();
+pub fn mend(links: &Links) {
+    for (_, _, link) in links.iter() {
+        link.mend();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_off_master_answers_nothing_once_another_reigns() {
-    let (cluster, proxies) = cuttable("").await;
+    let (cluster, links) = cuttable("").await;
     let client = cluster.client();
     create_ledger(&client).await;
     client.execute(execute(vec![Statement::new("INSERT INTO ledger VALUES ('before')")])).await.unwrap();
     let old = cluster.wait_master().await;
-    isolate(&proxies, old);
+    isolate(&links, old);
     let others = (0..3).filter(|i| *i != old).map(|i| cluster.url(i)).collect::<Vec<_>>().join(",");
     let others = tanist_client::Client::new(&others).unwrap();
     others.execute(execute(vec![Statement::new("INSERT INTO ledger VALUES ('after')")])).await.unwrap();
@@ -91,7 +99,7 @@ async fn cut_off_master_answers_nothing_once_another_reigns() {
     // Its own replica can still be read, and says how old it is.
     old_alone.query(query.clone(), Consistency::Local, None).await.unwrap();
 
-    mend(&proxies);
+    mend(&links);
     cluster.assert_identical().await;
     let answer = client.query(query, Consistency::Strong, None).await.unwrap();
     assert_eq!(answer.results[0].rows, vec![vec![json!(2)]]);
@@ -100,7 +108,7 @@ async fn cut_off_master_answers_nothing_once_another_reigns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backup_cut_off_and_back_disturbs_nobody() {
-    let (cluster, proxies) = cuttable("").await;
+    let (cluster, links) = cuttable("").await;
     let client = cluster.client();
     create_ledger(&client).await;
     let master = cluster.wait_master().await;
@@ -108,7 +116,7 @@ async fn backup_cut_off_and_back_disturbs_nobody() {
     let workload = Workload::start(&client, 2, "w");
     workload.wait_for(20).await;
     let away = (master + 1) % 3;
-    isolate(&proxies, away);
+    isolate(&links, away);
     let id = cluster.machines[away].id.clone();
     cluster
         .wait("it has noticed that it is alone", || async {
@@ -116,7 +124,7 @@ async fn backup_cut_off_and_back_disturbs_nobody() {
         })
         .await;
     workload.wait_for(100).await;
-    mend(&proxies);
+    mend(&links);
     cluster
         .wait("it streams again", || async {
             let view = cluster.view(master).await.ok()?;
@@ -137,15 +145,15 @@ async fn backup_cut_off_and_back_disturbs_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_are_refused_alone_when_a_backup_is_demanded() {
-    let (cluster, proxies) = cuttable("[replication]\nmin_sync_backups = 1\n").await;
+    let (cluster, links) = cuttable("[replication]\nmin_sync_backups = 1\n").await;
     let client = cluster.client();
     create_ledger(&client).await;
     let master = cluster.wait_master().await;
     // Both backups still vote through nobody: cut only what carries data to the master's backups would be finer; here
     // one stays reachable, so writes go on with it.
-    isolate(&proxies, (master + 1) % 3);
+    isolate(&links, (master + 1) % 3);
     client.execute(execute(vec![Statement::new("INSERT INTO ledger VALUES ('one backup')")])).await.unwrap();
-    mend(&proxies);
+    mend(&links);
     cluster.assert_identical().await;
     cluster.assert_no_panic();
 }

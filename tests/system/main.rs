@@ -13,4 +13,5 @@ mod http_input;
 mod lost;
 mod members;
 mod proxy;
+mod rejoin;
 mod workload;

@@ -1,58 +1,26 @@
-//! A TCP relay between two machines that a test can cut: bytes stop, connections stay, nothing is refused. Like a pulled
-//! cable, as far as the machines can tell.
+//! A TCP relay in front of a machine, in which a test can cut the links from single others: bytes stop, connections stay,
+//! nothing is refused. Like a pulled cable, as far as the machines can tell.
 
 use std::{
+    collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-pub struct Proxy {
-    pub address: SocketAddr,
-    cut: Arc<AtomicBool>,
-    stop: Arc<AtomicBool>,
+/// All connections that one machine opens to another.
+#[derive(Default)]
+pub struct Link {
+    cut: AtomicBool,
+    /// Milliseconds that each 64 KiB take at least.
+    pause: AtomicU64,
 }
 
-impl Proxy {
-    /// Relays from a free loopback port to `target`.
-    pub fn start(target: String) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (cut, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (cut_in, stop_in) = (Arc::clone(&cut), Arc::clone(&stop));
-        std::thread::spawn(move || {
-            for inbound in listener.incoming() {
-                if stop_in.load(Ordering::Relaxed) {
-                    return;
-                }
-                let Ok(inbound) = inbound else { continue };
-                let (target, cut, stop) = (target.clone(), Arc::clone(&cut_in), Arc::clone(&stop_in));
-                std::thread::spawn(move || {
-                    while cut.load(Ordering::Relaxed) {
-                        if stop.load(Ordering::Relaxed) {
-                            return;
-                        }
-                        std::thread::sleep(Duration::from_millis(5));
-                    }
-                    let Ok(outbound) = TcpStream::connect(&target) else { return };
-                    for stream in [&inbound, &outbound] {
-                        let _ = stream.set_nodelay(true);
-                        let _ = stream.set_read_timeout(Some(Duration::from_millis(20)));
-                    }
-                    let (Ok(a), Ok(b)) = (inbound.try_clone(), outbound.try_clone()) else { return };
-                    let (cut_back, stop_back) = (Arc::clone(&cut), Arc::clone(&stop));
-                    std::thread::spawn(move || relay(b, a, &cut_back, &stop_back));
-                    relay(inbound, outbound, &cut, &stop);
-                });
-            }
-        });
-        Proxy { address, cut, stop }
-    }
-
+impl Link {
     pub fn cut(&self) {
         self.cut.store(true, Ordering::Relaxed);
     }
@@ -60,21 +28,107 @@ impl Proxy {
     pub fn mend(&self) {
         self.cut.store(false, Ordering::Relaxed);
     }
+
+    /// Lets at most 64 KiB pass in each `pause` milliseconds and connection.
+    pub fn slow_down(&self, pause: u64) {
+        self.pause.store(pause, Ordering::Relaxed);
+    }
+
+    fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
 }
 
-fn relay(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool, stop: &AtomicBool) {
+pub struct Proxy {
+    pub address: SocketAddr,
+    stop: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    /// A listener on a free loopback port.
+    pub fn listen() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// Relays from `listener` to `target` what the machines in `links` open.
+    pub fn start(listener: TcpListener, target: String, links: BTreeMap<String, Arc<Link>>) -> Proxy {
+        let address = listener.local_addr().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stop_in, links) = (Arc::clone(&stop), Arc::new(links));
+        std::thread::spawn(move || {
+            for inbound in listener.incoming() {
+                if stop_in.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(inbound) = inbound else { continue };
+                let (target, links, stop) = (target.clone(), Arc::clone(&links), Arc::clone(&stop_in));
+                std::thread::spawn(move || serve(inbound, &target, &links, &stop));
+            }
+        });
+        Proxy { address, stop }
+    }
+}
+
+fn serve(mut inbound: TcpStream, target: &str, links: &BTreeMap<String, Arc<Link>>, stop: &Arc<AtomicBool>) {
+    let _ = inbound.set_read_timeout(Some(Duration::from_secs(5)));
+    let mut opening = vec![];
+    let from = loop {
+        let mut buffer = [0; 256];
+        match inbound.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(count) => opening.extend_from_slice(&buffer[..count]),
+        }
+        if let Some(from) = dialler(&opening) {
+            break from;
+        }
+    };
+    let Some(link) = links.get(&from).cloned() else { return };
+    while link.is_cut() {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let Ok(mut outbound) = TcpStream::connect(target) else { return };
+    for stream in [&inbound, &outbound] {
+        let _ = stream.set_nodelay(true);
+        let _ = stream.set_read_timeout(Some(Duration::from_millis(20)));
+    }
+    if outbound.write_all(&opening).is_err() {
+        return;
+    }
+    let (Ok(a), Ok(b)) = (inbound.try_clone(), outbound.try_clone()) else { return };
+    let (link_back, stop_back) = (Arc::clone(&link), Arc::clone(stop));
+    std::thread::spawn(move || relay(b, a, &link_back, &stop_back));
+    relay(inbound, outbound, &link, stop);
+}
+
+/// Who opens the connection, once that has come: after magic, version, channel, nonce and the cluster's name.
+fn dialler(opening: &[u8]) -> Option<String> {
+    const CLUSTER: usize = 8 + 2 + 1 + 16;
+    let name = CLUSTER + 1 + usize::from(*opening.get(CLUSTER)?);
+    let text = opening.get(name + 1..name + 1 + usize::from(*opening.get(name)?))?;
+    Some(String::from_utf8_lossy(text).into_owned())
+}
+
+fn relay(mut from: TcpStream, mut to: TcpStream, link: &Link, stop: &AtomicBool) {
     let mut buffer = vec![0; 65536];
     while !stop.load(Ordering::Relaxed) {
-        if cut.load(Ordering::Relaxed) {
+        if link.is_cut() {
             std::thread::sleep(Duration::from_millis(5));
             continue;
         }
         match from.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
-                while cut.load(Ordering::Relaxed) && !stop.load(Ordering::Relaxed) {
+                while link.is_cut() && !stop.load(Ordering::Relaxed) {
                     std::thread::sleep(Duration::from_millis(5));
                 }
+                let bytes = u64::try_from(count).unwrap();
+                let pause = link.pause.load(Ordering::Relaxed) * 1000 * bytes / 65536;
+                std::thread::sleep(Duration::from_micros(pause));
                 if to.write_all(&buffer[..count]).is_err() {
                     break;
                 }

@@ -319,12 +319,31 @@ pub struct ClusterMember {
     /// It doesn't count as a voter until it answers: it has been silent for long, or is new.
     #[serde(default)]
     pub absent: bool,
-    /// How it gets its data: `stream`, `copy`, `probe`; only known on the master.
+    /// How it gets its data: `stream`, `rejoin`, `probe`; only known on the master.
     pub progress: Option<String>,
+    /// While it is brought in line by page hashes: how far that is. Known on the master and on the machine itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejoin: Option<RejoinProgress>,
     /// Addresses for peers.
     pub peer_addresses: Vec<String>,
     /// URLs for clients.
     pub urls: Vec<String>,
+}
+
+/// How far a replica is that is being brought in line with the master.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejoinProgress {
+    /// Pages of the master's database; 0 while that isn't known yet.
+    pub pages: u32,
+    /// Pages compared so far.
+    pub compared: u32,
+    /// Pages that differed and have been sent so far.
+    pub moved: u32,
+    /// Bytes that have travelled so far, both ways.
+    pub bytes: u64,
+    /// Why it doesn't go on at present, such as a full disk; it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
 }
 
 /// What a machine is.

@@ -99,6 +99,10 @@ impl Node {
     }
 
     fn add_grant(&mut self, from: MemberId, record: SuccessionRecord, position: Position) {
+        let newest = self.shown.as_ref().map_or(self.hard.record.key, |shown| shown.key);
+        if record.key > newest {
+            self.shown = Some(record.clone());
+        }
         let Role::Candidate(candidate) = &mut self.role else { return };
         candidate.grants.insert(from, (record, position));
         let (real, term) = (candidate.real, candidate.term);

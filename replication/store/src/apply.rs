@@ -74,7 +74,7 @@ impl Database {
     }
 
     /// Writes page images into the open transaction. Page 1 comes last, because with a new schema cookie in it SQLite
-    /// would read the schema again, half of it old. Cutting the file is part of the same statement for the same reason.
+    /// would read the schema again, half of it old.
     pub(crate) fn write_pages(
         &self,
         pages: &[(u32, &[u8])],
@@ -98,21 +98,15 @@ impl Database {
         image: Option<&[u8]>,
         database_pages: u32,
     ) -> Result<(), rusqlite::Error> {
-        let cut = (database_pages < self.captured.pages).then(|| database_pages.saturating_add(1));
-        match (image, cut) {
-            (Some(image), None) => {
-                let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (1, ?1)";
-                self.writer.prepare_cached(sql)?.execute([image])?;
-            }
-            (Some(image), Some(cut)) => {
-                let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (1, ?1), (?2, NULL)";
-                self.writer.prepare_cached(sql)?.execute((image, cut))?;
-            }
-            (None, Some(cut)) => {
-                let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (?1, NULL)";
-                self.writer.prepare_cached(sql)?.execute([cut])?;
-            }
-            (None, None) => {}
+        if let Some(image) = image {
+            let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (1, ?1)";
+            self.writer.prepare_cached(sql)?.execute([image])?;
+        }
+        if database_pages < self.captured.pages {
+            // A statement of its own: at the end of one with several rows SQLite would take the new size from page 1
+            // and then find nothing left to cut. If it reads the schema again here, it reads the new one.
+            let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (?1, NULL)";
+            self.writer.prepare_cached(sql)?.execute([database_pages.saturating_add(1)])?;
         }
         Ok(())
     }

@@ -45,6 +45,13 @@ pub fn checksum_of(connection: &Connection, path: &Path) -> Result<([u8; 32], St
     Ok((hash, stamp))
 }
 
+/// Clears what each machine's SQLite writes by itself in the image of page 1.
+pub(crate) fn mask_own_bytes(first_page: &mut [u8]) {
+    for range in OWN_BYTES {
+        first_page[range].fill(0);
+    }
+}
+
 fn hash_pages(connection: &Connection) -> Result<[u8; 32], rusqlite::Error> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
     let (page_size, pages) = (number("page_size")?, number("page_count")?);
@@ -53,9 +60,7 @@ fn hash_pages(connection: &Connection) -> Result<[u8; 32], rusqlite::Error> {
     for page in (1..=pages).filter(|page| !is_lock_page(*page, page_size)) {
         wal::read_page(connection, page, &mut image)?;
         if page == 1 {
-            for range in OWN_BYTES {
-                image[range].fill(0);
-            }
+            mask_own_bytes(&mut image);
         }
         hasher.update(&page.to_be_bytes());
         hasher.update(&image);

@@ -18,7 +18,7 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// The database is damaged; it needs a full copy from another machine.
+    /// The database is damaged; it needs to rejoin from another machine.
     #[error("{}: database is damaged ({doing}: {source})", path.display())]
     Corrupt {
         /// The file.
@@ -73,8 +73,8 @@ pub enum StoreError {
     /// The SQLite library linked in lacks something the store relies on.
     #[error("SQLite library: {0}")]
     Library(String),
-    /// A write that isn't the master's was found in a backup. The replica needs a full copy.
-    #[error("{}: changed from outside while this machine is a backup; a full copy is needed", path.display())]
+    /// A write that isn't the master's was found in a backup. The replica needs to rejoin.
+    #[error("{}: changed from outside while this machine is a backup; it takes the master's pages", path.display())]
     ForeignWrite {
         /// The file.
         path: PathBuf,
@@ -164,22 +164,26 @@ pub enum StoreError {
         /// Size here.
         expected: u32,
     },
-    /// A full copy with a page missing or past the end.
-    #[error("full copy of {pages} pages: page {page} is missing or past the end")]
-    CopyPage {
+    /// The other end of a rejoin said something that can't be.
+    #[error("rejoin: {0}")]
+    Exchange(String),
+    /// The pages put together aren't the master's database; nothing was changed, and the staged pages were thrown away.
+    #[error("rejoin: the pages put together aren't the master's database at {}; nothing was changed", stamp.position)]
+    Assembled {
+        /// What was to be reached.
+        stamp: Stamp,
+    },
+    /// A page in the staging file isn't what was put there.
+    #[error("{}: page {page} is damaged", path.display())]
+    Staged {
+        /// The file.
+        path: PathBuf,
         /// The page.
         page: u32,
-        /// Database size in pages.
-        pages: u32,
     },
-    /// A full copy that holds another position than announced. It stands, with the position it really has.
-    #[error("full copy holds {found:?}, announced was {expected:?}")]
-    CopyStamp {
-        /// What is in it.
-        found: Stamp,
-        /// What was announced.
-        expected: Stamp,
-    },
+    /// A report of what a diverged replica held couldn't be put together, so nothing was replaced.
+    #[error("divergence report: {0}")]
+    Report(String),
     /// The tables `tanist_position` or `tanist_terms` hold something impossible.
     #[error("table {table}: {found}")]
     Table {
@@ -235,10 +239,16 @@ impl StoreError {
     /// Whether the replica itself is of no use any more until a full copy replaces it.
     #[must_use]
     pub fn needs_copy(&self) -> bool {
-        matches!(
-            self,
-            StoreError::ForeignWrite { .. } | StoreError::Corrupt { .. } | StoreError::CopyStamp { .. }
-        )
+        matches!(self, StoreError::ForeignWrite { .. } | StoreError::Corrupt { .. })
+    }
+
+    /// Gives the system's error its kind and place.
+    pub(crate) fn io(path: &std::path::Path, doing: &'static str, source: io::Error) -> StoreError {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::DiskFull { path, doing },
+            _ => StoreError::Io { path, doing, source },
+        }
     }
 
     /// Gives SQLite's error its kind and place.

@@ -11,12 +11,16 @@ mod checksum;
 mod connection;
 mod copy;
 mod database;
+mod divergence;
 mod encode;
 mod error;
 mod limits;
 mod migrate;
+mod page_hash;
 mod reader;
+mod rejoin;
 mod sqlite_file;
+mod staging;
 mod tables;
 mod wal;
 
@@ -25,11 +29,18 @@ pub use authorizer::is_denied;
 pub use batch::{Batch, prepare_user};
 pub use checkpoint::{CheckpointOutcome, Checkpointer, WalSync};
 pub use checksum::{checksum_of, database_checksum};
-pub use copy::{CopyIn, CopyOut};
+pub use copy::{CopyOut, Target};
 pub use database::{Captured, Database};
+pub use divergence::{
+    DIVERGENCE_DIR, DivergenceReport, PAGES_FILE, REPORT_FILE, REPORTS_KEPT, ROWS_FILE, ReportContext,
+    ReportStamp, TableDifference, divergence_directory, divergence_reports,
+};
 pub use error::StoreError;
 pub use limits::Interrupted;
+pub use page_hash::{PAGE_HASH_BYTES, window_pages};
 pub use reader::{Reader, open_reader};
+pub use rejoin::{Question, Rejoin, RejoinCounts, Rejoined};
+pub use staging::Staging;
 
 /// File name of the replicated database in the data directory.
 pub const DATABASE_FILE: &str = "state.db";

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Pair, TERM, outsider, query, shell, transaction};
+use common::{Pair, TERM, exchange::rejoin, outsider, query, shell, transaction};
 use rusqlite::ErrorCode;
 use tanist_store::{Captured, CopyOut, Database, Options, StoreError};
 
@@ -128,13 +128,13 @@ fn uncaptured_outside_write_makes_a_new_backup_ask_for_a_full_copy() {
     assert!(pair.master.is_diverged() && !pair.master.is_master());
     assert!(matches!(pair.master.apply(&[]), Err(StoreError::ForeignWrite { .. })));
     assert!(matches!(pair.master.become_master(), Err(StoreError::ForeignWrite { .. })));
-    let mut out = CopyOut::open(pair.backup_dir.path()).unwrap();
-    let (stamp, pages) = (out.stamp(), out.pages());
-    let mut copy = pair.master.begin_copy(out.page_size()).unwrap();
-    while let Some(chunk) = out.next_chunk(3).unwrap() {
-        copy.chunk(chunk).unwrap();
-    }
-    assert_eq!(copy.finish(pages, stamp).unwrap(), stamp);
+    let (rejoined, _) = rejoin(pair.backup_dir.path(), &mut pair.master).unwrap();
+    assert_eq!(rejoined.stamp, pair.backup.stamp());
+    let report = rejoined.report.unwrap();
+    let rows = std::fs::read_to_string(
+        tanist_store::divergence_directory(pair.master_dir.path(), &report).join(tanist_store::ROWS_FILE),
+    );
+    assert!(rows.unwrap().contains("'too late'"), "what was written from outside is saved");
     assert!(!pair.master.is_diverged());
     pair.assert_identical();
     pair.master.become_master().unwrap();
@@ -151,15 +151,9 @@ fn outside_write_too_large_to_carry_is_a_break_and_a_copy_mends_it() {
     outside.execute_batch("INSERT INTO t VALUES (zeroblob(80000000))").unwrap();
     let captured = pair.master.begin(TERM).unwrap().commit().unwrap();
     assert_eq!(captured, Captured::Break(pair.master.stamp()));
-    let mut out = CopyOut::open(pair.master_dir.path()).unwrap();
-    assert_eq!(out.stamp(), pair.master.stamp());
-    let (stamp, pages) = (out.stamp(), out.pages());
-    let mut copy = pair.backup.begin_copy(4096).unwrap();
-    while let Some(chunk) = out.next_chunk(100).unwrap() {
-        copy.chunk(chunk).unwrap();
-    }
-    copy.finish(pages, stamp).unwrap();
-    drop(out);
+    let (rejoined, traffic) = rejoin(pair.master_dir.path(), &mut pair.backup).unwrap();
+    assert_eq!((rejoined.stamp, rejoined.report), (pair.master.stamp(), None), "behind, not diverged");
+    assert!(traffic.counts.received > 15_000, "{traffic:?}");
     pair.assert_identical();
     pair.step("UPDATE t SET a = 1");
     pair.assert_identical();

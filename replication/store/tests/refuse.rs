@@ -97,7 +97,7 @@ fn roles_are_kept_apart() {
     let mut pair = Pair::new();
     let transaction = pair.commit("CREATE TABLE t (a)");
     assert!(matches!(pair.master.apply(&[transaction]), Err(StoreError::Mode { wanted: "backup", .. })));
-    assert!(matches!(pair.master.begin_copy(4096), Err(StoreError::Mode { wanted: "backup", .. })));
+    assert!(matches!(pair.master.open_staging(), Err(StoreError::Mode { wanted: "backup", .. })));
     assert!(matches!(pair.backup.begin(common::TERM), Err(StoreError::Mode { wanted: "master", .. })));
     assert!(matches!(pair.backup.start_reign(common::TERM, "x", "y"), Err(StoreError::Mode { .. })));
     let older = pair.master.begin(tanist_replication::Term(0)).err();

@@ -338,8 +338,8 @@ impl Decoder {
         if between { Ok(()) } else { Err(FrameError::Truncated) }
     }
 
-    #[cfg(test)]
-    fn reserved(&self) -> usize {
+    /// Bytes reserved for what has arrived and was announced.
+    pub(crate) fn reserved(&self) -> usize {
         self.raw.len()
             + self.plain.len()
             + self.incoming.head.bytes.capacity()

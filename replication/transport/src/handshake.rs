@@ -10,7 +10,7 @@ use minicbor::{Decode, Encode};
 use snow::HandshakeState;
 use tanist_replication::MemberId;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
 };
 
@@ -124,11 +124,11 @@ pub(crate) enum Verdict {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-struct HelloAnswer {
+pub(crate) struct HelloAnswer {
     #[n(0)]
-    from: MemberId,
+    pub(crate) from: MemberId,
     #[n(1)]
-    verdict: Verdict,
+    pub(crate) verdict: Verdict,
 }
 
 /// The dialling side, on a fresh connection. The caller bounds the time.
@@ -139,6 +139,17 @@ pub(crate) async fn dial(
     channel: Channel,
 ) -> Result<SecureStream, HandshakeError> {
     let address = socket.peer_addr()?;
+    let ends = dial_on(&mut socket, config, to, channel).await?;
+    Ok(SecureStream::new(socket, ends, config.limits.message(channel), to.clone(), address))
+}
+
+/// The dialling side's steps, on any stream.
+pub(crate) async fn dial_on(
+    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    config: &Config,
+    to: &MemberId,
+    channel: Channel,
+) -> Result<(Sealer, Opener), HandshakeError> {
     let opening = Opening {
         channel,
         cluster: config.cluster.clone(),
@@ -147,7 +158,7 @@ pub(crate) async fn dial(
     };
     let mut prologue = opening.encode();
     socket.write_all(&prologue).await?;
-    let answer = Answer::read(&mut socket, &mut prologue).await?;
+    let answer = Answer::read(socket, &mut prologue).await?;
     match answer.status {
         Status::Go if answer.cluster == config.cluster => {}
         Status::Go | Status::WrongCluster => {
@@ -164,8 +175,8 @@ pub(crate) async fn dial(
 
     let mut noise =
         noise::handshake(&config.key, &prologue, true).map_err(|_| HandshakeError::NoRandomness)?;
-    send_handshake(&mut socket, &mut noise).await?;
-    receive_handshake(&mut socket, &mut noise).await?;
+    send_handshake(socket, &mut noise).await?;
+    receive_handshake(socket, &mut noise).await?;
     let (mut sealer, mut opener) =
         noise::split(noise).map_err(|_| HandshakeError::Malformed("handshake not finished"))?;
     let hello = Hello {
@@ -174,8 +185,8 @@ pub(crate) async fn dial(
         incarnation: config.incarnation,
         addresses: config.addresses.clone(),
     };
-    send_sealed(&mut socket, &mut sealer, &hello).await?;
-    let answer: HelloAnswer = receive_sealed(&mut socket, &mut opener).await?;
+    send_sealed(socket, &mut sealer, &hello).await?;
+    let answer: HelloAnswer = receive_sealed(socket, &mut opener).await?;
     match answer.verdict {
         Verdict::Welcome if answer.from == *to => {}
         Verdict::Welcome | Verdict::WrongMember => {
@@ -184,8 +195,7 @@ pub(crate) async fn dial(
         Verdict::IdInUse => return Err(HandshakeError::IdInUse(config.me.clone())),
         Verdict::UnknownMember => return Err(HandshakeError::NotKnownThere(config.me.clone())),
     }
-    let limit = config.limits.message(channel);
-    Ok(SecureStream::new(socket, (sealer, opener), limit, to.clone(), address))
+    Ok((sealer, opener))
 }
 
 /// A connection that another member dialled.
@@ -204,6 +214,20 @@ pub(crate) async fn accept(
     judge: impl FnOnce(&Hello, Channel) -> Verdict,
 ) -> Result<Accepted, HandshakeError> {
     let Some(stream) = socket.as_mut() else { return Err(HandshakeError::Closed) };
+    let (channel, hello, ends) = accept_on(stream, config, knows, judge).await?;
+    let Some(stream) = socket.take() else { return Err(HandshakeError::Closed) };
+    let limit = config.limits.message(channel);
+    let stream = SecureStream::new(stream, ends, limit, hello.from.clone(), address);
+    Ok(Accepted { channel, hello, stream })
+}
+
+/// The accepting side's steps, on any stream.
+pub(crate) async fn accept_on(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    config: &Config,
+    knows: impl Fn(&MemberId) -> bool,
+    judge: impl FnOnce(&Hello, Channel) -> Verdict,
+) -> Result<(Channel, Hello, (Sealer, Opener)), HandshakeError> {
     let mut prologue = Vec::new();
     let opening = Opening::read(stream, &mut prologue).await;
     let result = match opening {
@@ -262,20 +286,23 @@ pub(crate) async fn accept(
         Verdict::IdInUse => return Err(HandshakeError::IdInUse(hello.from)),
         Verdict::UnknownMember => return Err(HandshakeError::UnknownMember(hello.from)),
     }
-    let Some(stream) = socket.take() else { return Err(HandshakeError::Closed) };
-    let limit = config.limits.message(opening.channel);
-    let stream = SecureStream::new(stream, (sealer, opener), limit, hello.from.clone(), address);
-    Ok(Accepted { channel: opening.channel, hello, stream })
+    Ok((opening.channel, hello, (sealer, opener)))
 }
 
-async fn send_handshake(socket: &mut TcpStream, noise: &mut HandshakeState) -> Result<(), HandshakeError> {
+pub(crate) async fn send_handshake(
+    socket: &mut (impl AsyncWrite + Unpin),
+    noise: &mut HandshakeState,
+) -> Result<(), HandshakeError> {
     let mut message = [0; 2 + 128];
     let length = noise.write_message(&[], &mut message[2..]).map_err(|_| HandshakeError::NoRandomness)?;
     message[..2].copy_from_slice(&(length as u16).to_be_bytes());
     Ok(socket.write_all(&message[..2 + length]).await?)
 }
 
-async fn receive_handshake(socket: &mut TcpStream, noise: &mut HandshakeState) -> Result<(), HandshakeError> {
+pub(crate) async fn receive_handshake(
+    socket: &mut (impl AsyncRead + Unpin),
+    noise: &mut HandshakeState,
+) -> Result<(), HandshakeError> {
     let message = receive_message(socket).await?;
     let mut payload = [0; MAX_MESSAGE];
     if message.is_empty() {
@@ -289,7 +316,7 @@ async fn receive_handshake(socket: &mut TcpStream, noise: &mut HandshakeState) -
     Ok(())
 }
 
-async fn receive_message(socket: &mut TcpStream) -> Result<Vec<u8>, HandshakeError> {
+async fn receive_message(socket: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, HandshakeError> {
     let length = usize::from(socket.read_u16().await?);
     if length > MAX_MESSAGE {
         return Err(HandshakeError::Malformed("a handshake message that is too long"));
@@ -300,7 +327,7 @@ async fn receive_message(socket: &mut TcpStream) -> Result<Vec<u8>, HandshakeErr
 }
 
 async fn send_sealed(
-    socket: &mut TcpStream,
+    socket: &mut (impl AsyncWrite + Unpin),
     sealer: &mut Sealer,
     message: &impl Encode<()>,
 ) -> Result<(), HandshakeError> {
@@ -311,7 +338,7 @@ async fn send_sealed(
 }
 
 async fn receive_sealed<T: for<'b> Decode<'b, ()>>(
-    socket: &mut TcpStream,
+    socket: &mut (impl AsyncRead + Unpin),
     opener: &mut Opener,
 ) -> Result<T, HandshakeError> {
     let sealed = receive_message(socket).await?;

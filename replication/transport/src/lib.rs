@@ -13,6 +13,8 @@ mod identity;
 mod link;
 mod noise;
 mod packet;
+#[doc(hidden)]
+pub mod parsers;
 mod preamble;
 mod queue;
 mod quiet;

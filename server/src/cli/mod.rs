@@ -3,6 +3,7 @@
 //! Owns no logic of a machine or a cluster: `run` and `dev` are in `commands/`, the others talk through the client crate.
 
 mod bench;
+mod divergence;
 mod handover;
 mod init;
 mod members;
@@ -54,6 +55,8 @@ enum Command {
     Members(members::MembersArgs),
     /// Go on without a majority that is gone for good: on a stopped machine, by an operator's word.
     Recover(recover::RecoverArgs),
+    /// Show or print what this machine held that the cluster didn't, saved before it was replaced.
+    Divergence(divergence::DivergenceArgs),
     /// Load a running cluster and measure it.
     Bench(bench::BenchArgs),
 }
@@ -134,6 +137,7 @@ pub fn main() -> ExitCode {
             Command::Demote(args) => handover::demote(&args).await,
             Command::Members(args) => members::members(&args).await,
             Command::Recover(args) => recover::recover(&args),
+            Command::Divergence(args) => divergence::divergence(&args),
             Command::Bench(args) => bench::bench(&args).await,
         }
     });

@@ -1,6 +1,6 @@
 //! `tanist status`.
 
-use tanist_api::{Cluster, Role};
+use tanist_api::{Cluster, ClusterMember, RejoinProgress, Role};
 
 use super::{Connection, table};
 
@@ -20,6 +20,19 @@ pub(super) async fn status(connection: &Connection) -> anyhow::Result<()> {
         print!("{}", text(&cluster));
     }
     Ok(())
+}
+
+/// How the member gets its data, and how far that is.
+fn data_by(member: &ClusterMember) -> String {
+    let by = member.progress.clone().unwrap_or_default();
+    match &member.rejoin {
+        None => by,
+        Some(RejoinProgress { waits_for: Some(why), .. }) => format!("rejoin waits: {why}"),
+        Some(RejoinProgress { pages, compared, moved, bytes, .. }) => {
+            let percent = u64::from(*compared) * 100 / u64::from(*pages).max(1);
+            format!("rejoin {percent} % of {pages} pages, {moved} sent, {} KiB", bytes >> 10)
+        }
+    }
 }
 
 fn text(cluster: &Cluster) -> String {
@@ -54,7 +67,7 @@ fn text(cluster: &Cluster) -> String {
                 member.position.clone().unwrap_or_default(),
                 member.lag.map(|lag| lag.to_string()).unwrap_or_default(),
                 if member.in_sync { "yes" } else { "" }.to_owned(),
-                member.progress.clone().unwrap_or_default(),
+                data_by(member),
                 member.urls.first().cloned().unwrap_or_default(),
             ]
         })

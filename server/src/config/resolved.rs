@@ -234,7 +234,8 @@ impl Config {
             } else {
                 format!("line {}, {field}", line + 1)
             };
-            ConfigError::Syntax { path: path.to_owned(), message: format!("{place}: {}", error.message()) }
+            let message = without_keys(&format!("{place}: {}", error.message()));
+            ConfigError::Syntax { path: path.to_owned(), message }
         })?;
         let fields = Fields { path };
         let folder = path.parent().unwrap_or(Path::new("."));
@@ -422,6 +423,16 @@ impl Config {
             time_limit: self.limits.statement_time,
         }
     }
+}
+
+/// The text without what could be the cluster key, written where no key belongs.
+fn without_keys(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for piece in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '+' && c != '/') {
+        // A key has 43 characters or more, a field's name less than half of that.
+        shown.push_str(if piece.len() > 40 { "(hidden) " } else { piece });
+    }
+    shown
 }
 
 fn member_id(fields: &Fields<'_>, field: &str, text: &str) -> Result<MemberId, ConfigError> {
@@ -624,6 +635,17 @@ peer = ["10.0.0.3:7450"]
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
         Config::parse(Path::new("/etc/tanist/tanist.toml"), text)
+    }
+
+    #[test]
+    fn syntax_error_never_shows_the_key() {
+        let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        for line in [format!("key \"{key}\""), format!("key = {key}"), key.to_owned(), format!("{key} 1")] {
+            let text = GOOD.replace(&format!("key = \"{key}\""), &line);
+            let error = Config::parse(Path::new("t.toml"), &text).unwrap_err().to_string();
+            assert!(error.contains("t.toml: line 4"), "{error}");
+            assert!(!error.contains("AAECAwQ"), "{error}");
+        }
     }
 
     #[test]

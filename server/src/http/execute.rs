@@ -10,7 +10,10 @@ use serde::de::DeserializeOwned;
 use tanist_api::{ExecuteRequest, HEADER_IDEMPOTENCY_KEY, HEADER_POSITION, HEADER_REPLAYED, Statement, code};
 
 use super::{ApiError, AppState, read_body, results_body};
-use crate::write::{Idempotency, WriteError, WriteRequest};
+use crate::{
+    config::HttpLimits,
+    write::{Idempotency, WriteError, WriteRequest},
+};
 
 pub(super) async fn post(
     State(state): State<AppState>,
@@ -21,14 +24,7 @@ pub(super) async fn post(
     let state = &*state.0;
     state.reign(&uri).await?;
     let body = read_body(body, state.limits.body).await?;
-    let request: ExecuteRequest = parse(&headers, &body)?;
-    check_statements(&request.statements, state.limits.statements)?;
-    if !request.transaction {
-        return Err(ApiError::bad_request("transaction: found false, expected true (all or nothing)"));
-    }
-    let idempotency = idempotency(&headers, &body)?;
-    let write =
-        WriteRequest { statements: request.statements, idempotency, time_limit: state.limits.statement_time };
+    let write = write_request(&headers, &body, &state.limits)?;
     let done = match state.writer.write(write).await {
         Ok(done) => done,
         Err(WriteError::NotMaster) => {
@@ -46,6 +42,21 @@ pub(super) async fn post(
         headers.insert(HEADER_REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+/// The write that a request asks for, checked as far as it can be without the database.
+pub(super) fn write_request(
+    headers: &HeaderMap,
+    body: &[u8],
+    limits: &HttpLimits,
+) -> Result<WriteRequest, ApiError> {
+    let request: ExecuteRequest = parse(headers, body)?;
+    check_statements(&request.statements, limits.statements)?;
+    if !request.transaction {
+        return Err(ApiError::bad_request("transaction: found false, expected true (all or nothing)"));
+    }
+    let idempotency = idempotency(headers, body)?;
+    Ok(WriteRequest { statements: request.statements, idempotency, time_limit: limits.statement_time })
 }
 
 pub(super) fn insert_position(headers: &mut HeaderMap, position: tanist_replication::Position) {

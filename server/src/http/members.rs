@@ -45,18 +45,23 @@ pub(super) async fn add(
     if view.cluster.members.iter().any(|member| is_already(member, &new)) {
         return Ok((StatusCode::OK, Json(MembersResponse { members: view.cluster.members.clone() })));
     }
+    let member = member(new)?;
+    Ok((StatusCode::CREATED, change(state, MemberEdit::Add(member)).await?))
+}
+
+/// The member that a request describes.
+pub(super) fn member(new: NewMember) -> Result<Member, ApiError> {
     let id = new.id.parse::<MemberId>().map_err(|_| {
         let expected = "1 to 63 letters, digits, '-', '_' or '.'";
         ApiError::bad_request(format!("id: found {:?}, expected {expected}", new.id))
     })?;
-    let member = Member {
+    Ok(Member {
         id,
         rank: Rank(new.rank),
         peer_addresses: peer_addresses(new.peer_addresses)?,
         urls: urls(new.urls)?,
         absent: true,
-    };
-    Ok((StatusCode::CREATED, change(state, MemberEdit::Add(member)).await?))
+    })
 }
 
 pub(super) async fn set(

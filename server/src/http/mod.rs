@@ -9,6 +9,8 @@ mod execute;
 mod handover;
 mod health;
 mod members;
+#[doc(hidden)]
+pub mod parsers;
 mod query;
 #[cfg(test)]
 mod tests;

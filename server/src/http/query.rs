@@ -23,7 +23,7 @@ use super::{
 use crate::{clock, reader::ReadDone};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Consistency {
+pub(super) enum Consistency {
     Strong,
     Local,
     Bounded(Duration),
@@ -114,7 +114,7 @@ async fn wait_for(mut watched: watch::Receiver<Position>, target: Position) -> R
     if reached { Ok(()) } else { Err(*watched.borrow()) }
 }
 
-fn consistency(query: Option<&str>, default_staleness: Duration) -> Result<Consistency, ApiError> {
+pub(super) fn consistency(query: Option<&str>, default_staleness: Duration) -> Result<Consistency, ApiError> {
     let mut kind = None;
     let mut staleness = None;
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
@@ -152,7 +152,7 @@ fn milliseconds(text: &str) -> Option<Duration> {
     }
 }
 
-fn min_position(headers: &HeaderMap) -> Result<Option<Position>, ApiError> {
+pub(super) fn min_position(headers: &HeaderMap) -> Result<Option<Position>, ApiError> {
     let Some(value) = headers.get(HEADER_MIN_POSITION) else { return Ok(None) };
     let text = value.to_str().unwrap_or("?");
     text.parse().map(Some).map_err(|error| ApiError::bad_request(format!("{HEADER_MIN_POSITION}: {error}")))

@@ -1,6 +1,8 @@
 //! A master and a backup in temporary directories.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod exchange;
+
 use std::{path::Path, process::Command};
 
 use rusqlite::Connection;
@@ -75,6 +77,7 @@ impl Pair {
         if master != backup {
             panic!("replicas differ at {master_stamp:?} in pages {:?}", self.differing_pages());
         }
+        assert_eq!(self.master.pages(), self.backup.pages());
         assert_eq!(query(self.backup_dir.path(), "PRAGMA integrity_check"), "ok");
     }
 

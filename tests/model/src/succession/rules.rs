@@ -1,0 +1,451 @@
+//! What may happen, and what it does: the rules themselves.
+//!
+//! A machine reads what has arrived straight from what was sent. Which messages have arrived is chosen by which steps
+//! are taken: a step that needs none of them can be taken at any time. Messages to a machine in its present role
+//! change nothing but what it may do next, so nothing is lost by this.
+
+use super::{
+    Succession,
+    log::{Entry, Log},
+    state::{Id, Message, Node, Record, Role, Set, State},
+};
+use crate::mistake::Mistake;
+
+/// One step of one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// It stands in the next term.
+    Stand(Id),
+    /// It votes (R1).
+    Vote(Id, Id, u8),
+    /// It wins by these grants (R3 to R5).
+    Win(Id, Set),
+    /// It accepts a record (R6).
+    Accept(Id, Record),
+    /// The master proposes a sync set and members (R8, R9).
+    Propose(Id, Set, Set),
+    /// The master takes a write.
+    Write(Id),
+    /// The master acknowledges a write (R7).
+    Acknowledge(Id, u8),
+    /// A data member takes transactions, or a copy (R6, R12).
+    Receive(Id, u8, Log),
+    /// What a data member has taken is on its disk.
+    Sync(Id),
+    /// It ends, and starts again with what is on its disk.
+    Crash(Id),
+    /// The master gives up for an heir.
+    Goodbye(Id, Id),
+    /// Its disk is put back to what it held at the beginning. Only by mistake.
+    Restore(Id),
+}
+
+/// All that can happen in a state.
+pub(super) fn enabled(model: &Succession, state: &State, actions: &mut Vec<Action>) {
+    for (id, node) in (0..).zip(&state.nodes) {
+        if model.data.has(id) && node.term < model.last_term && !matches!(node.role, Role::Master { .. }) {
+            actions.push(Action::Stand(id));
+        }
+        if node.seen != node.disk {
+            actions.push(Action::Sync(id));
+        }
+        if node.seen != node.disk || node.role != Role::Follower {
+            actions.push(Action::Crash(id));
+        }
+        if model.is(Mistake::RestoredDisk) {
+            actions.push(Action::Restore(id));
+        }
+        for message in &state.sent {
+            arrival(model, id, node, message, actions);
+        }
+        match node.role {
+            Role::Follower => {}
+            Role::Candidate => wins(model, state, id, node, actions),
+            Role::Master { committed, serving } => {
+                master(model, state, id, node, committed, serving, actions)
+            }
+        }
+    }
+}
+
+/// What a message may make a machine do.
+fn arrival(model: &Succession, id: Id, node: &Node, message: &Message, actions: &mut Vec<Action>) {
+    match *message {
+        Message::Grant { term, to, from, .. } => {
+            let free = term > node.term || term == node.term && node.voted_for.is_none();
+            if from == to && to != id && free {
+                actions.push(Action::Vote(id, to, term));
+            }
+        }
+        Message::Accepted { record, from } if from == record.master && from != id => {
+            let term_allows = record.term >= node.term || model.is(Mistake::RecordOfLowerTerm);
+            if term_allows && record > node.record {
+                actions.push(Action::Accept(id, record));
+            }
+        }
+        Message::Append { term, from, log } if from != id && model.data.has(id) => {
+            let term_allows = term >= node.term || model.is(Mistake::TransactionOfLowerTerm);
+            let reigns = matches!(node.role, Role::Master { .. }) && term <= node.term;
+            if term_allows && !reigns && !node.seen.starts_with(log) {
+                actions.push(Action::Receive(id, term, log));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The highest record among a candidate's grants, its own included.
+fn highest(state: &State, node: &Node, id: Id, grants: Set) -> Record {
+    granted(state, node.term, id)
+        .filter(|&(from, _)| grants.has(from))
+        .map(|(_, record)| record)
+        .fold(node.record, Record::max)
+}
+
+fn granted(state: &State, in_term: u8, whom: Id) -> impl Iterator<Item = (Id, Record)> {
+    state.sent.iter().filter_map(move |message| match *message {
+        Message::Grant { term, to, from, record } if (term, to) == (in_term, whom) => Some((from, record)),
+        _ => None,
+    })
+}
+
+fn wins(model: &Succession, state: &State, id: Id, node: &Node, actions: &mut Vec<Action>) {
+    let all = granted(state, node.term, id).fold(Set::default(), |set, (from, _)| set.with(from));
+    for grants in all.subsets().filter(|grants| grants.has(id)) {
+        let record = highest(state, node, id, grants);
+        let electing = if model.is(Mistake::MajorityOfOwnRecord) { node.record } else { record };
+        let eligible = if model.is(Mistake::EligibilityOfOwnRecord) { node.record } else { record };
+        if electing.members.majority_in(grants) && (eligible.sync.has(id) || model.is(Mistake::NoEligibility))
+        {
+            actions.push(Action::Win(id, grants));
+        }
+    }
+}
+
+/// Whom an acknowledgement waits for besides the master (R7).
+fn awaited(model: &Succession, id: Id, committed: Record, proposed: Record) -> Set {
+    let all = match model.mistake {
+        Some(Mistake::AcknowledgeOnCommitted) => committed.sync,
+        Some(Mistake::AcknowledgeOnProposed) => proposed.sync,
+        Some(Mistake::AcknowledgeOnOwnDisk) => Set::default(),
+        _ => committed.sync.union(proposed.sync),
+    };
+    all.minus(Set::of(&[id]))
+}
+
+fn master(
+    model: &Succession,
+    state: &State,
+    id: Id,
+    node: &Node,
+    committed: Option<Record>,
+    serving: bool,
+    actions: &mut Vec<Action>,
+) {
+    let proposed = node.record;
+    let (Some(committed), true) = (committed, serving) else { return };
+    let stored = |len| {
+        awaited(model, id, committed, proposed).minus(state.stored_by(node.term, node.seen, len)).is_empty()
+    };
+    let begun = node.begun();
+    if state.next_write < model.writes {
+        actions.push(Action::Write(id));
+    }
+    for (len, entry) in (1..).zip(node.seen.entries()).skip(begun as usize) {
+        if let Entry::Write(write) = entry
+            && state.acknowledged[usize::from(write)] == 0
+            && (node.disk.len() >= len || model.is(Mistake::AcknowledgeWithoutOwnDisk))
+            && stored(len)
+        {
+            actions.push(Action::Acknowledge(id, write));
+        }
+    }
+    if committed == proposed || model.is(Mistake::TwoProposals) {
+        proposals(model, state, id, node, proposed, actions);
+    }
+    if model.handover && committed == proposed {
+        let all = node.seen.len();
+        let has_all = state.stored_by(node.term, node.seen, all);
+        for heir in proposed.sync.iter().filter(|&heir| heir != id) {
+            if has_all.has(heir) || model.is(Mistake::GoodbyeTooEarly) {
+                actions.push(Action::Goodbye(id, heir));
+            }
+        }
+    }
+}
+
+/// The sync sets and members a master may propose next: any that R8 allows. R9's timeout and R10's choice are left
+/// open, so all they could choose is tried.
+fn proposals(
+    model: &Succession,
+    state: &State,
+    id: Id,
+    node: &Node,
+    last: Record,
+    actions: &mut Vec<Action>,
+) {
+    if last.version >= model.last_version {
+        return;
+    }
+    // Everything from before the reign with its first transaction, and everything acknowledged in it (R8).
+    let needed = (1..)
+        .zip(node.seen.entries())
+        .filter(|&(_, entry)| match entry {
+            Entry::Reign(term) => term == node.term,
+            Entry::Write(write) => state.acknowledged[usize::from(write)] > 0,
+        })
+        .map(|(len, _)| len)
+        .max()
+        .unwrap_or(0);
+    let able = if model.is(Mistake::GrowTooEarly) {
+        model.data
+    } else if model.is(Mistake::GrowDuringCopy) {
+        let has = |&each: &Id| state.nodes[usize::from(each)].seen.starts_with(node.seen.prefix(needed));
+        Set::of(&model.data.iter().filter(has).collect::<Vec<_>>())
+    } else {
+        state.stored_by(node.term, node.seen, needed)
+    };
+    let by_two = model.is(Mistake::ChangeByTwo) || model.is(Mistake::ChangeByTwoByNewMajority);
+    let apart = if by_two { 2 } else { 1 };
+    let changes =
+        model.memberships.iter().copied().filter(|new| {
+            new.has(id) && new.minus(last.members).union(last.members.minus(*new)).len() <= apart
+        });
+    for members in changes.chain([last.members]) {
+        let choice = last.sync.union(able).with(id).and(members);
+        for sync in choice.subsets().filter(|sync| sync.has(id)) {
+            if (sync, members) != (last.sync, last.members) {
+                actions.push(Action::Propose(id, sync, members));
+            }
+        }
+    }
+}
+
+/// Does it.
+pub(super) fn apply(model: &Succession, state: &mut State, action: Action) {
+    step(model, state, action);
+    for id in 0..state.nodes.len() {
+        progress(model, state, id as Id);
+    }
+    if model.forget {
+        forget(model, state);
+    }
+}
+
+fn step(model: &Succession, state: &mut State, action: Action) {
+    match action {
+        Action::Stand(id) => {
+            let node = &mut state.nodes[usize::from(id)];
+            node.term += 1;
+            node.voted_for = Some(id);
+            node.role = Role::Candidate;
+            let (term, record) = (node.term, node.record);
+            state.send(Message::Grant { term, to: id, from: id, record });
+        }
+        Action::Vote(id, to, term) => {
+            let node = &mut state.nodes[usize::from(id)];
+            adopt(node, term);
+            node.voted_for = Some(to);
+            let record = node.record;
+            state.send(Message::Grant { term, to, from: id, record });
+        }
+        Action::Win(id, grants) => win(model, state, id, grants),
+        Action::Accept(id, record) => {
+            let node = &mut state.nodes[usize::from(id)];
+            if record.term >= node.term {
+                adopt(node, record.term);
+            }
+            node.record = record;
+            state.send(Message::Accepted { record, from: id });
+        }
+        Action::Propose(id, sync, members) => {
+            let node = &mut state.nodes[usize::from(id)];
+            node.record = Record { version: node.record.version + 1, sync, members, ..node.record };
+            let record = node.record;
+            state.send(Message::Accepted { record, from: id });
+        }
+        Action::Write(id) => {
+            let node = &mut state.nodes[usize::from(id)];
+            node.seen = node.seen.with(Entry::Write(state.next_write));
+            state.next_write += 1;
+            let (term, log) = (node.term, node.seen);
+            state.send(Message::Append { term, from: id, log });
+        }
+        Action::Acknowledge(id, write) => {
+            state.acknowledged[usize::from(write)] = state.nodes[usize::from(id)].term + 1;
+        }
+        Action::Receive(id, term, log) => receive(model, state, id, term, log),
+        Action::Sync(id) => sync(model, state, id),
+        Action::Crash(id) => {
+            let old = model.start[usize::from(id)].record;
+            crash(model, &mut state.nodes[usize::from(id)], old);
+        }
+        Action::Goodbye(id, heir) => {
+            let node = &mut state.nodes[usize::from(id)];
+            node.role = Role::Follower;
+            let (term, log) = (node.term, node.seen);
+            state.send(Message::Goodbye { term, heir, log });
+        }
+        Action::Restore(id) => state.nodes[usize::from(id)] = model.start[usize::from(id)],
+    }
+}
+
+/// R6: takes over a higher term, and leaves whatever it was in the lower one.
+fn adopt(node: &mut Node, term: u8) {
+    if term > node.term {
+        node.term = term;
+        node.voted_for = None;
+        node.role = Role::Follower;
+    }
+}
+
+fn win(model: &Succession, state: &mut State, id: Id, grants: Set) {
+    let node = state.nodes[usize::from(id)];
+    let term = node.term;
+    let old = highest(state, &node, id, grants);
+    let heirs = match model.mistake {
+        Some(Mistake::OldMasterKept) => old.sync,
+        Some(Mistake::FirstRecordAlone) => Set::default(),
+        _ => old.sync.minus(Set::of(&[old.master])),
+    };
+    let record = Record { term, version: 1, master: id, sync: heirs.with(id), members: old.members };
+    state.heir_lacks |= state.sent.iter().any(|each| {
+        matches!(*each, Message::Goodbye { term: last, heir, log }
+            if (last + 1, heir) == (term, id) && !node.seen.starts_with(log))
+    });
+    state.winners[usize::from(term)] = state.winners[usize::from(term)].with(id);
+    let committed = model.is(Mistake::ServeBeforeCommit).then_some(record);
+    let log = node.seen.with(Entry::Reign(term));
+    state.nodes[usize::from(id)] =
+        Node { record, seen: log, role: Role::Master { committed, serving: false }, ..node };
+    state.send(Message::Accepted { record, from: id });
+    state.send(Message::Append { term, from: id, log });
+}
+
+fn receive(model: &Succession, state: &mut State, id: Id, term: u8, log: Log) {
+    let node = &mut state.nodes[usize::from(id)];
+    if term >= node.term {
+        adopt(node, term);
+        node.role = Role::Follower;
+    }
+    if model.is(Mistake::CopyInPieces) && !log.starts_with(node.seen) {
+        // The first piece is on disk; there is no database before the last one is.
+        node.seen = Log::default();
+        node.disk = Log::default();
+        return;
+    }
+    // A continuation, or a copy that replaces everything when it is synced (R12).
+    node.seen = log;
+    if model.is(Mistake::ReportBeforeSync) {
+        state.send(Message::Stored { term, from: id, log });
+    }
+}
+
+/// A backup's report names the term it is in, so an older master doesn't count it (R6).
+fn sync(model: &Succession, state: &mut State, id: Id) {
+    let node = &mut state.nodes[usize::from(id)];
+    let (old, log) = (node.disk, node.seen);
+    node.disk = log;
+    let term = match log.term() {
+        Some(older) if model.is(Mistake::TransactionOfLowerTerm) => older,
+        _ => node.term,
+    };
+    let reports = !matches!(node.role, Role::Master { .. });
+    state.went_back |= (0..)
+        .zip(state.acknowledged)
+        .any(|(write, acknowledged)| acknowledged > 0 && old.has_write(write) && !log.has_write(write));
+    // A report without the reign's first transaction tells its master nothing.
+    if reports && log.len_to(Entry::Reign(term)).is_some() {
+        state.send(Message::Stored { term, from: id, log });
+    }
+}
+
+fn crash(model: &Succession, node: &mut Node, old: Record) {
+    node.role = Role::Follower;
+    node.seen = node.disk;
+    if model.is(Mistake::VoteNotDurable) {
+        node.voted_for = None;
+    }
+    if model.is(Mistake::TermNotDurable) {
+        node.term = node.record.term;
+        node.voted_for = None;
+    }
+    if model.is(Mistake::RecordNotDurable) {
+        node.record = old;
+    }
+}
+
+/// What a master does as soon as it may: it learns that its record is committed, and begins to answer clients (R5).
+///
+/// A later moment would add nothing: it may do less before, and is asked for less.
+fn progress(model: &Succession, state: &mut State, id: Id) {
+    let node = state.nodes[usize::from(id)];
+    let Role::Master { mut committed, mut serving } = node.role else { return };
+    let proposed = node.record;
+    if committed != Some(proposed) {
+        let accepted = state.accepted_by(proposed);
+        let old_agree = committed.is_none_or(|old| old.members.majority_in(accepted))
+            || model.is(Mistake::ChangeByNewMajority)
+            || model.is(Mistake::ChangeByTwoByNewMajority);
+        if proposed.members.majority_in(accepted) && old_agree {
+            committed = Some(proposed);
+        }
+    }
+    if let (Some(committed), false) = (committed, serving) {
+        let begun = node.begun();
+        let others = awaited(model, id, committed, proposed);
+        let own = node.disk.len() >= begun || model.is(Mistake::AcknowledgeWithoutOwnDisk);
+        let stored = own && others.minus(state.stored_by(node.term, node.seen, begun)).is_empty();
+        if stored || model.is(Mistake::ServeBeforeStored) {
+            serving = true;
+            for entry in node.seen.prefix(begun).entries() {
+                if let Entry::Write(write) = entry
+                    && state.shown[usize::from(write)] == 0
+                {
+                    state.shown[usize::from(write)] = node.term + 1;
+                }
+            }
+            state.handed_over |= state.sent.iter().any(|each| {
+                matches!(*each, Message::Goodbye { term, heir, .. } if (term + 1, heir) == (node.term, id))
+            });
+        }
+    }
+    state.nodes[usize::from(id)].role = Role::Master { committed, serving };
+}
+
+/// Drops the messages that nobody can use any more, so that states that differ in nothing else count as one.
+///
+/// Nobody's term goes back and nobody forgets a record or vote, so a message that is of no use now is of none later. By
+/// mistake they do; to drop a message is to lose it then, which may happen at any time, so a counterexample remains one.
+fn forget(model: &Succession, state: &mut State) {
+    let State { nodes, sent, winners, .. } = state;
+    let others = |id: Id| (0..).zip(nodes.iter()).filter(move |&(other, _)| other != id);
+    let reigns =
+        |term| nodes.iter().any(|node| node.term == term && matches!(node.role, Role::Master { .. }));
+    sent.retain(|message| match *message {
+        Message::Grant { term, to, from, .. } => {
+            let candidate = nodes[usize::from(to)];
+            let waits = candidate.term == term && candidate.role == Role::Candidate;
+            let asks = from == to
+                && others(to)
+                    .any(|(_, voter)| voter.term < term || voter.term == term && voter.voted_for.is_none());
+            waits || asks
+        }
+        Message::Accepted { record, from } => {
+            let master = nodes[usize::from(record.master)];
+            let waits = matches!(master.role, Role::Master { committed, .. }
+                if master.record == record && committed != Some(record));
+            let proposes = from == record.master
+                && others(from).any(|(_, voter)| voter.term <= record.term && voter.record < record);
+            waits || proposes
+        }
+        Message::Append { term, from, log } => others(from)
+            .any(|(id, backup)| model.data.has(id) && backup.term <= term && !backup.disk.starts_with(log)),
+        Message::Stored { term, .. } => reigns(term),
+        Message::Goodbye { term, heir, .. } => {
+            term < model.last_term
+                && nodes[usize::from(heir)].term <= term + 1
+                && winners[usize::from(term) + 1].minus(Set::of(&[heir])).is_empty()
+        }
+    });
+}
