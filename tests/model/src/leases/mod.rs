@@ -44,6 +44,11 @@ pub struct Leases {
     pub memberships: Vec<Set>,
     /// The last version of a record in each reign.
     pub last_version: u8,
+    /// Records travel in heartbeats only: whoever accepts one honours the master's lease from then on.
+    pub records_in_heartbeats: bool,
+    /// Answers to heartbeats may be late. An answer in time gives the master the same lease, only earlier, so this matters
+    /// to mistakes alone.
+    pub late_answers: bool,
     /// Clocks may run at different speeds.
     pub drift: bool,
     /// Machines may crash.
@@ -66,6 +71,8 @@ impl Leases {
             members: Set::of(&[0, 1, 2]),
             memberships: Vec::new(),
             last_version: 1,
+            records_in_heartbeats: false,
+            late_answers: true,
             drift: true,
             crashes: true,
             goodbyes: false,
@@ -81,6 +88,7 @@ impl Leases {
             machines: 4,
             memberships: vec![Set::of(&[0, 1]), Set::of(&[0, 1, 3])],
             last_version: 3,
+            late_answers: false,
             drift: false,
             crashes: false,
             ..Self::three()

@@ -176,16 +176,13 @@ fn step(model: &Leases, state: &mut State, action: Action) {
                 *heartbeat = Some(Heartbeat { left: lease(model), answered: Set::default() });
             }
         }
-        Action::Promise(id, voter) => promise(state, id, voter),
-        Action::Answer(id, voter) => {
-            if let Role::Master { heartbeat: Some(heartbeat), grants, .. } =
-                &mut state.machines[usize::from(id)].role
-            {
-                heartbeat.answered = heartbeat.answered.minus(Set::of(&[voter]));
-                let from_receipt = model.is(Mistake::LeaseFromReceipt);
-                grants[usize::from(voter)] = if from_receipt { lease(model) } else { heartbeat.left };
+        Action::Promise(id, voter) => {
+            promise(state, id, voter);
+            if !model.late_answers {
+                answer(model, state, id, voter);
             }
         }
+        Action::Answer(id, voter) => answer(model, state, id, voter),
         Action::Stand(id) => {
             let machine = &mut state.machines[usize::from(id)];
             machine.term += 1;
@@ -217,6 +214,9 @@ fn step(model: &Leases, state: &mut State, action: Action) {
             let machine = &mut state.machines[usize::from(id)];
             machine.adopt(record.term);
             machine.record = record;
+            if model.records_in_heartbeats {
+                honour(machine, record.term);
+            }
             for master in &mut state.machines {
                 if let Role::Master { accepted, .. } = &mut master.role
                     && master.record == record
@@ -284,15 +284,30 @@ fn lease(model: &Leases) -> u8 {
 fn promise(state: &mut State, id: Id, voter: Id) {
     let term = state.machines[usize::from(id)].term;
     let machine = &mut state.machines[usize::from(voter)];
+    honour(machine, term);
+    if let Role::Master { heartbeat: Some(heartbeat), .. } = &mut state.machines[usize::from(id)].role {
+        heartbeat.answered = heartbeat.answered.with(voter);
+    }
+}
+
+/// The voter's answer comes to the master, whose lease counts from when it sent the heartbeat (R11).
+fn answer(model: &Leases, state: &mut State, id: Id, voter: Id) {
+    if let Role::Master { heartbeat: Some(heartbeat), grants, .. } = &mut state.machines[usize::from(id)].role
+    {
+        heartbeat.answered = heartbeat.answered.minus(Set::of(&[voter]));
+        let from_receipt = model.is(Mistake::LeaseFromReceipt);
+        grants[usize::from(voter)] = if from_receipt { lease(model) } else { heartbeat.left };
+    }
+}
+
+/// It adopts the term of a master (R6), and honours its lease.
+fn honour(machine: &mut Machine, term: u8) {
     machine.adopt(term);
     // A master elected without this vote: what this machine may have promised to others was of no use to them then.
     if machine.wait > 0 && term > machine.waits_for {
         machine.stop_waiting();
     }
     (machine.promise, machine.promised) = (PROMISE, term);
-    if let Role::Master { heartbeat: Some(heartbeat), .. } = &mut state.machines[usize::from(id)].role {
-        heartbeat.answered = heartbeat.answered.with(voter);
-    }
 }
 
 /// A machine's clock advances.
