@@ -31,7 +31,7 @@ impl Database {
     /// # Errors
     /// Nothing is changed when a transaction doesn't follow its predecessor or its payload is wrong, and when SQLite
     /// or the disk fails before the commit. [`StoreError::Io`] with `sync the WAL`: applied, but perhaps not durable.
-    /// [`StoreError::ForeignWrite`]: the replica needs a full copy. It also does, and [`Database::is_diverged`] says so,
+    /// [`StoreError::ForeignWrite`]: the replica must rejoin. It also does, and [`Database::is_diverged`] says so,
     /// when a reign began and the term history in its master's pages can't be read.
     pub fn apply(&mut self, transactions: &[Transaction]) -> Result<Applied, StoreError> {
         self.ensure_locked()?;
@@ -47,6 +47,7 @@ impl Database {
         let history_changed = last.stamp.position.term != self.stamp.position.term;
         self.stamp = last.stamp;
         self.last_checksum = last.checksum;
+        self.sums.written(self.stamp, database_pages, pages.iter().copied());
         if history_changed {
             match tables::read_history(&self.observer, &self.path) {
                 Ok(history) => self.history = history,
@@ -126,17 +127,25 @@ impl Database {
         image: Option<&[u8]>,
         database_pages: u32,
     ) -> Result<(), rusqlite::Error> {
+        if database_pages < self.captured.pages {
+            self.cut(database_pages)?;
+        }
         if let Some(image) = image {
+            // One row: at the end of a statement with several, SQLite would take the new size from this page and then
+            // find nothing left to cut.
             let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (1, ?1)";
             self.writer.prepare_cached(sql)?.execute([image])?;
         }
-        if database_pages < self.captured.pages {
-            // A statement of its own: at the end of one with several rows SQLite would take the new size from page 1
-            // and then find nothing left to cut. If it reads the schema again here, it reads the new one.
-            let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (?1, NULL)";
-            self.writer.prepare_cached(sql)?.execute([database_pages.saturating_add(1)])?;
-        }
         Ok(())
+    }
+
+    /// Has the database cut to `pages` at the commit. Said through a page table of its own, because whoever writes a page
+    /// through the same one takes it back; and before page 1, after which no other statement may run.
+    fn cut(&self, pages: u32) -> Result<(), rusqlite::Error> {
+        self.writer
+            .execute_batch("CREATE VIRTUAL TABLE IF NOT EXISTS temp.tanist_cut USING sqlite_dbpage")?;
+        let sql = "INSERT INTO temp.tanist_cut (pgno, data) VALUES (?1, NULL)";
+        self.writer.prepare_cached(sql)?.execute([pages.saturating_add(1)]).map(drop)
     }
 
     /// With full auto-vacuum SQLite would move pages at commit when page 1 lists free ones. A master in that mode

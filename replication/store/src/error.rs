@@ -246,7 +246,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the replica itself is of no use any more until a full copy replaces it.
+    /// Whether the replica itself is of no use any more until a rejoin replaces it.
     #[must_use]
     pub fn needs_copy(&self) -> bool {
         matches!(self, StoreError::ForeignWrite { .. } | StoreError::Corrupt { .. })
