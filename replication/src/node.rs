@@ -14,6 +14,7 @@ use crate::{
     log::TransactionLog,
     member::{Addresses, Member, MemberId},
     message::{HeartbeatReply, Message},
+    mistakes::{Mistake, made},
     position::Term,
     role::{Follower, Forced, Role},
     succession::{RecordKey, SuccessionRecord},
@@ -94,7 +95,10 @@ impl Node {
             record: SuccessionRecord::blank(config.members.clone()),
         });
         let founding = hard.record.key == RecordKey::BLANK;
-        let no_vote_before = if founding { now } else { now + config.timing.lease };
+        let voted_for = hard.voted_for.clone().filter(|_| !made(Mistake::VoteForgotten));
+        let hard = HardState { voted_for, ..hard };
+        let no_vote_before =
+            if founding || made(Mistake::NoRestartWait) { now } else { now + config.timing.lease };
         let mut node = Node {
             rng: config.seed | 1,
             now,
@@ -334,7 +338,8 @@ impl Node {
         if self.settling || self.storage != Storage::Ready {
             return;
         }
-        let (to, term, stamp) = (leader.id.clone(), self.hard.term, self.stamp);
+        let stamp = if made(Mistake::ReportedEarly) { self.tail } else { self.stamp };
+        let (to, term) = (leader.id.clone(), self.hard.term);
         self.send(to, Message::Stored(crate::message::Report { term, stamp }));
         self.update_freshness();
     }
@@ -495,6 +500,7 @@ impl Node {
             accepted: self.hard.record.key,
             stamp: can_say.then_some(self.stamp),
             moved: self.moved(&self.hard.record),
+            sum: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     member::MemberId,
     message::{Message, VoteReply, VoteRequest},
+    mistakes::{Mistake, made},
     node::Node,
     position::{Position, Term},
     quorum,
@@ -156,7 +157,7 @@ impl Node {
         let Some(deciding) = self.deciding_record() else { return Count::NotYet };
         let grants = |id: &MemberId| candidate.grants.get(id);
         let own = self.stamp.position;
-        if deciding.key == RecordKey::BLANK || own == Position::ZERO {
+        if deciding.key == RecordKey::BLANK || (own == Position::ZERO && !made(Mistake::EmptyReplicaWins)) {
             // Founding, or a replica that may have lost its disk: everybody must be there, and nobody hold more. So
             // no lost disk can help to found the cluster a second time over living data.
             let none_further = candidate.grants.values().all(|(_, position)| *position <= own);
@@ -164,12 +165,15 @@ impl Node {
             return if all { Count::Won } else { Count::NotYet };
         }
         // A voter without any record may have forgotten one: its word doesn't count.
-        let counts = |id: &MemberId| grants(id).is_some_and(|(record, _)| record.key > RecordKey::BLANK);
+        let counts = |id: &MemberId| {
+            grants(id)
+                .is_some_and(|(record, _)| record.key > RecordKey::BLANK || made(Mistake::BlankVoterCounts))
+        };
         if !quorum::has_majority(deciding, counts) {
             return Count::NotYet;
         }
         let me = &self.config.id;
-        if !deciding.sync_set.contains(me) {
+        if !deciding.sync_set.contains(me) && !made(Mistake::AnybodyWins) {
             if self.forced.is_none() {
                 return Count::NotEligible(deciding.key);
             }

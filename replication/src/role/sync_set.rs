@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     effect::Effect,
     member::MemberId,
+    mistakes::{Mistake, made},
     node::Node,
     position::Txid,
     progress::{Peer, Progress},
@@ -62,6 +63,7 @@ impl Node {
             .peers
             .get(id)
             .is_some_and(|peer| peer.streams() && peer.stored.is_some_and(|stored| stored >= needed))
+            || made(Mistake::TakenInEarly)
     }
 
     fn plan(&self, master: &Master) -> Option<Plan> {
@@ -152,7 +154,8 @@ impl Node {
             master.short_since = None;
         }
         master.joining = plan.joining;
-        let settled = master.committed.as_ref().filter(|_| master.proposed.is_none());
+        let settled =
+            master.committed.as_ref().filter(|_| master.proposed.is_none() || made(Mistake::TwoProposals));
         match settled {
             Some(committed) if committed.sync_set != plan.wanted => {
                 let record = committed.with_sync_set(plan.wanted);

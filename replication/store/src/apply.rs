@@ -8,7 +8,7 @@ use tanist_replication::{Pages, Stamp, Transaction};
 use crate::{
     database::{Database, Mode},
     error::StoreError,
-    tables,
+    tables, wal,
 };
 
 /// What an apply came to.
@@ -31,7 +31,8 @@ impl Database {
     /// # Errors
     /// Nothing is changed when a transaction doesn't follow its predecessor or its payload is wrong, and when SQLite
     /// or the disk fails before the commit. [`StoreError::Io`] with `sync the WAL`: applied, but perhaps not durable.
-    /// [`StoreError::ForeignWrite`]: the replica must rejoin.
+    /// [`StoreError::ForeignWrite`]: the replica must rejoin. It also does, and [`Database::is_diverged`] says so,
+    /// when a reign began and the term history in its master's pages can't be read.
     pub fn apply(&mut self, transactions: &[Transaction]) -> Result<Applied, StoreError> {
         self.ensure_locked()?;
         let Some(last) = transactions.last() else {
@@ -40,6 +41,7 @@ impl Database {
         let payloads = self.check(transactions)?;
         let pages = newest_images(&payloads);
         let database_pages = payloads.last().map_or(0, Pages::database_pages);
+        self.check_new_pages(&pages, database_pages, last.stamp)?;
         let written = self.sqlite("apply a transaction", |db| db.write_pages(&pages, database_pages));
         self.finish_apply(written)?;
         let history_changed = last.stamp.position.term != self.stamp.position.term;
@@ -47,7 +49,13 @@ impl Database {
         self.last_checksum = last.checksum;
         self.sums.written(self.stamp, database_pages, pages.iter().copied());
         if history_changed {
-            self.history = tables::read_history(&self.observer, &self.path)?;
+            match tables::read_history(&self.observer, &self.path) {
+                Ok(history) => self.history = history,
+                Err(error) => {
+                    self.diverged = true;
+                    return Err(error);
+                }
+            }
         }
         Ok(Applied { stamp: self.stamp, history_changed })
     }
@@ -72,6 +80,26 @@ impl Database {
             payloads.push(pages);
         }
         Ok(payloads)
+    }
+
+    /// A master sends every page by which the database grows. With one left out the file would have a hole, and with a
+    /// size out of thin air no end.
+    fn check_new_pages(
+        &self,
+        pages: &[(u32, &[u8])],
+        database_pages: u32,
+        stamp: Stamp,
+    ) -> Result<(), StoreError> {
+        let have = self.captured.pages;
+        let is_new = |page: u32| page > have && page <= database_pages;
+        let unwritten = is_new(wal::lock_page(self.page_size));
+        let expected = database_pages.saturating_sub(have) - u32::from(unwritten);
+        let found = pages.iter().filter(|(page, _)| is_new(*page)).count();
+        if found == expected as usize {
+            Ok(())
+        } else {
+            Err(StoreError::NewPages { position: stamp.position, found, expected })
+        }
     }
 
     /// Writes page images into the open transaction. Page 1 comes last, because with a new schema cookie in it SQLite

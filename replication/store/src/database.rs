@@ -79,7 +79,7 @@ pub struct Database {
     pub(crate) gate: CommitGate,
     pub(crate) wal_file: WalSync,
     pub(crate) mode: Mode,
-    /// A write that isn't the master's is in this replica.
+    /// A write that isn't the master's is in this replica, or pages that hold no database.
     pub(crate) diverged: bool,
     pub(crate) page_size: u32,
     pub(crate) sums: Arc<PageSums>,
@@ -184,7 +184,7 @@ impl Database {
         matches!(self.mode, Mode::Master { .. })
     }
 
-    /// Whether the replica holds a write that isn't the master's, so that only a rejoin helps.
+    /// Whether the replica holds a write that isn't the master's, or no readable database, so that only a rejoin helps.
     #[must_use]
     pub fn is_diverged(&self) -> bool {
         self.diverged

@@ -153,6 +153,16 @@ pub enum StoreError {
         /// The limit.
         limit_bytes: u64,
     },
+    /// A transaction that lets the database grow by other pages than it brings.
+    #[error("transaction {position}: brings {found} new pages, the database grows by {expected}")]
+    NewPages {
+        /// The transaction.
+        position: Position,
+        /// New pages in its payload.
+        found: usize,
+        /// New pages there must be.
+        expected: u32,
+    },
     /// A payload or copied chunk that can't be read.
     #[error(transparent)]
     Payload(#[from] PayloadError),

@@ -32,6 +32,8 @@ pub struct Checker {
     /// The newest record that was ever on the disks of a majority of its voters, and newer ones.
     pub committed: Option<SuccessionRecord>,
     pub records: BTreeMap<RecordKey, SuccessionRecord>,
+    /// Every record ever kept.
+    pub known: BTreeMap<RecordKey, SuccessionRecord>,
     /// Reigns that opened their gate, and where they stood then.
     pub opened: BTreeMap<Term, (usize, Stamp)>,
     pub reads: u64,
@@ -53,6 +55,7 @@ impl Checker {
             masters: BTreeMap::new(),
             committed: None,
             records: BTreeMap::new(),
+            known: BTreeMap::new(),
             opened: BTreeMap::new(),
             reads: 0,
             seen: [0; REGISTERS],

@@ -106,9 +106,12 @@ pub enum Fault {
         kind: u64,
         address: u64,
     },
-    /// A bit for each machine that loses power; `away` until the last has it again.
+    /// A bit for each machine that loses power, `away` until the last has it again; the master of the time may be
+    /// elsewhere, and the links from there to the site stay down.
     SiteOut {
         site: u64,
+        elsewhere: bool,
+        cut: bool,
         away: u64,
     },
     /// Disks and links are as they were.
@@ -149,7 +152,7 @@ fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
     let other = rng.below(machines) as usize;
     let away = if rng.chance(500) { rng.between(MS, 200 * MS) } else { rng.between(MS, 3 * SECOND) };
     let end = if rng.chance(500) { End::PowerCut } else { End::Killed };
-    match rng.below(44) {
+    match rng.below(45) {
         0..=4 => Fault::Crash { who, end, away },
         5..=7 => Fault::CrashWithin { who, effects: rng.below(6), away: away + 300 * MS },
         8 => Fault::Stop { who, away },
@@ -181,9 +184,9 @@ fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
         33 => Fault::CaptureBreaks { who },
         34..=36 => Fault::HandOver { who, to: rng.chance(500).then_some(other) },
         37..=39 => Fault::ChangeMembers { node, kind: rng.below(3), address: rng.below(9) },
-        40 => {
-            let site = if rng.chance(500) { u64::MAX } else { rng.below(1 << machines) };
-            Fault::SiteOut { site, away: away.min(SECOND) }
+        40..=41 => {
+            let site = if rng.chance(600) { u64::MAX } else { rng.below(1 << machines) };
+            Fault::SiteOut { site, elsewhere: rng.chance(500), cut: rng.chance(500), away: away.min(SECOND) }
         }
         _ => Fault::Repair,
     }
@@ -261,7 +264,12 @@ impl Cluster {
                 self.deliver(node, Event::HandOver { to, why: "asked to".to_owned() });
             }
             Fault::ChangeMembers { node, kind, address } => self.change_members(node, kind, address),
-            Fault::SiteOut { site, away } => {
+            Fault::SiteOut { site, elsewhere, cut, away } => {
+                let master = self.serving().filter(|_| elsewhere);
+                let site = site & !master.map_or(0, |master| 1 << master);
+                if cut {
+                    self.split(site);
+                }
                 for node in 0..self.machines.len() {
                     if site >> node & 1 == 1 {
                         self.crash_with(node, End::PowerCut);

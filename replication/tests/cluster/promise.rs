@@ -15,6 +15,12 @@ impl Cluster {
     pub fn note_record(&mut self, node: usize) {
         let Some(hard) = &self.machines[node].hard else { return };
         let record = &hard.record;
+        let known = self.check.known.entry(record.key).or_insert_with(|| record.clone());
+        if known != record {
+            self.check
+                .failure
+                .get_or_insert(format!("R9: two records {}: {known:?}, {record:?}", record.key));
+        }
         if self.check.committed.as_ref().is_some_and(|committed| committed.key >= record.key) {
             return;
         }
