@@ -419,3 +419,24 @@ fn founding_that_breaks_off_when_only_some_have_its_first_transaction_is_taken_u
     write(&mut c);
     settle(c);
 }
+
+#[test]
+fn old_master_that_may_hold_the_first_transaction_does_not_help_to_found_anew() {
+    let mut c = Cluster::new(Setup::new(THREE));
+    c.machines[0].disk_ns = (5 * SECOND, 5 * SECOND);
+    c.run_until(LONG, |c| !c.machines[0].store.doing.is_empty()).unwrap();
+    c.isolate(0);
+    c.run(LEASE * 2);
+    c.machines[1].disk_ns = (5 * SECOND, 5 * SECOND);
+    c.heal();
+    c.run(LEASE);
+    // Had b been elected without a in its sync set, nobody could stand once a's transaction is there and b's isn't.
+    c.crash_with(1, End::DiskError);
+    c.machines[1].disk_ns = (MS, MS);
+    c.run_until(LONG, |c| c.stamp(0) != Stamp::default() && c.machines[0].store.doing.is_empty()).unwrap();
+    c.machines[0].disk_ns = (MS, MS);
+    c.start(1);
+    c.await_master(LONG);
+    write(&mut c);
+    settle(c);
+}
