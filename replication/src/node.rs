@@ -28,7 +28,7 @@ pub(crate) enum Storage {
     Ready,
     /// Leaving the throne: what it committed last isn't known yet.
     Ending,
-    /// Copying the master's database.
+    /// Being brought in line with the master's database (R12).
     Copying,
 }
 
@@ -166,7 +166,7 @@ impl Node {
             Event::CopyFinished(stamp) => {
                 self.storage = Storage::Ready;
                 self.on_replica(stamp);
-                self.note("copy finished", None, format!("replica is now at {}", stamp.position));
+                self.note("rejoin finished", None, format!("replica is now at {}", stamp.position));
                 self.report_start();
             }
             Event::CopyFailed(stamp) => {
@@ -500,6 +500,7 @@ impl Node {
             accepted: self.hard.record.key,
             stamp: can_say.then_some(self.stamp),
             moved: self.moved(&self.hard.record),
+            sum: None,
         }
     }
 

@@ -188,6 +188,7 @@ mod tests {
                 accepted: Default::default(),
                 stamp: Some(stamp),
                 moved: Some(Addresses { peer: vec!["a:1".to_owned()], urls: vec![] }),
+                sum: Some((Position::new(4, 8), u64::MAX)),
             }),
             Message::Append {
                 term: Term(4),

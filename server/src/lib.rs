@@ -19,6 +19,7 @@ mod members;
 mod pacing;
 pub mod reader;
 mod rejoin;
+mod scrub;
 mod server;
 pub mod sql;
 mod view;

@@ -14,4 +14,5 @@ mod lost;
 mod members;
 mod proxy;
 mod rejoin;
+mod rot;
 mod workload;

@@ -215,7 +215,7 @@ impl Node {
         }
         self.storage = Storage::Copying;
         let why = format!("the replica at {} can't be brought up by streaming", self.stamp.position);
-        self.note("copy started", Some(from.clone()), why);
+        self.note("rejoin started", Some(from.clone()), why);
         self.out.push(Effect::StartCopy { from: from.clone() });
     }
 }

@@ -290,7 +290,7 @@ impl Node {
         self.review();
     }
 
-    /// A replica has told what it is: on our branch it is streamed to, else it must copy (R12). `asked` is when the
+    /// A replica has told what it is: on our branch it is streamed to, else it must rejoin (R12). `asked` is when the
     /// question was sent, if there was one.
     fn on_peer_stamp(&mut self, from: &MemberId, stamp: Stamp, asked: Option<Time>) {
         let now = self.now;
@@ -320,7 +320,7 @@ impl Node {
                     "its {position} {:?} isn't on the branch of {} {:?}",
                     stamp.chain, tip.position, tip.chain
                 );
-                self.note("backup must copy", Some(from.clone()), why);
+                self.note("backup must rejoin", Some(from.clone()), why);
             }
             self.send(from.clone(), Message::Resync { term });
             return;
@@ -340,7 +340,7 @@ impl Node {
                 let term = master.term;
                 if first_seen {
                     let why = format!("its {position} lies before the buffer");
-                    self.note("backup must copy", Some(from.clone()), why);
+                    self.note("backup must rejoin", Some(from.clone()), why);
                 }
                 self.send(from.clone(), Message::Resync { term });
                 return;

@@ -33,30 +33,34 @@ where
     states
 }
 
-/// Finds a property that fails, and prints the way there; `None` when every state was visited and none fails.
-pub fn counterexample<M>(name: &str, model: M) -> Option<(&'static str, usize)>
+/// Makes the property fail and prints the way there; `None` when every state was visited and it holds in all.
+///
+/// # Panics
+/// When the model has no such property.
+pub fn counterexample<M>(name: &str, model: M, property: &str) -> Option<usize>
 where
     M: Model + Send + Sync + 'static,
     M::State: Clone + std::fmt::Debug + std::hash::Hash + PartialEq + Send + Sync,
     M::Action: Clone + std::fmt::Debug + PartialEq + Send + Sync,
 {
     let begun = Instant::now();
-    let checker = model.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let property = model
+        .properties()
+        .iter()
+        .map(|each| each.name)
+        .find(|each| each.starts_with(property))
+        .unwrap_or_else(|| panic!("{name}: no property {property}"));
+    let failure = HasDiscoveries::AnyOf([property].into());
+    let checker = model.checker().finish_when(failure).spawn_bfs().join();
     let took = begun.elapsed().as_secs_f32();
     let states = checker.unique_state_count();
-    let properties = checker.model().properties();
-    let failed = properties
-        .iter()
-        .filter(|property| property.expectation == stateright::Expectation::Always)
-        .find_map(|property| {
-            checker.discovery(property.name).map(|path| (property.name, path.into_actions()))
-        });
-    let Some((property, actions)) = failed else {
+    let Some(path) = checker.discovery(property) else {
         assert!(checker.is_done(), "{name}: not all states were visited");
-        println!("{name}: no counterexample in {states} states, {took:.1} s");
+        println!("{name}: {property}: holds in all {states} states, {took:.1} s");
         return None;
     };
-    println!("{name}: {property} fails after {} steps, {states} states, {took:.1} s", actions.len());
+    let actions = path.into_actions();
+    println!("{name}: {property}: fails after {} steps, {states} states, {took:.1} s", actions.len());
     println!("    {actions:?}");
-    Some((property, actions.len()))
+    Some(actions.len())
 }

@@ -5,5 +5,7 @@
 //! the rules that can be left out, and `check` runs a model to its end.
 
 pub mod check;
+pub mod leases;
+pub mod machines;
 pub mod mistake;
 pub mod succession;

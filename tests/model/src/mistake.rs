@@ -67,6 +67,8 @@ pub enum Mistake {
     NoDriftMargin,
     /// R11 and I6: the master answers as long as it hasn't heard of a later one.
     AnswerWithoutLease,
+    /// R11 and members: a lease counted by a record's members lasts though the members have changed since.
+    LeaseOutlivesChange,
     /// R2 and R11: a voter that honours a lease votes.
     VoteDespiteLease,
     /// R6: a voter answers a heartbeat of a lower term, and grants a lease.
@@ -75,6 +77,6 @@ pub enum Mistake {
     GoodbyeKeepsServing,
     /// Handover: a goodbye ends promises made to later masters, too.
     GoodbyeOfAnyTerm,
-    /// Handover: any candidate skips the wait for leases, not only the heir named in a goodbye.
-    AnyoneSkipsLease,
+    /// Refused connections: a broken link alone counts as the end of the master's process.
+    BrokenLinkIsDeath,
 }

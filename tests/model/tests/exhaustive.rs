@@ -17,7 +17,7 @@ fn three_data_members_keep_every_acknowledged_write() {
 
 #[test]
 fn diverged_replica_is_brought_in_line_before_it_counts() {
-    exhaust("diverged replica", Succession::diverged());
+    exhaust("diverged pair", Succession::diverged_pair());
 }
 
 #[test]
@@ -31,8 +31,8 @@ fn witness_leaves_and_returns_without_a_lost_write() {
 }
 
 #[test]
-fn new_data_member_joins_without_a_lost_write() {
-    exhaust("addition", Succession::addition());
+fn one_machine_grows_to_three_without_a_lost_write() {
+    exhaust("growth", Succession::growth());
 }
 
 #[test]
@@ -42,16 +42,23 @@ fn member_that_missed_two_removals_elects_nobody_beside_the_rest() {
 
 #[test]
 fn messages_of_no_more_use_change_nothing() {
-    let all_kept = Succession { forget: false, writes: 1, last_version: 2, ..Succession::pair_and_witness() };
-    exhaust("pair and witness, all messages kept", all_kept);
+    let all_kept = |model| Succession { forget: false, writes: 1, ..model };
+    let pair = Succession::pair_and_witness();
+    exhaust("all messages kept", all_kept(Succession { last_version: 1, ..pair.clone() }));
+    if large() {
+        exhaust("all messages kept, two records", all_kept(Succession { last_version: 2, ..pair }));
+    }
 }
 
 #[test]
-fn three_reigns_keep_every_acknowledged_write() {
+fn larger_bounds_hold() {
     if large() {
-        exhaust(
-            "three reigns",
-            Succession { last_term: 3, writes: 1, last_version: 2, ..Succession::pair_and_witness() },
-        );
+        exhaust("diverged replica among three", Succession::diverged());
+        exhaust("addition to two", Succession::addition());
+        let pair = Succession { writes: 1, last_version: 2, ..Succession::pair_and_witness() };
+        exhaust("three reigns", Succession { last_term: 3, ..pair });
+        exhaust("three data members, two writes", Succession { writes: 2, ..Succession::three() });
+        exhaust("three data members, three records", Succession { last_version: 3, ..Succession::three() });
+        exhaust("three data members, handover", Succession { handover: true, ..Succession::three() });
     }
 }

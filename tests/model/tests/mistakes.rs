@@ -2,25 +2,20 @@
 //! test says why.
 
 use tanist_model::{
-    check::{counterexample, large},
+    check::{counterexample, exhaust, large},
     mistake::Mistake,
-    succession::{Succession, state::Set},
+    succession::Succession,
 };
 
-/// The mistake is found, as a failure of one of these properties.
-fn breaks(mistake: Mistake, model: Succession, properties: &[&str]) {
-    let found = counterexample(&format!("{mistake:?}"), model.with(mistake));
-    let (property, steps) = found.unwrap_or_else(|| panic!("{mistake:?} must not go unnoticed"));
-    assert!(
-        properties.iter().any(|each| property.starts_with(each)),
-        "{mistake:?} breaks {property} in {steps} steps, instead of any of {properties:?}"
-    );
+/// The mistake makes the property fail.
+fn breaks(mistake: Mistake, model: Succession, property: &str) {
+    let found = counterexample(&format!("{mistake:?}"), model.with(mistake), property);
+    assert!(found.is_some(), "{mistake:?} must not go unnoticed");
 }
 
-/// The mistake breaks none of the properties in any state.
+/// Every property holds in every state in spite of the mistake.
 fn harmless(mistake: Mistake, model: Succession) {
-    let found = counterexample(&format!("{mistake:?}"), model.with(mistake));
-    assert_eq!(found, None, "{mistake:?} was thought to be harmless");
+    exhaust(&format!("{mistake:?}"), model.with(mistake));
 }
 
 fn small(model: Succession) -> Succession {
@@ -29,119 +24,119 @@ fn small(model: Succession) -> Succession {
 
 #[test]
 fn crash_forgets_the_vote() {
-    breaks(Mistake::VoteNotDurable, Succession::pair_and_witness(), &["I1"]);
+    breaks(Mistake::VoteNotDurable, Succession::pair_and_witness(), "I1");
 }
 
 #[test]
 fn crash_forgets_the_term() {
-    breaks(Mistake::TermNotDurable, Succession::pair_and_witness(), &["I1"]);
+    breaks(Mistake::TermNotDurable, Succession::pair_and_witness(), "I1");
 }
 
 #[test]
 fn crash_forgets_the_record() {
-    breaks(Mistake::RecordNotDurable, Succession::pair_and_witness(), &["I2", "I4"]);
+    breaks(Mistake::RecordNotDurable, Succession::pair_and_witness(), "I2");
 }
 
 #[test]
 fn majority_of_an_outdated_record_elects() {
-    breaks(Mistake::MajorityOfOwnRecord, Succession::missed_removals(), &["I1"]);
+    breaks(Mistake::MajorityOfOwnRecord, Succession::missed_removals(), "I1");
 }
 
 #[test]
 fn candidate_outside_the_sync_set_wins() {
-    breaks(Mistake::NoEligibility, Succession::pair_and_witness(), &["I2", "I4"]);
+    breaks(Mistake::NoEligibility, Succession::pair_and_witness(), "I2");
 }
 
 #[test]
 fn candidate_judges_itself_by_its_own_record() {
-    breaks(Mistake::EligibilityOfOwnRecord, Succession::pair_and_witness(), &["I2", "I4"]);
+    breaks(Mistake::EligibilityOfOwnRecord, Succession::pair_and_witness(), "I2");
 }
 
 #[test]
 fn master_serves_before_its_record_is_committed() {
-    breaks(Mistake::ServeBeforeCommit, Succession::pair_and_witness(), &["I2", "I4"]);
+    breaks(Mistake::ServeBeforeCommit, Succession::pair_and_witness(), "I2");
 }
 
 #[test]
 fn master_serves_before_the_sync_set_holds_what_it_shows() {
-    breaks(Mistake::ServeBeforeStored, Succession::diverged(), &["what a reign begins with"]);
+    breaks(Mistake::ServeBeforeStored, Succession::diverged(), "what a reign begins with");
 }
 
 #[test]
 fn voter_accepts_a_record_of_a_lower_term() {
-    breaks(Mistake::RecordOfLowerTerm, Succession::pair_and_witness(), &["I2", "I4"]);
+    breaks(Mistake::RecordOfLowerTerm, Succession::pair_and_witness(), "I2");
 }
 
 #[test]
 fn backup_accepts_a_transaction_of_a_lower_term() {
     // A message that the rule makes useless is of use by this mistake.
     let model = Succession { forget: false, ..Succession::pair_and_witness() };
-    breaks(Mistake::TransactionOfLowerTerm, model, &["I2", "I4"]);
+    breaks(Mistake::TransactionOfLowerTerm, model, "I4");
 }
 
 #[test]
 fn acknowledgement_waits_for_the_committed_set_alone() {
-    breaks(Mistake::AcknowledgeOnCommitted, Succession::pair_and_witness(), &["I2", "I4"]);
+    breaks(Mistake::AcknowledgeOnCommitted, Succession::pair_and_witness(), "I2");
 }
 
 #[test]
 fn acknowledgement_waits_for_the_proposed_set_alone() {
-    breaks(Mistake::AcknowledgeOnProposed, Succession::pair_and_witness(), &["I2", "I4"]);
+    breaks(Mistake::AcknowledgeOnProposed, Succession::pair_and_witness(), "I2");
 }
 
 #[test]
 fn acknowledgement_waits_for_no_backup() {
-    breaks(Mistake::AcknowledgeOnOwnDisk, Succession::pair_and_witness(), &["I2", "I4"]);
+    breaks(Mistake::AcknowledgeOnOwnDisk, Succession::pair_and_witness(), "I2");
 }
 
 #[test]
 fn acknowledgement_does_not_wait_for_the_own_disk() {
-    breaks(Mistake::AcknowledgeWithoutOwnDisk, Succession::pair_and_witness(), &["I2", "I4"]);
+    breaks(Mistake::AcknowledgeWithoutOwnDisk, Succession::pair_and_witness(), "I2");
 }
 
 #[test]
 fn backup_reports_before_its_disk_has_it() {
-    breaks(Mistake::ReportBeforeSync, Succession::pair_and_witness(), &["I2", "I4"]);
+    breaks(Mistake::ReportBeforeSync, Succession::pair_and_witness(), "I2");
 }
 
 #[test]
 fn member_without_everything_acknowledged_is_counted_on() {
-    breaks(Mistake::GrowTooEarly, Succession::pair_and_witness(), &["I2", "I4"]);
+    breaks(Mistake::GrowTooEarly, Succession::pair_and_witness(), "I2");
 }
 
 #[test]
 fn member_is_counted_on_before_its_copy_ends() {
-    breaks(Mistake::GrowDuringCopy, Succession::pair_and_witness(), &["I2", "I4"]);
+    breaks(Mistake::GrowDuringCopy, Succession::pair_and_witness(), "I2");
 }
 
 #[test]
 fn second_proposal_while_the_first_is_open() {
-    breaks(Mistake::TwoProposals, Succession::pair_and_witness(), &["I2", "I4"]);
+    breaks(Mistake::TwoProposals, Succession::pair_and_witness(), "I2");
 }
 
 #[test]
 fn copy_replaces_the_database_in_pieces() {
-    breaks(Mistake::CopyInPieces, Succession::diverged(), &["I2", "I4"]);
+    breaks(Mistake::CopyInPieces, Succession::diverged_pair(), "I2");
 }
 
 #[test]
 fn two_members_change_at_once() {
-    breaks(Mistake::ChangeByTwo, Succession::removal_of_two(), &["I1"]);
+    breaks(Mistake::ChangeByTwo, Succession::removal_of_two(), "I1");
 }
 
 #[test]
 fn two_members_change_at_once_by_the_new_majority() {
-    breaks(Mistake::ChangeByTwoByNewMajority, Succession::removal_of_two(), &["I1"]);
+    breaks(Mistake::ChangeByTwoByNewMajority, Succession::removal_of_two(), "I1");
 }
 
 #[test]
 fn goodbye_before_the_heir_has_everything() {
-    breaks(Mistake::GoodbyeTooEarly, Succession::handover(), &["an heir has all"]);
+    breaks(Mistake::GoodbyeTooEarly, Succession::handover(), "an heir has all");
 }
 
 #[test]
 fn disk_goes_back() {
-    breaks(Mistake::RestoredDisk, Succession::pair_and_witness(), &["I1", "I2", "I4"]);
+    breaks(Mistake::RestoredDisk, Succession::pair_and_witness(), "I1");
 }
 
 /// R5 leaves the old master out so that nobody waits for it. Safety doesn't need it: the old master is in its own sync
@@ -174,12 +169,4 @@ fn majority_of_the_new_members_suffices_for_a_single_change() {
         harmless(Mistake::ChangeByNewMajority, Succession::removal());
         harmless(Mistake::ChangeByNewMajority, Succession::addition());
     }
-}
-
-#[test]
-fn sets_of_machines_count_majorities() {
-    let three = Set::of(&[0, 1, 2]);
-    assert!(three.majority_in(Set::of(&[0, 2])) && !three.majority_in(Set::of(&[1, 3])));
-    assert!(!Set::of(&[0, 1]).majority_in(Set::of(&[0])));
-    assert_eq!(three.subsets().count(), 8);
 }

@@ -73,6 +73,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
                 accepted: Default::default(),
                 stamp: Some(stamp),
                 moved: Some(Addresses { peer: vec!["10.0.0.9:7450".to_owned()], urls: vec![] }),
+                sum: Some((Position::new(4, 70_000), 0x0123_4567_89ab_cdef)),
             }),
         ),
         ("append", Message::Append { term, transaction }),

@@ -1,5 +1,6 @@
 //! One plain function per kind of bytes: whatever it is given, it returns, or the code under it is wrong.
 
+mod apply;
 mod config;
 mod frames;
 mod handshake;
@@ -10,6 +11,7 @@ mod pages;
 mod params;
 mod preamble;
 mod sql;
+mod store_files;
 mod text;
 mod wire;
 
@@ -28,6 +30,7 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target { name: "apply", run: apply::run, iterations: 600, words: apply::WORDS },
     Target { name: "config", run: config::run, iterations: 8_000, words: config::WORDS },
     Target { name: "frames", run: frames::run, iterations: 4_000, words: frames::WORDS },
     Target { name: "handshake", run: handshake::run, iterations: 1_000, words: handshake::WORDS },
@@ -38,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "params", run: params::run, iterations: 20_000, words: params::WORDS },
     Target { name: "preamble", run: preamble::run, iterations: 20_000, words: preamble::WORDS },
     Target { name: "sql", run: sql::run, iterations: 3_000, words: sql::WORDS },
+    Target { name: "store_files", run: store_files::run, iterations: 200, words: &[] },
     Target { name: "text", run: text::run, iterations: 50_000, words: text::WORDS },
     Target { name: "wire", run: wire::run, iterations: 50_000, words: wire::WORDS },
 ];

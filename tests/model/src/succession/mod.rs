@@ -13,9 +13,9 @@ use stateright::{Model, Property};
 
 use self::{
     rules::Action,
-    state::{Node, Role, Set, State},
+    state::{Node, Role, State},
 };
-use crate::mistake::Mistake;
+use crate::{machines::Set, mistake::Mistake};
 
 /// The model and its bounds.
 #[derive(Debug, Clone)]
@@ -112,17 +112,21 @@ impl Model for Succession {
             Property::sometimes("a write is acknowledged", |_, state: &State| {
                 state.acknowledged.iter().any(|&term| term > 1)
             }),
-            Property::sometimes("a later reign serves what was acknowledged", |_, state: &State| {
-                serving(state)
-                    .any(|node| state.acknowledged.iter().any(|&term| term > 1 && term - 1 < node.term))
-            }),
-            Property::sometimes("two reigns serve", |_, state: &State| {
-                serving(state).any(|node| second(state, node.term))
-            }),
-            Property::sometimes("the second reign acknowledges", |_, state: &State| {
-                state.acknowledged.iter().any(|&term| term > 1 && second(state, term - 1))
-            }),
         ];
+        if self.last_term > 1 {
+            properties.extend([
+                Property::sometimes("a later reign serves what was acknowledged", |_, state: &State| {
+                    serving(state)
+                        .any(|node| state.acknowledged.iter().any(|&term| term > 1 && term - 1 < node.term))
+                }),
+                Property::sometimes("two reigns serve", |_, state: &State| {
+                    serving(state).any(|node| second(state, node.term))
+                }),
+                Property::sometimes("the second reign acknowledges", |_, state: &State| {
+                    state.acknowledged.iter().any(|&term| term > 1 && second(state, term - 1))
+                }),
+            ]);
+        }
         if self.handover {
             properties.push(Property::always("an heir has all its predecessor held", |_, state: &State| {
                 !state.heir_lacks

@@ -7,9 +7,12 @@
 use super::{
     Succession,
     log::{Entry, Log},
-    state::{Id, Message, Node, Record, Role, Set, State},
+    state::{Message, Node, Record, Role, State},
 };
-use crate::mistake::Mistake;
+use crate::{
+    machines::{Id, Set},
+    mistake::Mistake,
+};
 
 /// One step of one machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,7 +52,9 @@ pub(super) fn enabled(model: &Succession, state: &State, actions: &mut Vec<Actio
         if node.seen != node.disk {
             actions.push(Action::Sync(id));
         }
-        if node.seen != node.disk || node.role != Role::Follower {
+        // A candidate that crashes may do what one may do that isn't elected, and no more.
+        let reigns = matches!(node.role, Role::Master { .. });
+        if node.seen != node.disk || reigns || model.mistake.is_some() && node.role == Role::Candidate {
             actions.push(Action::Crash(id));
         }
         if model.is(Mistake::RestoredDisk) {

@@ -6,8 +6,9 @@
 use super::{
     Succession,
     log::{Entry, Log},
-    state::{Node, Record, Role, Set},
+    state::{Node, Record, Role},
 };
+use crate::machines::Set;
 
 fn node(record: Record, disk: Log) -> Node {
     Node { term: record.term, voted_for: None, record, disk, seen: disk, role: Role::Follower }
@@ -15,6 +16,17 @@ fn node(record: Record, disk: Log) -> Node {
 
 fn founded(sync: Set, members: Set) -> Record {
     Record { term: 0, version: 1, master: 0, sync, members }
+}
+
+/// What everybody held when the master of term 0 took the last write.
+fn held() -> Log {
+    Log::of(&[Entry::Reign(0), Entry::Write(0)])
+}
+
+/// A machine that has never heard of the cluster.
+fn newcomer() -> Node {
+    let blank = Record { term: 0, version: 0, master: 0, sync: Set::default(), members: Set::default() };
+    node(blank, Log::default())
 }
 
 impl Succession {
@@ -46,14 +58,26 @@ impl Succession {
         Self::new(vec![node(founded(Set::of(&[0, 1]), data), Log::default()); 3], data)
     }
 
+    /// Two data members and a witness. The last write of term 0 wasn't acknowledged and is only on the disk of 0, so 0 has
+    /// to be brought in line if 1 wins (R12).
+    pub fn diverged_pair() -> Self {
+        let data = Set::of(&[0, 1]);
+        let record = founded(data, data.with(2));
+        let start = vec![
+            node(record, held().with(Entry::Write(1))),
+            node(record, held()),
+            node(record, Log::default()),
+        ];
+        Self { old_writes: 2, writes: 3, ..Self::new(start, data) }
+    }
+
     /// Three data members, all in the sync set. The last write of term 0 wasn't acknowledged and is only on the disks of
     /// 0 and 1, so whoever doesn't win among 1 and 2 may have to be brought in line (R12).
     pub fn diverged() -> Self {
         let data = Set::of(&[0, 1, 2]);
         let record = founded(data, data);
-        let held = Log::of(&[Entry::Reign(0), Entry::Write(0)]);
-        let more = held.with(Entry::Write(1));
-        let start = vec![node(record, more), node(record, more), node(record, held)];
+        let more = held().with(Entry::Write(1));
+        let start = vec![node(record, more), node(record, more), node(record, held())];
         Self { old_writes: 2, writes: 3, ..Self::new(start, data) }
     }
 
@@ -73,13 +97,18 @@ impl Succession {
         Self { memberships: vec![Set::of(&[0]), Set::of(&[1])], writes: 1, ..Self::pair_and_witness() }
     }
 
-    /// Two data members; a third machine, which knows nothing yet, may be added.
+    /// One machine, which may take in a second one with data and then a witness.
+    pub fn growth() -> Self {
+        let (one, two) = (Set::of(&[0]), Set::of(&[0, 1]));
+        let start = vec![node(founded(one, one), Log::default()), newcomer(), newcomer()];
+        Self { memberships: vec![two, two.with(2)], last_version: 3, ..Self::new(start, two) }
+    }
+
+    /// Two data members; a third one may be added.
     pub fn addition() -> Self {
         let (old, data) = (Set::of(&[0, 1]), Set::of(&[0, 1, 2]));
         let member = node(founded(old, old), Log::default());
-        let blank = Record { term: 0, version: 0, master: 0, sync: Set::default(), members: Set::default() };
-        let start = vec![member, member, node(blank, Log::default())];
-        Self { memberships: vec![data], ..Self::new(start, data) }
+        Self { memberships: vec![data], ..Self::new(vec![member, member, newcomer()], data) }
     }
 
     /// Two data members and three witnesses, two of which the last master removed, one after the other; a data member

@@ -1,0 +1,329 @@
+//! What may happen, and what it does.
+
+use super::{
+    LEASE, Leases, PROMISE,
+    state::{Heartbeat, Machine, Record, Role, State},
+};
+use crate::{
+    machines::{Id, Set},
+    mistake::Mistake,
+};
+
+/// One step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Time passes; these clocks advance by two units, the others by one.
+    Pass(Set),
+    /// A master sends a heartbeat to all.
+    Beat(Id),
+    /// The master's heartbeat comes to a voter, which promises and answers (R6, R11).
+    Promise(Id, Id),
+    /// The voter's answer comes to the master.
+    Answer(Id, Id),
+    /// It stands in the next term.
+    Stand(Id),
+    /// A voter votes for a candidate.
+    Vote(Id, Id),
+    /// It votes, but the candidate never gets to know.
+    VoteInVain(Id, Id),
+    /// A machine accepts a record (R6).
+    Accept(Id, Record),
+    /// The master proposes other members.
+    Propose(Id, Set),
+    /// A candidate finds that a majority has voted for it.
+    Win(Id),
+    /// A master acknowledges a write.
+    Acknowledge(Id),
+    /// It ends, and starts again with what is on its disk.
+    Crash(Id),
+    /// The master of a reign shuts its gate and says goodbye.
+    Goodbye(Id),
+    /// A machine hears the goodbye of a reign.
+    Hear(Id, u8),
+    /// A connection to the master that the machine honours is refused.
+    Refused(Id),
+}
+
+/// All that can happen in a state.
+pub(super) fn enabled(model: &Leases, state: &State, actions: &mut Vec<Action>) {
+    let all = Set((1 << model.machines) - 1);
+    if model.drift {
+        actions.extend(all.subsets().map(Action::Pass));
+    } else {
+        actions.push(Action::Pass(all));
+    }
+    for (id, machine) in (0..).zip(&state.machines) {
+        // A machine votes for nobody, itself included, while it is bound.
+        let bound = machine.promise > 0 && !model.is(Mistake::VoteDespiteLease) || machine.wait > 0;
+        let reigns = matches!(machine.role, Role::Master { .. });
+        if model.candidates.has(id) && machine.term < model.last_term && !reigns && !bound {
+            actions.push(Action::Stand(id));
+        }
+        for (other, candidate) in (0..).zip(&state.machines) {
+            let stands = matches!(candidate.role, Role::Candidate { .. });
+            let free = candidate.term > machine.term
+                || candidate.term == machine.term && machine.voted_for.is_none();
+            if other != id && stands && free && !bound {
+                actions.push(Action::Vote(id, other));
+                if !model.memberships.is_empty() {
+                    actions.push(Action::VoteInVain(id, other));
+                }
+            }
+        }
+        for &record in &state.proposed {
+            if record.term >= machine.term && record > machine.record {
+                actions.push(Action::Accept(id, record));
+            }
+        }
+        if model.crashes {
+            actions.push(Action::Crash(id));
+        }
+        for term in state.goodbyes.iter() {
+            actions.push(Action::Hear(id, term));
+        }
+        if model.refusals && machine.promise > 0 {
+            // The process that sent the heartbeat is gone; a broken link alone doesn't show that.
+            let lives = state.machines.iter().any(|master| master.reigns(machine.promised));
+            if !lives || model.is(Mistake::BrokenLinkIsDeath) {
+                actions.push(Action::Refused(id));
+            }
+        }
+        match machine.role {
+            Role::Follower | Role::Retired { .. } => {}
+            Role::Candidate { votes, highest } => {
+                if highest.members.majority_in(votes) {
+                    actions.push(Action::Win(id));
+                }
+            }
+            Role::Master { heartbeat, committed, .. } => {
+                reign(model, state, id, heartbeat, actions);
+                if committed == Some(machine.record) && machine.record.version < model.last_version {
+                    let old = machine.record.members;
+                    let changed = |new: &Set| old.minus(*new).union(new.minus(old)).len() == 1;
+                    let next = model.memberships.iter().copied().filter(changed);
+                    actions.extend(next.map(|members| Action::Propose(id, members)));
+                }
+            }
+        }
+    }
+}
+
+fn reign(model: &Leases, state: &State, id: Id, heartbeat: Option<Heartbeat>, actions: &mut Vec<Action>) {
+    let master = &state.machines[usize::from(id)];
+    actions.push(Action::Beat(id));
+    if let Some(Heartbeat { answered, .. }) = heartbeat {
+        for (other, voter) in (0..).zip(&state.machines) {
+            let term_allows = voter.term <= master.term || model.is(Mistake::HeartbeatOfLowerTerm);
+            if other != id && term_allows {
+                actions.push(Action::Promise(id, other));
+            }
+            if answered.has(other) {
+                actions.push(Action::Answer(id, other));
+            }
+        }
+    }
+    if model.answers(state, id) {
+        actions.push(Action::Acknowledge(id));
+    }
+    if model.goodbyes {
+        actions.push(Action::Goodbye(id));
+    }
+}
+
+/// Does it.
+pub(super) fn apply(model: &Leases, state: &mut State, action: Action) {
+    step(model, state, action);
+    for (id, machine) in (0..).zip(&mut state.machines) {
+        commit(model, id, machine);
+    }
+    // What nobody can accept any more makes no difference.
+    let State { machines, proposed, .. } = state;
+    proposed.retain(|record| {
+        machines.iter().any(|machine| machine.term <= record.term && machine.record < *record)
+    });
+}
+
+/// What a master does as soon as it may: it learns that its record is committed, and counts its leases.
+fn commit(model: &Leases, id: Id, machine: &mut Machine) {
+    let record = machine.record;
+    let Role::Master { committed, accepted, grants, counted, .. } = &mut machine.role else { return };
+    if *committed != Some(record) {
+        let old_agree = committed.is_none_or(|old| old.members.majority_in(*accepted));
+        if record.members.majority_in(*accepted) && old_agree {
+            *committed = Some(record);
+        }
+    }
+    if model.is(Mistake::LeaseOutlivesChange) {
+        let long = |left: u8| {
+            let granted = (0..).zip(&*grants).filter(|&(_, &each)| each >= left);
+            record.members.majority_in(granted.fold(Set::of(&[id]), |set, (id, _)| set.with(id)))
+        };
+        let now = (1..=PROMISE).filter(|&left| long(left)).max().unwrap_or(0);
+        *counted = now.max(*counted);
+    }
+}
+
+fn step(model: &Leases, state: &mut State, action: Action) {
+    match action {
+        Action::Pass(fast) => {
+            for (id, machine) in (0..).zip(&mut state.machines) {
+                pass(model, machine, 1 + u8::from(fast.has(id)));
+            }
+            state.just_now = false;
+        }
+        Action::Beat(id) => {
+            if let Role::Master { heartbeat, .. } = &mut state.machines[usize::from(id)].role {
+                *heartbeat = Some(Heartbeat { left: lease(model), answered: Set::default() });
+            }
+        }
+        Action::Promise(id, voter) => promise(state, id, voter),
+        Action::Answer(id, voter) => {
+            if let Role::Master { heartbeat: Some(heartbeat), grants, .. } =
+                &mut state.machines[usize::from(id)].role
+            {
+                heartbeat.answered = heartbeat.answered.minus(Set::of(&[voter]));
+                let from_receipt = model.is(Mistake::LeaseFromReceipt);
+                grants[usize::from(voter)] = if from_receipt { lease(model) } else { heartbeat.left };
+            }
+        }
+        Action::Stand(id) => {
+            let machine = &mut state.machines[usize::from(id)];
+            machine.term += 1;
+            machine.voted_for = Some(id);
+            machine.role = Role::Candidate { votes: Set::of(&[id]), highest: machine.record };
+        }
+        Action::Vote(id, candidate) => {
+            vote(state, id, candidate);
+            let record = state.machines[usize::from(id)].record;
+            if let Role::Candidate { votes, highest } = &mut state.machines[usize::from(candidate)].role {
+                *votes = votes.with(id);
+                *highest = record.max(*highest);
+            }
+        }
+        Action::VoteInVain(id, candidate) => vote(state, id, candidate),
+        Action::Win(id) => {
+            let machine = &mut state.machines[usize::from(id)];
+            let Role::Candidate { highest, .. } = machine.role else { return };
+            if model.memberships.is_empty() {
+                machine.role = Role::master(id, Some(machine.record));
+            } else {
+                machine.role = Role::master(id, None);
+                machine.record = Record { term: machine.term, version: 1, members: highest.members };
+                state.proposed.push(machine.record);
+                state.proposed.sort_unstable();
+            }
+        }
+        Action::Accept(id, record) => {
+            let machine = &mut state.machines[usize::from(id)];
+            machine.adopt(record.term);
+            machine.record = record;
+            for master in &mut state.machines {
+                if let Role::Master { accepted, .. } = &mut master.role
+                    && master.record == record
+                {
+                    *accepted = accepted.with(id);
+                }
+            }
+        }
+        Action::Propose(id, members) => {
+            let machine = &mut state.machines[usize::from(id)];
+            machine.record = Record { version: machine.record.version + 1, members, ..machine.record };
+            state.proposed.push(machine.record);
+            state.proposed.sort_unstable();
+            if let Role::Master { accepted, .. } = &mut machine.role {
+                *accepted = Set::of(&[id]);
+            }
+        }
+        Action::Acknowledge(id) => {
+            state.acknowledged = state.acknowledged.max(state.machines[usize::from(id)].term);
+        }
+        Action::Crash(id) => {
+            let machine = &mut state.machines[usize::from(id)];
+            *machine = Machine::new(machine.term, machine.voted_for, machine.record);
+            if !model.is(Mistake::NoRestartWait) {
+                (machine.wait, machine.waits_for) = (PROMISE, machine.term);
+            }
+        }
+        Action::Goodbye(id) => {
+            let machine = &mut state.machines[usize::from(id)];
+            machine.role = match machine.role {
+                Role::Master { grants, .. } if model.is(Mistake::GoodbyeKeepsServing) => {
+                    Role::Retired { grants }
+                }
+                _ => Role::Follower,
+            };
+            state.goodbyes = state.goodbyes.with(machine.term);
+            state.just_now = true;
+        }
+        Action::Hear(id, term) => {
+            let machine = &mut state.machines[usize::from(id)];
+            let any = model.is(Mistake::GoodbyeOfAnyTerm);
+            if machine.promised <= term || any {
+                machine.release();
+            }
+            if machine.waits_for <= term || any {
+                machine.stop_waiting();
+            }
+        }
+        Action::Refused(id) => state.machines[usize::from(id)].release(),
+    }
+}
+
+fn vote(state: &mut State, id: Id, candidate: Id) {
+    let term = state.machines[usize::from(candidate)].term;
+    let voter = &mut state.machines[usize::from(id)];
+    voter.adopt(term);
+    voter.voted_for = Some(candidate);
+}
+
+fn lease(model: &Leases) -> u8 {
+    if model.is(Mistake::NoDriftMargin) { PROMISE } else { LEASE }
+}
+
+/// A heartbeat comes to a voter.
+fn promise(state: &mut State, id: Id, voter: Id) {
+    let term = state.machines[usize::from(id)].term;
+    let machine = &mut state.machines[usize::from(voter)];
+    machine.adopt(term);
+    // A master elected without this vote: what this machine may have promised to others was of no use to them then.
+    if machine.wait > 0 && term > machine.waits_for {
+        machine.stop_waiting();
+    }
+    (machine.promise, machine.promised) = (PROMISE, term);
+    if let Role::Master { heartbeat: Some(heartbeat), .. } = &mut state.machines[usize::from(id)].role {
+        heartbeat.answered = heartbeat.answered.with(voter);
+    }
+}
+
+/// A machine's clock advances.
+fn pass(model: &Leases, machine: &mut Machine, by: u8) {
+    machine.promise = machine.promise.saturating_sub(by);
+    if machine.promise == 0 {
+        machine.release();
+    }
+    machine.wait = machine.wait.saturating_sub(by);
+    if machine.wait == 0 {
+        machine.stop_waiting();
+    }
+    match &mut machine.role {
+        Role::Master { heartbeat, grants, counted, .. } => {
+            run_down(grants, by);
+            *counted = counted.saturating_sub(by);
+            if let Some(sent) = heartbeat {
+                sent.left = sent.left.saturating_sub(by);
+                // Whatever comes of it now is worth nothing.
+                if sent.left == 0 && !model.is(Mistake::LeaseFromReceipt) {
+                    *heartbeat = None;
+                }
+            }
+        }
+        Role::Retired { grants } => run_down(grants, by),
+        Role::Follower | Role::Candidate { .. } => {}
+    }
+}
+
+fn run_down(grants: &mut [u8], by: u8) {
+    for left in grants {
+        *left = left.saturating_sub(by);
+    }
+}
