@@ -195,9 +195,14 @@ fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
 impl Cluster {
     fn who(&self, who: Who) -> usize {
         match who {
-            Who::Node(node) => node,
-            Who::Master(node) => self.serving().unwrap_or(node),
+            Who::Node(node) => self.node(node),
+            Who::Master(node) => self.serving().unwrap_or(self.node(node)),
         }
+    }
+
+    /// A plan may be tried on fewer machines than it was made for.
+    fn node(&self, node: usize) -> usize {
+        node % self.machines.len()
     }
 
     /// The fault of this number in the plan happens.
@@ -222,21 +227,21 @@ impl Cluster {
                 self.push(away, Ev::Restart { node });
             }
             Fault::Pause { who, ns } => self.pause(self.who(who), ns),
-            Fault::Cut { who, other } => self.cut(self.who(who), other),
+            Fault::Cut { who, other } => self.cut(self.who(who), self.node(other)),
             Fault::CutWay { who, other, to_it } => {
-                let node = self.who(who);
+                let (node, other) = (self.who(who), self.node(other));
                 if to_it { self.cut_way(other, node) } else { self.cut_way(node, other) }
             }
             Fault::Isolate { who } => self.isolate(self.who(who)),
             Fault::Split { side } => self.split(side),
             Fault::Flap { who, other, every, times } => {
-                let node = self.who(who);
+                let (node, other) = (self.who(who), self.node(other));
                 self.flap(node, other, times, every);
             }
             Fault::Heal => self.heal(),
             Fault::Weather(weather) => self.network.weather = weather,
             Fault::SlowLink { who, other, ns } => {
-                let node = self.who(who);
+                let (node, other) = (self.who(who), self.node(other));
                 self.network.ways[node][other].slow_ns = ns;
             }
             Fault::SlowDisk { who, ns } => {
@@ -260,10 +265,12 @@ impl Cluster {
             Fault::CaptureBreaks { who } => self.break_capture(self.who(who)),
             Fault::HandOver { who, to } => {
                 let node = self.who(who);
-                let to = to.map(|to| self.machines[to].id.clone());
+                let to = to.map(|to| self.machines[self.node(to)].id.clone());
                 self.deliver(node, Event::HandOver { to, why: "asked to".to_owned() });
             }
-            Fault::ChangeMembers { node, kind, address } => self.change_members(node, kind, address),
+            Fault::ChangeMembers { node, kind, address } => {
+                self.change_members(self.node(node), kind, address)
+            }
             Fault::SiteOut { site, elsewhere, cut, away } => {
                 let master = self.serving().filter(|_| elsewhere);
                 let site = site & !master.map_or(0, |master| 1 << master);
