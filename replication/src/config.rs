@@ -49,7 +49,7 @@ pub struct Config {
     pub sync_backups: usize,
     /// With fewer backups than this, writes are refused (R10).
     pub min_sync_backups: usize,
-    /// Bytes of transactions kept for catch-up; a replica further back needs a copy.
+    /// Bytes of transactions kept for catch-up; a replica further back must rejoin.
     pub buffer_bytes: usize,
     /// Bytes under way to one backup before its answer is awaited.
     pub inflight_bytes: usize,

@@ -78,7 +78,7 @@ pub enum Effect {
     Connect(Vec<Member>),
     /// A change of the members is committed, or why it isn't.
     MembersChanged(Result<(), String>),
-    /// Copy the whole database from the master.
+    /// Bring this replica in line with the master's database (R12).
     StartCopy {
         /// The master.
         from: MemberId,

@@ -37,7 +37,7 @@ pub enum Event {
     ApplyFailed(Stamp),
     /// The master's writer committed and captured a transaction.
     Captured(Transaction),
-    /// Changes were made that couldn't be captured: from here on the branch goes on at `Stamp`, every backup must copy.
+    /// Changes were made that couldn't be captured: from here on the branch goes on at `Stamp`, every backup must rejoin.
     CaptureBroken(Stamp),
     /// Answer to `Effect::StartReign`.
     ReignStarted {

@@ -11,6 +11,7 @@ mod invariant;
 pub mod log;
 pub mod member;
 pub mod message;
+pub mod mistakes;
 mod node;
 pub mod position;
 pub mod progress;

@@ -134,6 +134,10 @@ pub struct HeartbeatReply {
     /// Where it is reached, if the record says something else.
     #[n(5)]
     pub moved: Option<Addresses>,
+    /// A position and the sum of the whole database at it, to be compared with the master's. Nothing in the protocol
+    /// depends on it; the store's side fills it in.
+    #[n(6)]
+    pub sum: Option<(Position, u64)>,
 }
 
 /// Where a replica stands.

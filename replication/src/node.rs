@@ -14,6 +14,7 @@ use crate::{
     log::TransactionLog,
     member::{Addresses, Member, MemberId},
     message::{HeartbeatReply, Message},
+    mistakes::{Mistake, made},
     position::Term,
     role::{Follower, Forced, Role},
     succession::{RecordKey, SuccessionRecord},
@@ -27,7 +28,7 @@ pub(crate) enum Storage {
     Ready,
     /// Leaving the throne: what it committed last isn't known yet.
     Ending,
-    /// Copying the master's database.
+    /// Being brought in line with the master's database (R12).
     Copying,
 }
 
@@ -74,6 +75,9 @@ pub struct Node {
     /// A newer record that somebody showed, not accepted yet.
     introduced: Option<SuccessionRecord>,
     linked_members: Vec<Member>,
+    /// The newest record that a voter has shown, newer than the accepted one: for people, who ask whom the cluster waits
+    /// for.
+    pub(crate) shown: Option<SuccessionRecord>,
     rng: u64,
     pub(crate) out: Vec<Effect>,
 }
@@ -91,7 +95,10 @@ impl Node {
             record: SuccessionRecord::blank(config.members.clone()),
         });
         let founding = hard.record.key == RecordKey::BLANK;
-        let no_vote_before = if founding { now } else { now + config.timing.lease };
+        let voted_for = hard.voted_for.clone().filter(|_| !made(Mistake::VoteForgotten));
+        let hard = HardState { voted_for, ..hard };
+        let no_vote_before =
+            if founding || made(Mistake::NoRestartWait) { now } else { now + config.timing.lease };
         let mut node = Node {
             rng: config.seed | 1,
             now,
@@ -113,6 +120,7 @@ impl Node {
             out: Vec::new(),
             connected: (hard.record.key, None, None),
             introduced: None,
+            shown: None,
             linked_members: hard.record.members.clone(),
             config,
             hard,
@@ -158,7 +166,7 @@ impl Node {
             Event::CopyFinished(stamp) => {
                 self.storage = Storage::Ready;
                 self.on_replica(stamp);
-                self.note("copy finished", None, format!("replica is now at {}", stamp.position));
+                self.note("rejoin finished", None, format!("replica is now at {}", stamp.position));
                 self.report_start();
             }
             Event::CopyFailed(stamp) => {
@@ -330,7 +338,8 @@ impl Node {
         if self.settling || self.storage != Storage::Ready {
             return;
         }
-        let (to, term, stamp) = (leader.id.clone(), self.hard.term, self.stamp);
+        let stamp = if made(Mistake::ReportedEarly) { self.tail } else { self.stamp };
+        let (to, term) = (leader.id.clone(), self.hard.term);
         self.send(to, Message::Stored(crate::message::Report { term, stamp }));
         self.update_freshness();
     }
@@ -491,6 +500,7 @@ impl Node {
             accepted: self.hard.record.key,
             stamp: can_say.then_some(self.stamp),
             moved: self.moved(&self.hard.record),
+            sum: None,
         }
     }
 

@@ -33,7 +33,7 @@ pub enum Progress {
         /// Since when it streams without a break.
         since: Time,
     },
-    /// It must copy the whole database first (R12).
+    /// It must be brought in line by page hashes first (R12).
     Resync,
 }
 

@@ -170,6 +170,8 @@ impl Node {
                 })
             }
             _ => {
+                let shown = self.shown.as_ref().filter(|shown| shown.key > record.key);
+                let record = shown.unwrap_or(record);
                 let holders: Vec<_> = record.sync_set.iter().collect();
                 let down: Vec<_> = record
                     .members

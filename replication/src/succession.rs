@@ -9,6 +9,7 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     member::{Member, MemberId, Rank},
+    mistakes::{Mistake, made},
     position::Term,
 };
 
@@ -23,6 +24,7 @@ pub struct RecordKey {
     pub term: Term,
     /// Counts a reign's records, from 1.
     #[n(1)]
+    #[cbor(decode_with = "crate::position::bounded")]
     pub version: u64,
 }
 
@@ -70,7 +72,7 @@ impl SuccessionRecord {
     #[must_use]
     pub fn first_of_reign(&self, term: Term, winner: &MemberId) -> SuccessionRecord {
         let mut sync_set = self.sync_set.clone();
-        if let Some(old) = &self.master {
+        if let Some(old) = self.master.as_ref().filter(|_| !made(Mistake::OldMasterStays)) {
             sync_set.remove(old);
         }
         sync_set.insert(winner.clone());

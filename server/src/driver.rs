@@ -15,6 +15,7 @@ use tanist_replication::{
     Effect, Event, HardState, Member, MemberChange, MemberId, Message, Node, Position, Rank, Stamp,
     SuccessionRecord, Term, Time, Txid, status::RoleName, wire,
 };
+use tanist_store::PageSums;
 use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot};
 
@@ -66,6 +67,8 @@ pub(crate) struct Parts {
     pub cluster: String,
     /// Addresses that the configuration file gives; used beside those of the succession record.
     pub configured: Vec<Member>,
+    /// Sums of the replica's pages; none on a witness.
+    pub sums: Option<Arc<PageSums>>,
     /// What operators ask for.
     pub control: mpsc::Receiver<Control>,
     /// Asks the driver to leave: answered, with whether it has reigned, when this machine isn't the master any more and, if possible, the next one is
@@ -312,7 +315,12 @@ impl Driver {
     fn transport_event(&mut self, event: TransportEvent) -> Result<(), DriverError> {
         match event {
             TransportEvent::Received { from, packet, .. } => match wire::decode(&packet.head, packet.body) {
-                Ok(message) => self.event(Event::Message { from, message }),
+                Ok(message) => {
+                    if let Message::HeartbeatReply(reply) = &message {
+                        self.compare(&from, reply.sum);
+                    }
+                    self.event(Event::Message { from, message })
+                }
                 Err(error) => {
                     tracing::warn!(peer = %from, %error, "a message was refused");
                     Ok(())
@@ -421,6 +429,7 @@ impl Driver {
                 self.command(Command::StartReign { term, reason });
             }
             Effect::EndReign => {
+                self.parts.board.forget_differences();
                 self.reign = None;
                 self.command(Command::EndReign);
                 self.fail_waiting("this machine stopped being the master");
@@ -512,7 +521,27 @@ impl Driver {
         }
     }
 
-    fn send(&mut self, to: MemberId, message: Message, events: &mut VecDeque<Event>) {
+    /// As master: whether a backup has the same database at the same position.
+    fn compare(&mut self, from: &MemberId, sum: Option<(Position, u64)>) {
+        let (Some((position, theirs)), Some(sums)) = (sum, &self.parts.sums) else { return };
+        let Some(own) = sums.at(position).filter(|_| self.reign.is_some()) else { return };
+        if self.parts.board.differs(from, (own != theirs).then_some(position)) {
+            self.view_due = true;
+            if own == theirs {
+                tracing::info!(peer = %from, %position, "its database equals the master's again");
+            } else {
+                tracing::error!(
+                    peer = %from, %position,
+                    "its database differs from the master's: a page rotted on one of the two before it was first read"
+                );
+            }
+        }
+    }
+
+    fn send(&mut self, to: MemberId, mut message: Message, events: &mut VecDeque<Event>) {
+        if let Message::HeartbeatReply(reply) = &mut message {
+            reply.sum = self.parts.sums.as_ref().and_then(|sums| sums.newest());
+        }
         let channel = match &message {
             Message::Append { .. } => Channel::Bulk,
             _ => Channel::Control,

@@ -38,6 +38,8 @@ pub enum Command {
     Hold(u64),
     /// Be brought in line with the master's database.
     Rejoin(Link),
+    /// The replica isn't what was written any more, and why: it must be brought in line.
+    Rotten(String),
     /// Stop the thread, leaving the database closed.
     Stop,
 }

@@ -3,6 +3,8 @@
 //! Owns the assembly ([`Server`]) and the threads; each module owns its own part. Embedding programs call
 //! [`Server::start`]; the binary calls [`cli::main`]. Read `ARCHITECTURE.md` for the ways through the house.
 
+const _: () = assert!(!tanist_replication::mistakes::POSSIBLE, "a server must not be able to make mistakes");
+
 pub mod cli;
 pub mod clock;
 pub mod commands;
@@ -17,6 +19,7 @@ mod members;
 mod pacing;
 pub mod reader;
 mod rejoin;
+mod scrub;
 mod server;
 pub mod sql;
 mod view;

@@ -26,6 +26,7 @@ use crate::{
     inbox::{Command, Inbox, InboxLimits},
     reader::ReadPool,
     rejoin::Board,
+    scrub::{self, ScrubThread},
     view,
     write::WriterHandle,
     writer::{self, WriterConfig},
@@ -97,6 +98,7 @@ pub struct Server {
     driver_ended: Option<oneshot::Receiver<Result<bool, DriverError>>>,
     driver: Option<JoinHandle<Option<Durable>>>,
     store: Option<(Arc<Inbox>, JoinHandle<()>)>,
+    scrub: Option<ScrubThread>,
     _lock: DirectoryLock,
 }
 
@@ -176,6 +178,8 @@ impl Server {
 
         let (store_sender, store_events) = mpsc::unbounded_channel();
         let inbox = Arc::new(Inbox::new(InboxLimits::default()));
+        let sums = database.as_ref().map(Database::sums);
+        let page_size = database.as_ref().map_or(0, Database::page_size);
         let store = match database {
             None => None,
             Some(database) => {
@@ -190,6 +194,14 @@ impl Server {
                 let thread = spawn("store", run)?;
                 Some((inbox, thread))
             }
+        };
+
+        let scrub = match (&sums, config.scrub) {
+            (Some(sums), Some(rate)) => {
+                let (sums, inbox) = (Arc::clone(sums), Arc::clone(&inbox));
+                Some(ScrubThread::start(&config.data_dir, scrub::Parts { sums, inbox, rate, page_size })?)
+            }
+            _ => None,
         };
 
         let (stop_driver, stop) = mpsc::channel(1);
@@ -226,6 +238,7 @@ impl Server {
                         board,
                         cluster,
                         configured,
+                        sums,
                         control,
                         stop,
                     };
@@ -269,6 +282,7 @@ impl Server {
             driver_ended: Some(driver_ended),
             driver: Some(driver),
             store,
+            scrub,
             _lock: lock,
         })
     }
@@ -319,6 +333,9 @@ impl Server {
         let (done, _) = oneshot::channel();
         let _ = self.stop_driver.send(done).await;
         let durable = join(self.driver.take()).await.flatten();
+        if let Some(scrub) = self.scrub.take() {
+            let _ = tokio::task::spawn_blocking(|| scrub.stop()).await;
+        }
         let mut store_stopped = true;
         if let Some((inbox, thread)) = self.store.take() {
             inbox.command(Command::Stop);

@@ -89,6 +89,7 @@ pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
                 reachable: if own { Some(true) } else { peer.map(|peer| peer.reachable) },
                 in_sync: record.sync_set.contains(&member.id) && status.master.is_some(),
                 absent: member.absent,
+                differs_at: board.difference(&member.id).map(|position| position.to_string()),
                 progress: peer.and_then(|peer| peer.progress).map(str::to_owned),
                 // What is left of a rejoin that doesn't matter any more isn't shown.
                 rejoin: (own || peer.is_some_and(|peer| peer.progress == Some("rejoin")))

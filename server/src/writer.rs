@@ -81,6 +81,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         refusals: Refusals::default(),
         members: None,
         held: false,
+        rotten: false,
         database: &mut database,
         inbox,
         events,
@@ -115,6 +116,8 @@ struct Writer<'a> {
     members: Option<Vec<Member>>,
     /// No write is to begin until the next batch comes.
     held: bool,
+    /// The master's own replica must be brought in line once another reigns.
+    rotten: bool,
 }
 
 impl Writer<'_> {
@@ -140,6 +143,7 @@ impl Writer<'_> {
             }
             Command::Rejoin(link) => self.rejoin(&link),
             Command::Apply(transaction) => self.apply(&[transaction]),
+            Command::Rotten(why) => self.rotten(why),
             Command::Stop => {}
         }
     }
@@ -187,7 +191,21 @@ impl Writer<'_> {
             self.fatal("become a backup", &error);
             return;
         }
+        if std::mem::take(&mut self.rotten) {
+            self.database.distrust();
+        }
         self.tell(Event::ReignEnded(self.stamp()));
+    }
+
+    /// A backup is brought in line at once; a master lets its heir reign first.
+    fn rotten(&mut self, why: String) {
+        if self.reign.is_some() {
+            self.rotten = true;
+            self.tell(Event::HandOver { to: None, why });
+        } else {
+            self.database.distrust();
+            self.tell(Event::ApplyFailed(self.stamp()));
+        }
     }
 
     fn apply(&mut self, transactions: &[Transaction]) {

@@ -34,7 +34,8 @@ async fn with_holders_lost() -> (Cluster, usize) {
     after.finish().await;
     cluster
         .wait("pc-1 and pc-2 hold everything", || async {
-            (cluster.view(0).await.ok()?.sync_set == ["pc-1", "pc-2"]).then_some(())
+            let views = [cluster.view(0).await.ok()?, cluster.view(2).await.ok()?];
+            views.iter().all(|view| view.sync_set == ["pc-1", "pc-2"]).then_some(())
         })
         .await;
     cluster.kill(0);

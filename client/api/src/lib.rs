@@ -319,6 +319,9 @@ pub struct ClusterMember {
     /// It doesn't count as a voter until it answers: it has been silent for long, or is new.
     #[serde(default)]
     pub absent: bool,
+    /// Its database was another than the master's at this position; only known on the master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub differs_at: Option<String>,
     /// How it gets its data: `stream`, `rejoin`, `probe`; only known on the master.
     pub progress: Option<String>,
     /// While it is brought in line by page hashes: how far that is. Known on the master and on the machine itself.

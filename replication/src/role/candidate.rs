@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     member::MemberId,
     message::{Message, VoteReply, VoteRequest},
+    mistakes::{Mistake, made},
     node::Node,
     position::{Position, Term},
     quorum,
@@ -98,6 +99,10 @@ impl Node {
     }
 
     fn add_grant(&mut self, from: MemberId, record: SuccessionRecord, position: Position) {
+        let newest = self.shown.as_ref().map_or(self.hard.record.key, |shown| shown.key);
+        if record.key > newest {
+            self.shown = Some(record.clone());
+        }
         let Role::Candidate(candidate) = &mut self.role else { return };
         candidate.grants.insert(from, (record, position));
         let (real, term) = (candidate.real, candidate.term);
@@ -152,7 +157,7 @@ impl Node {
         let Some(deciding) = self.deciding_record() else { return Count::NotYet };
         let grants = |id: &MemberId| candidate.grants.get(id);
         let own = self.stamp.position;
-        if deciding.key == RecordKey::BLANK || own == Position::ZERO {
+        if deciding.key == RecordKey::BLANK || (own == Position::ZERO && !made(Mistake::EmptyReplicaWins)) {
             // Founding, or a replica that may have lost its disk: everybody must be there, and nobody hold more. So
             // no lost disk can help to found the cluster a second time over living data.
             let none_further = candidate.grants.values().all(|(_, position)| *position <= own);
@@ -160,12 +165,15 @@ impl Node {
             return if all { Count::Won } else { Count::NotYet };
         }
         // A voter without any record may have forgotten one: its word doesn't count.
-        let counts = |id: &MemberId| grants(id).is_some_and(|(record, _)| record.key > RecordKey::BLANK);
+        let counts = |id: &MemberId| {
+            grants(id)
+                .is_some_and(|(record, _)| record.key > RecordKey::BLANK || made(Mistake::BlankVoterCounts))
+        };
         if !quorum::has_majority(deciding, counts) {
             return Count::NotYet;
         }
         let me = &self.config.id;
-        if !deciding.sync_set.contains(me) {
+        if !deciding.sync_set.contains(me) && !made(Mistake::AnybodyWins) {
             if self.forced.is_none() {
                 return Count::NotEligible(deciding.key);
             }

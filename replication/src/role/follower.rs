@@ -5,6 +5,7 @@ use crate::{
     frame::{Stamp, Transaction},
     member::MemberId,
     message::{Heartbeat, Message, Report, VoteReply, VoteRequest},
+    mistakes::{Mistake, made},
     node::{Honour, Node, Storage},
     position::{Position, Term},
     role::Role,
@@ -43,7 +44,12 @@ impl Node {
     fn would_vote(&self, candidate: &MemberId) -> bool {
         let honours_another =
             self.honour.as_ref().is_some_and(|honour| honour.master != *candidate && self.now < honour.until);
-        !honours_another && self.now >= self.no_vote_before && !matches!(self.role, Role::Master(_))
+        // Whether the first transaction of its own reign is stored isn't known yet: it can't say that it is empty.
+        let unsure = self.storage == Storage::Ending && self.stamp.position == Position::ZERO;
+        !unsure
+            && (!honours_another || made(Mistake::LeaseIgnored))
+            && self.now >= self.no_vote_before
+            && !matches!(self.role, Role::Master(_))
     }
 
     fn vote_reply(&self, term: Term, granted: bool) -> VoteReply {
@@ -71,7 +77,9 @@ impl Node {
         if granted && (request.term > self.hard.term || self.hard.voted_for.is_none()) {
             self.hard.term = request.term;
             self.hard.voted_for = Some(from.clone());
-            self.persist();
+            if !made(Mistake::VoteUnsaved) {
+                self.persist();
+            }
             self.note("voted", Some(from.clone()), format!("in term {}", request.term));
             // The candidate gets a lease's time to reign before this machine stands itself.
             self.become_follower(self.config.timing.lease);
@@ -83,7 +91,7 @@ impl Node {
     /// R6 for a message of a master: `false` when it is of a term that has passed.
     fn accept_master(&mut self, from: &MemberId, term: Term) -> bool {
         if term < self.hard.term {
-            return false;
+            return made(Mistake::OldTermTaken);
         }
         self.observe_term(term, "another master reigns");
         if matches!(self.role, Role::Master(_)) {
@@ -128,7 +136,9 @@ impl Node {
         }
         if heartbeat.record.key > self.hard.record.key {
             self.hard.record = heartbeat.record;
-            self.persist();
+            if !made(Mistake::RecordUnsaved) {
+                self.persist();
+            }
         }
         // Any lease promised before a restart was to an older master, which this one's election has ended, or to this one.
         self.no_vote_before = self.now;
@@ -164,7 +174,8 @@ impl Node {
             && stamp.position >= leader.acknowledged
             && leader.serving
         {
-            leader.fresh_as_of = leader.fresh_as_of.max(leader.echo);
+            let echo = if made(Mistake::FreshByItself) { Some(self.now) } else { leader.echo };
+            leader.fresh_as_of = leader.fresh_as_of.max(echo);
             // Whatever the disk lost before the start is here again: the next takeover needn't wait for doubts.
             self.unclean = false;
         }
@@ -174,8 +185,9 @@ impl Node {
         if !self.accept_master(from, term) || self.storage != Storage::Ready || self.settling {
             return; // the master learns from the next heartbeat's answer
         }
-        let follows = transaction.previous == self.tail
-            && transaction.stamp.position.txid == self.tail.position.txid.next();
+        let next = transaction.stamp.position.txid == self.tail.position.txid.next();
+        let twice = transaction.stamp == self.tail && made(Mistake::StoredTwice);
+        let follows = (next && (transaction.previous == self.tail || made(Mistake::ForkIgnored))) || twice;
         if follows {
             self.tail = transaction.stamp;
             self.log.push(transaction.clone());
@@ -203,7 +215,7 @@ impl Node {
         }
         self.storage = Storage::Copying;
         let why = format!("the replica at {} can't be brought up by streaming", self.stamp.position);
-        self.note("copy started", Some(from.clone()), why);
+        self.note("rejoin started", Some(from.clone()), why);
         self.out.push(Effect::StartCopy { from: from.clone() });
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     log::TransactionLog,
     member::{Addresses, MemberId},
     message::{Heartbeat, HeartbeatReply, Message, Report},
+    mistakes::{Mistake, made},
     node::{Node, Storage},
     position::{Position, Term, TermHistory, Txid},
     progress::{Peer, Progress},
@@ -73,8 +74,11 @@ impl Master {
 
     /// Who must have a write on disk now (R7): committed and proposed sync set together.
     pub(crate) fn must_store(&self) -> SyncSet {
-        let sets = self.committed.iter().chain(&self.proposed);
-        sets.flat_map(|record| record.sync_set.iter().cloned()).collect()
+        let proposed = self.proposed.as_ref().filter(|_| !made(Mistake::CommittedSetOnly));
+        let skips = made(Mistake::ProposedSetOnly) && proposed.is_some();
+        let sets = self.committed.iter().filter(|_| !skips).chain(proposed);
+        let sets = sets.flat_map(|record| record.sync_set.iter().cloned());
+        sets.skip(usize::from(made(Mistake::OneTooFew))).collect()
     }
 
     /// The backup that should stand when this master leaves.
@@ -230,7 +234,8 @@ impl Node {
             acknowledged: master.acknowledged,
             tip: master.log.tip_position(),
             echo: master.peers.get(to).and_then(|peer| peer.echo),
-            serving: master.phase == Phase::Serving && self.now < master.lease_until,
+            serving: (master.phase == Phase::Serving && self.now < master.lease_until)
+                || made(Mistake::ServesEarly),
         };
         self.send(to.clone(), Message::Heartbeat(heartbeat));
     }
@@ -253,7 +258,8 @@ impl Node {
             peer.echo = Some(reply.sent); // not the greatest: its clock may have started anew
         }
         peer.moved = reply.moved.clone().filter(Addresses::fits);
-        peer.lease_from = peer.lease_from.max(Some(reply.heartbeat_sent));
+        let granted = if made(Mistake::LeaseFromAnswer) { now } else { reply.heartbeat_sent };
+        peer.lease_from = peer.lease_from.max(Some(granted));
         match reply.stamp {
             Some(stamp) => self.on_peer_stamp(from, stamp, Some(reply.heartbeat_sent)),
             None => {
@@ -284,7 +290,7 @@ impl Node {
         self.review();
     }
 
-    /// A replica has told what it is: on our branch it is streamed to, else it must copy (R12). `asked` is when the
+    /// A replica has told what it is: on our branch it is streamed to, else it must rejoin (R12). `asked` is when the
     /// question was sent, if there was one.
     fn on_peer_stamp(&mut self, from: &MemberId, stamp: Stamp, asked: Option<Time>) {
         let now = self.now;
@@ -301,7 +307,7 @@ impl Node {
         let position = stamp.position;
         let on_branch = master.history.contains(position, master.log.tip_position())
             && master.log.stamp_at(position.txid).is_none_or(|own| own == stamp);
-        if !on_branch {
+        if !on_branch && !made(Mistake::ForkCounts) {
             let first_seen = peer.progress != Progress::Resync;
             peer.progress = Progress::Resync;
             peer.send_at = None;
@@ -314,7 +320,7 @@ impl Node {
                     "its {position} {:?} isn't on the branch of {} {:?}",
                     stamp.chain, tip.position, tip.chain
                 );
-                self.note("backup must copy", Some(from.clone()), why);
+                self.note("backup must rejoin", Some(from.clone()), why);
             }
             self.send(from.clone(), Message::Resync { term });
             return;
@@ -334,7 +340,7 @@ impl Node {
                 let term = master.term;
                 if first_seen {
                     let why = format!("its {position} lies before the buffer");
-                    self.note("backup must copy", Some(from.clone()), why);
+                    self.note("backup must rejoin", Some(from.clone()), why);
                 }
                 self.send(from.clone(), Message::Resync { term });
                 return;
@@ -410,7 +416,7 @@ impl Node {
             return;
         };
         let backups = committed.sync_set.len() - 1;
-        let lease = self.now < master.lease_until; // I6: late answers may come when it is over
+        let lease = self.now < master.lease_until || made(Mistake::LateAcknowledgement); // I6: late answers may come when it is over
         if !lease || holds_back || backups < self.config.min_sync_backups {
             return;
         }
@@ -470,7 +476,7 @@ impl Node {
             let key = if *id == me { Some(own) } else { master.peers.get(id).map(|peer| peer.accepted) };
             key.is_some_and(|key| key >= proposed.key)
         };
-        let both = quorum::has_majority(proposed, accepted)
+        let both = (quorum::has_majority(proposed, accepted) || made(Mistake::ReignUncommitted))
             && master.committed.as_ref().is_none_or(|committed| quorum::has_majority(committed, accepted));
         if !both {
             return;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     effect::Effect,
     member::MemberId,
+    mistakes::{Mistake, made},
     node::Node,
     position::Txid,
     progress::{Peer, Progress},
@@ -62,6 +63,7 @@ impl Node {
             .peers
             .get(id)
             .is_some_and(|peer| peer.streams() && peer.stored.is_some_and(|stored| stored >= needed))
+            || made(Mistake::TakenInEarly)
     }
 
     fn plan(&self, master: &Master) -> Option<Plan> {
@@ -120,8 +122,21 @@ impl Node {
             // A replacement is just catching up: one record for both, so that no write has a single home in between.
             return Some(Plan { wanted: committed.sync_set.clone(), joining, short });
         }
-        let wanted = kept.into_iter().chain(ready).chain([me.clone()]).collect();
+        let wanted: SyncSet = kept.into_iter().chain(ready).chain([me.clone()]).collect();
+        if master.phase != Phase::Serving && !self.none_empty(master, &wanted) {
+            return Some(Plan { wanted: committed.sync_set.clone(), joining, short });
+        }
         Some(Plan { wanted, joining, short })
+    }
+
+    /// Whether each of them has something on disk. While the cluster is being founded only such may be left as the sync
+    /// set: were they all empty and the master lost, nobody could stand, neither they nor those who hold more.
+    fn none_empty(&self, master: &Master, set: &SyncSet) -> bool {
+        set.iter().all(|id| {
+            let peer = master.peers.get(id).and_then(|peer| peer.stored).unwrap_or_default();
+            let stored = if *id == self.config.id { master.stored } else { peer };
+            stored > Txid::default()
+        })
     }
 
     /// Looks at the peers and proposes another sync set when theirs has changed. One proposal at a time.
@@ -152,7 +167,8 @@ impl Node {
             master.short_since = None;
         }
         master.joining = plan.joining;
-        let settled = master.committed.as_ref().filter(|_| master.proposed.is_none());
+        let settled =
+            master.committed.as_ref().filter(|_| master.proposed.is_none() || made(Mistake::TwoProposals));
         match settled {
             Some(committed) if committed.sync_set != plan.wanted => {
                 let record = committed.with_sync_set(plan.wanted);

@@ -8,7 +8,7 @@ use tanist_replication::{Pages, Stamp, Transaction};
 use crate::{
     database::{Database, Mode},
     error::StoreError,
-    tables,
+    tables, wal,
 };
 
 /// What an apply came to.
@@ -31,7 +31,8 @@ impl Database {
     /// # Errors
     /// Nothing is changed when a transaction doesn't follow its predecessor or its payload is wrong, and when SQLite
     /// or the disk fails before the commit. [`StoreError::Io`] with `sync the WAL`: applied, but perhaps not durable.
-    /// [`StoreError::ForeignWrite`]: the replica needs a full copy.
+    /// [`StoreError::ForeignWrite`]: the replica must rejoin. It also does, and [`Database::is_diverged`] says so,
+    /// when a reign began and the term history in its master's pages can't be read.
     pub fn apply(&mut self, transactions: &[Transaction]) -> Result<Applied, StoreError> {
         self.ensure_locked()?;
         let Some(last) = transactions.last() else {
@@ -40,13 +41,21 @@ impl Database {
         let payloads = self.check(transactions)?;
         let pages = newest_images(&payloads);
         let database_pages = payloads.last().map_or(0, Pages::database_pages);
+        self.check_new_pages(&pages, database_pages, last.stamp)?;
         let written = self.sqlite("apply a transaction", |db| db.write_pages(&pages, database_pages));
         self.finish_apply(written)?;
         let history_changed = last.stamp.position.term != self.stamp.position.term;
         self.stamp = last.stamp;
         self.last_checksum = last.checksum;
+        self.sums.written(self.stamp, database_pages, pages.iter().copied());
         if history_changed {
-            self.history = tables::read_history(&self.observer, &self.path)?;
+            match tables::read_history(&self.observer, &self.path) {
+                Ok(history) => self.history = history,
+                Err(error) => {
+                    self.diverged = true;
+                    return Err(error);
+                }
+            }
         }
         Ok(Applied { stamp: self.stamp, history_changed })
     }
@@ -71,6 +80,26 @@ impl Database {
             payloads.push(pages);
         }
         Ok(payloads)
+    }
+
+    /// A master sends every page by which the database grows. With one left out the file would have a hole, and with a
+    /// size out of thin air no end.
+    fn check_new_pages(
+        &self,
+        pages: &[(u32, &[u8])],
+        database_pages: u32,
+        stamp: Stamp,
+    ) -> Result<(), StoreError> {
+        let have = self.captured.pages;
+        let is_new = |page: u32| page > have && page <= database_pages;
+        let unwritten = is_new(wal::lock_page(self.page_size));
+        let expected = database_pages.saturating_sub(have) - u32::from(unwritten);
+        let found = pages.iter().filter(|(page, _)| is_new(*page)).count();
+        if found == expected as usize {
+            Ok(())
+        } else {
+            Err(StoreError::NewPages { position: stamp.position, found, expected })
+        }
     }
 
     /// Writes page images into the open transaction. Page 1 comes last, because with a new schema cookie in it SQLite
@@ -98,17 +127,25 @@ impl Database {
         image: Option<&[u8]>,
         database_pages: u32,
     ) -> Result<(), rusqlite::Error> {
+        if database_pages < self.captured.pages {
+            self.cut(database_pages)?;
+        }
         if let Some(image) = image {
+            // One row: at the end of a statement with several, SQLite would take the new size from this page and then
+            // find nothing left to cut.
             let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (1, ?1)";
             self.writer.prepare_cached(sql)?.execute([image])?;
         }
-        if database_pages < self.captured.pages {
-            // A statement of its own: at the end of one with several rows SQLite would take the new size from page 1
-            // and then find nothing left to cut. If it reads the schema again here, it reads the new one.
-            let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (?1, NULL)";
-            self.writer.prepare_cached(sql)?.execute([database_pages.saturating_add(1)])?;
-        }
         Ok(())
+    }
+
+    /// Has the database cut to `pages` at the commit. Said through a page table of its own, because whoever writes a page
+    /// through the same one takes it back; and before page 1, after which no other statement may run.
+    fn cut(&self, pages: u32) -> Result<(), rusqlite::Error> {
+        self.writer
+            .execute_batch("CREATE VIRTUAL TABLE IF NOT EXISTS temp.tanist_cut USING sqlite_dbpage")?;
+        let sql = "INSERT INTO temp.tanist_cut (pgno, data) VALUES (?1, NULL)";
+        self.writer.prepare_cached(sql)?.execute([pages.saturating_add(1)]).map(drop)
     }
 
     /// With full auto-vacuum SQLite would move pages at commit when page 1 lists free ones. A master in that mode

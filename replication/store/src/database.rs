@@ -13,7 +13,7 @@ use std::{
 };
 
 use rusqlite::{Connection, config::DbConfig};
-use tanist_replication::{Checksum, Position, Stamp, Term, TermHistory, Transaction};
+use tanist_replication::{Checksum, Pages, Position, Stamp, Term, TermHistory, Transaction};
 
 use crate::{
     Options,
@@ -25,6 +25,7 @@ use crate::{
     error::StoreError,
     limits::Limits,
     sqlite_file::{self, WalIndex},
+    sums::PageSums,
     tables, wal,
 };
 
@@ -36,7 +37,7 @@ pub enum Captured {
     /// A transaction to be sent to the backups. It is committed here but not yet synced.
     Transaction(Transaction),
     /// The commit stands here, but its pages could not be captured (frames were lost, or there are too many): every
-    /// backup needs a full copy to come to this stamp.
+    /// backup must rejoin to come to this stamp.
     Break(Stamp),
 }
 
@@ -78,9 +79,10 @@ pub struct Database {
     pub(crate) gate: CommitGate,
     pub(crate) wal_file: WalSync,
     pub(crate) mode: Mode,
-    /// A write that isn't the master's is in this replica.
+    /// A write that isn't the master's is in this replica, or pages that hold no database.
     pub(crate) diverged: bool,
     pub(crate) page_size: u32,
+    pub(crate) sums: Arc<PageSums>,
     /// *Captured* up to here (master); *applied* up to here (backup).
     pub(crate) captured: WalIndex,
     pub(crate) stamp: Stamp,
@@ -131,6 +133,7 @@ impl Database {
             mode: Mode::Backup { locked: true },
             diverged: false,
             page_size,
+            sums: Arc::new(PageSums::unknown(page_size, captured.pages, stamp)),
             captured,
             stamp,
             last_checksum: Checksum::default(),
@@ -181,7 +184,7 @@ impl Database {
         matches!(self.mode, Mode::Master { .. })
     }
 
-    /// Whether the replica holds a write that isn't the master's, so that only a full copy helps.
+    /// Whether the replica holds a write that isn't the master's, or no readable database, so that only a rejoin helps.
     #[must_use]
     pub fn is_diverged(&self) -> bool {
         self.diverged
@@ -217,8 +220,8 @@ impl Database {
     ///
     /// # Errors
     /// [`StoreError::Busy`]: an outside process holds the lock; the database stays master, try again.
-    /// [`StoreError::ForeignWrite`]: an outside write was never captured; the database *is* backup then, but needs a
-    /// full copy.
+    /// [`StoreError::ForeignWrite`]: an outside write was never captured; the database *is* backup then, but must
+    /// rejoin.
     pub fn become_backup(&mut self) -> Result<(), StoreError> {
         if !self.is_master() {
             return Ok(());
@@ -295,6 +298,10 @@ impl Database {
                     self.outside_commits += outside;
                     self.reload_history();
                 }
+                match Pages::parse(plain.clone()) {
+                    Ok(pages) => self.sums.written(stamp, pages.database_pages(), pages.iter()),
+                    Err(_) => self.sums.forget(stamp, self.captured.pages),
+                }
                 let checksum = Checksum::of(&plain);
                 self.last_checksum = checksum;
                 let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
@@ -305,17 +312,31 @@ impl Database {
                 Captured::Transaction(Transaction { previous, stamp, checksum, encoding, plain_len, payload })
             }
             Ok(wal::Range::Break(why)) => {
-                tracing::error!(why, position = %stamp.position, "backups need a full copy");
+                tracing::error!(why, position = %stamp.position, "backups must rejoin");
                 self.last_checksum = Checksum::default();
+                self.sums.forget(stamp, self.captured.pages);
                 self.reload_history();
                 Captured::Break(stamp)
             }
             Err(error) => {
-                tracing::error!(%error, position = %stamp.position, "backups need a full copy");
+                tracing::error!(%error, position = %stamp.position, "backups must rejoin");
                 self.last_checksum = Checksum::default();
+                self.sums.forget(stamp, self.captured.pages);
                 Captured::Break(stamp)
             }
         }
+    }
+
+    /// Sums of all pages, to compare them with the disk and with other replicas.
+    #[must_use]
+    pub fn sums(&self) -> Arc<PageSums> {
+        Arc::clone(&self.sums)
+    }
+
+    /// The replica is not what it should be, such as with a page that has changed on its disk: it applies nothing more
+    /// before a rejoin has brought it in line.
+    pub fn distrust(&mut self) {
+        self.diverged = true;
     }
 
     /// Takes the write lock as backup, unless it is held, and makes sure that nobody wrote meanwhile.

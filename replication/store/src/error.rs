@@ -153,6 +153,16 @@ pub enum StoreError {
         /// The limit.
         limit_bytes: u64,
     },
+    /// A transaction that lets the database grow by other pages than it brings.
+    #[error("transaction {position}: brings {found} new pages, the database grows by {expected}")]
+    NewPages {
+        /// The transaction.
+        position: Position,
+        /// New pages in its payload.
+        found: usize,
+        /// New pages there must be.
+        expected: u32,
+    },
     /// A payload or copied chunk that can't be read.
     #[error(transparent)]
     Payload(#[from] PayloadError),
@@ -236,7 +246,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the replica itself is of no use any more until a full copy replaces it.
+    /// Whether the replica itself is of no use any more until a rejoin replaces it.
     #[must_use]
     pub fn needs_copy(&self) -> bool {
         matches!(self, StoreError::ForeignWrite { .. } | StoreError::Corrupt { .. })

@@ -1,4 +1,4 @@
-//! The SQLite side of replication: captures what a master commits, applies it on a backup, copies whole databases.
+//! The SQLite side of replication: captures what a master commits, applies it on a backup, brings replicas in line.
 //!
 //! Owns `state.db` and its write-ahead log (WAL). Never starts a thread, never opens a socket, never decides who is
 //! master. Read `database.rs` next, then `batch.rs` (master) and `apply.rs` (backup).
@@ -19,8 +19,10 @@ mod migrate;
 mod page_hash;
 mod reader;
 mod rejoin;
+mod scrub;
 mod sqlite_file;
 mod staging;
+mod sums;
 mod tables;
 mod wal;
 
@@ -40,7 +42,9 @@ pub use limits::Interrupted;
 pub use page_hash::{PAGE_HASH_BYTES, window_pages};
 pub use reader::{Reader, open_reader};
 pub use rejoin::{Question, Rejoin, RejoinCounts, Rejoined};
+pub use scrub::{Scrub, Scrubbed};
 pub use staging::Staging;
+pub use sums::PageSums;
 
 /// File name of the replicated database in the data directory.
 pub const DATABASE_FILE: &str = "state.db";
@@ -59,7 +63,7 @@ pub struct Options {
     /// Bytes one request may write before it fails; default 16 MiB. A page that leaves the writer's cache more than
     /// once (random access to more than the cache holds) counts each time. Larger transactions (several requests, or a
     /// write from outside) are still replicated up to four times this or 64 MiB, whichever is more; beyond that
-    /// backups need a full copy.
+    /// backups must rejoin.
     pub max_transaction_bytes: u64,
     /// How long to wait for another process that holds the write lock, in milliseconds; default 5,000.
     pub busy_timeout_ms: u32,

@@ -32,7 +32,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`crate::Batch::commit`]; what was captured before the error is kept in the database and lost to the caller,
-    /// so backups fetch it by a full copy.
+    /// so backups fetch it by a rejoin.
     pub fn start_reign(
         &mut self,
         term: Term,

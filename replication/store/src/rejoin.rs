@@ -17,6 +17,7 @@ use crate::{
     error::StoreError,
     page_hash::{PAGE_HASH_BYTES, PageHash, PageHasher, window_pages},
     staging::Staging,
+    sums::{self, PageSum},
     tables,
     wal::{self, is_lock_page},
 };
@@ -67,6 +68,8 @@ pub struct Rejoin<'d> {
     image: Vec<u8>,
     counts: RejoinCounts,
     report: Option<String>,
+    /// Sums of the pages that were proven.
+    proven: Vec<(u32, PageSum)>,
 }
 
 impl Database {
@@ -109,7 +112,20 @@ impl Database {
         let image = vec![0; self.page_size as usize];
         let hasher = PageHasher::new(key);
         let waiting = VecDeque::new();
-        Ok(Rejoin { database: self, staging, target, hasher, next: 1, waiting, image, counts, report: None })
+        // What is compared must come from the disk: the cache may hold what a page was before it rotted.
+        self.sqlite("drop the cache", |db| db.writer.release_memory())?;
+        Ok(Rejoin {
+            database: self,
+            staging,
+            target,
+            hasher,
+            next: 1,
+            waiting,
+            image,
+            counts,
+            report: None,
+            proven: vec![],
+        })
     }
 }
 
@@ -234,7 +250,7 @@ impl Rejoin<'_> {
         }
         self.save_divergence(context)?;
         let written = self.write(&whole);
-        let Rejoin { database, staging, target, report, .. } = self;
+        let Rejoin { database, staging, target, report, proven, .. } = self;
         let wrong = matches!(written, Err(StoreError::Assembled { .. }));
         let diverged = std::mem::replace(&mut database.diverged, false);
         if let Err(error) = database.finish_apply(written) {
@@ -247,6 +263,7 @@ impl Rejoin<'_> {
         database.stamp = tables::read_stamp(&database.observer, &database.path)?;
         database.history = tables::read_history(&database.observer, &database.path)?;
         database.last_checksum = Checksum::default();
+        database.sums.proven(database.stamp, target.pages, &proven);
         // Of no use from now on: it was begun for another stamp.
         if let Err(error) = staging.discard() {
             tracing::warn!(%error, "after a rejoin");
@@ -277,6 +294,7 @@ impl Rejoin<'_> {
         self.read(1)?;
         let first = self.image.clone();
         hasher.add(self.hasher.page(1, &first));
+        self.proven.push((1, sums::sum(1, &first)));
         let old_pages = self.database.captured.pages;
         for page in (2..=pages).filter(|page| !is_lock_page(*page, page_size)) {
             if page <= old_pages {
@@ -287,6 +305,7 @@ impl Rejoin<'_> {
                 return Err(StoreError::Assembled { stamp });
             }
             hasher.add(self.hasher.page(page, &self.image));
+            self.proven.push((page, sums::sum(page, &self.image)));
         }
         if hasher.finish() != *whole {
             return Err(StoreError::Assembled { stamp });

@@ -23,9 +23,14 @@ pub(crate) fn wal_bytes(frames: u32, page_size: u32) -> u64 {
     }
 }
 
-/// Whether `page` is the one with SQLite's lock bytes (at 1 GiB): never written, never in a frame.
+/// The page with SQLite's lock bytes (at 1 GiB): never written, never in a frame.
+pub(crate) fn lock_page(page_size: u32) -> u32 {
+    0x4000_0000 / page_size + 1
+}
+
+/// Whether `page` is the one with SQLite's lock bytes.
 pub(crate) fn is_lock_page(page: u32, page_size: u32) -> bool {
-    page == 0x4000_0000 / page_size + 1
+    page == lock_page(page_size)
 }
 
 /// What lies between two points of the WAL.

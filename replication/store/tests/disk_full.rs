@@ -3,22 +3,30 @@
 
 mod common;
 
-use common::{TERM, new_master, transaction};
-use tanist_store::{Captured, Database, Options, StoreError, database_checksum};
+use common::{Pair, TERM, exchange::rejoin, new_master, transaction};
+use tanist_replication::Term;
+use tanist_store::{Captured, Database, Options, StoreError, database_checksum, divergence_reports};
 
 /// Set in the process that has the small disk.
 const SMALL_DISK: &str = "TANIST_SMALL_DISK";
-const NAME: &str = "full_disk_is_reported_as_such_and_nothing_is_half_done";
 
 #[test]
 fn full_disk_is_reported_as_such_and_nothing_is_half_done() {
     match std::env::var_os(SMALL_DISK) {
         Some(disk) => fill(&std::path::PathBuf::from(disk)),
-        None => on_small_disk(),
+        None => on_small_disk("full_disk_is_reported_as_such_and_nothing_is_half_done"),
     }
 }
 
-fn on_small_disk() {
+#[test]
+fn rejoin_waits_for_room_before_it_replaces_what_only_this_replica_holds() {
+    match std::env::var_os(SMALL_DISK) {
+        Some(disk) => rejoin_without_room(&std::path::PathBuf::from(disk)),
+        None => on_small_disk("rejoin_waits_for_room_before_it_replaces_what_only_this_replica_holds"),
+    }
+}
+
+fn on_small_disk(name: &str) {
     let mount = tempfile::TempDir::new().unwrap();
     let unshare = |script: &str| {
         let mut command = std::process::Command::new("unshare");
@@ -31,7 +39,7 @@ fn on_small_disk() {
         return;
     }
     let program = std::env::current_exe().unwrap();
-    let script = format!("{mounting} && exec \"{}\" --exact {NAME} --nocapture", program.display());
+    let script = format!("{mounting} && exec \"{}\" --exact {name} --nocapture", program.display());
     let output = unshare(&script).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
@@ -104,4 +112,42 @@ fn fill(small: &std::path::Path) {
         std::fs::remove_dir_all(&master_dir).unwrap();
         std::fs::remove_dir_all(&backup_dir).unwrap();
     }
+}
+
+fn rejoin_without_room(small: &std::path::Path) {
+    let mut pair = Pair::new();
+    pair.step("CREATE TABLE t (a)");
+    for _ in 0..4 {
+        pair.step("INSERT INTO t VALUES (randomblob(1000000))");
+    }
+    let replica_dir = small.join("replica");
+    std::fs::create_dir(&replica_dir).unwrap();
+    let mut replica = Database::open(&replica_dir, Options::default()).unwrap();
+    rejoin(pair.master_dir.path(), &mut replica).unwrap();
+    replica.become_master().unwrap();
+    replica.start_reign(Term(9), "pc-2", "alone").unwrap();
+    replica.become_backup().unwrap();
+    pair.commit("INSERT INTO t VALUES ('cluster')");
+    let before = database_checksum(&replica_dir).unwrap();
+    // Room for the pages that come, none for the comparison of rows.
+    let ballast = small.join("ballast");
+    std::fs::write(&ballast, vec![1; 20 << 20]).unwrap_err();
+    let length = std::fs::metadata(&ballast).unwrap().len();
+    std::fs::File::options().write(true).open(&ballast).unwrap().set_len(length - (1 << 20)).unwrap();
+    for _ in 0..2 {
+        let error = rejoin(pair.master_dir.path(), &mut replica).unwrap_err();
+        assert!(matches!(error, StoreError::DiskFull { .. }), "{error:?}");
+        assert_eq!(database_checksum(&replica_dir).unwrap(), before);
+        assert!(divergence_reports(&replica_dir).unwrap().is_empty());
+        assert_eq!(
+            std::fs::read_dir(replica_dir.join("divergence")).unwrap().count(),
+            0,
+            "nothing half-done stays"
+        );
+    }
+    std::fs::remove_file(&ballast).unwrap();
+    let (rejoined, traffic) = rejoin(pair.master_dir.path(), &mut replica).unwrap();
+    assert_eq!(traffic.counts.received, 0, "what had come was kept");
+    assert!(rejoined.report.is_some());
+    assert_eq!(database_checksum(&replica_dir).unwrap(), database_checksum(pair.master_dir.path()).unwrap());
 }

@@ -93,6 +93,21 @@ fn backup_refuses_pages_of_another_size() {
 }
 
 #[test]
+fn backup_refuses_to_grow_by_pages_that_are_not_there() {
+    let payload = |pages: &[u32], database_pages| {
+        let mut writer = PagesWriter::new(4096, pages.len());
+        for page in pages {
+            writer.page(*page);
+        }
+        writer.finish(database_pages)
+    };
+    let hole = payload(&[u32::MAX], u32::MAX);
+    refuse(|t| with_payload(t, hole), |e| matches!(e, StoreError::NewPages { found: 1, .. }));
+    let nothing = payload(&[], 1 << 30);
+    refuse(|t| with_payload(t, nothing), |e| matches!(e, StoreError::NewPages { found: 0, .. }));
+}
+
+#[test]
 fn roles_are_kept_apart() {
     let mut pair = Pair::new();
     let transaction = pair.commit("CREATE TABLE t (a)");

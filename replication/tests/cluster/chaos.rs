@@ -30,7 +30,7 @@ pub struct Schedule {
     pub plan: Vec<Planned>,
 }
 
-const SHAPES: [&[(&str, u32)]; 10] = [
+pub const SHAPES: [&[(&str, u32)]; 10] = [
     &[("a", 1), ("b", 2), ("c", 3)],
     &[("a", 1), ("b", 2), ("c", 3)],
     &[("a", 1), ("b", 2), ("w", 0)],
@@ -89,6 +89,9 @@ impl Schedule {
             c.push(first, Ev::Think { client });
         }
         c.run(Duration::from_nanos(self.length));
+        if c.check.failure.is_some() {
+            return c;
+        }
         c.calm();
         c.must_serve();
         c.must_be_alike();

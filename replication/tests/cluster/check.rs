@@ -29,9 +29,12 @@ pub struct Checker {
     entries: BTreeMap<Position, Entry>,
     pub votes: BTreeMap<(usize, Term), MemberId>,
     pub masters: BTreeMap<Term, usize>,
-    /// The newest record that was ever on the disks of a majority of its voters, and newer ones.
+    /// The newest record that a majority of its voters has accepted.
     pub committed: Option<SuccessionRecord>,
-    pub records: BTreeMap<RecordKey, SuccessionRecord>,
+    /// Every record ever kept,
+    pub known: BTreeMap<RecordKey, SuccessionRecord>,
+    /// and the highest version that each machine has accepted in each term.
+    pub accepted: BTreeMap<(usize, Term), u64>,
     /// Reigns that opened their gate, and where they stood then.
     pub opened: BTreeMap<Term, (usize, Stamp)>,
     pub reads: u64,
@@ -52,7 +55,8 @@ impl Checker {
             votes: BTreeMap::new(),
             masters: BTreeMap::new(),
             committed: None,
-            records: BTreeMap::new(),
+            known: BTreeMap::new(),
+            accepted: BTreeMap::new(),
             opened: BTreeMap::new(),
             reads: 0,
             seen: [0; REGISTERS],

@@ -106,9 +106,12 @@ pub enum Fault {
         kind: u64,
         address: u64,
     },
-    /// A bit for each machine that loses power; `away` until the last has it again.
+    /// A bit for each machine that loses power, `away` until the last has it again; the master of the time may be
+    /// elsewhere, and the links from there to the site stay down.
     SiteOut {
         site: u64,
+        elsewhere: bool,
+        cut: bool,
         away: u64,
     },
     /// Disks and links are as they were.
@@ -149,7 +152,7 @@ fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
     let other = rng.below(machines) as usize;
     let away = if rng.chance(500) { rng.between(MS, 200 * MS) } else { rng.between(MS, 3 * SECOND) };
     let end = if rng.chance(500) { End::PowerCut } else { End::Killed };
-    match rng.below(44) {
+    match rng.below(45) {
         0..=4 => Fault::Crash { who, end, away },
         5..=7 => Fault::CrashWithin { who, effects: rng.below(6), away: away + 300 * MS },
         8 => Fault::Stop { who, away },
@@ -181,9 +184,9 @@ fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
         33 => Fault::CaptureBreaks { who },
         34..=36 => Fault::HandOver { who, to: rng.chance(500).then_some(other) },
         37..=39 => Fault::ChangeMembers { node, kind: rng.below(3), address: rng.below(9) },
-        40 => {
-            let site = if rng.chance(500) { u64::MAX } else { rng.below(1 << machines) };
-            Fault::SiteOut { site, away: away.min(SECOND) }
+        40..=41 => {
+            let site = if rng.chance(600) { u64::MAX } else { rng.below(1 << machines) };
+            Fault::SiteOut { site, elsewhere: rng.chance(500), cut: rng.chance(500), away: away.min(SECOND) }
         }
         _ => Fault::Repair,
     }
@@ -192,9 +195,14 @@ fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
 impl Cluster {
     fn who(&self, who: Who) -> usize {
         match who {
-            Who::Node(node) => node,
-            Who::Master(node) => self.serving().unwrap_or(node),
+            Who::Node(node) => self.node(node),
+            Who::Master(node) => self.serving().unwrap_or(self.node(node)),
         }
+    }
+
+    /// A plan may be tried on fewer machines than it was made for.
+    fn node(&self, node: usize) -> usize {
+        node % self.machines.len()
     }
 
     /// The fault of this number in the plan happens.
@@ -219,21 +227,21 @@ impl Cluster {
                 self.push(away, Ev::Restart { node });
             }
             Fault::Pause { who, ns } => self.pause(self.who(who), ns),
-            Fault::Cut { who, other } => self.cut(self.who(who), other),
+            Fault::Cut { who, other } => self.cut(self.who(who), self.node(other)),
             Fault::CutWay { who, other, to_it } => {
-                let node = self.who(who);
+                let (node, other) = (self.who(who), self.node(other));
                 if to_it { self.cut_way(other, node) } else { self.cut_way(node, other) }
             }
             Fault::Isolate { who } => self.isolate(self.who(who)),
             Fault::Split { side } => self.split(side),
             Fault::Flap { who, other, every, times } => {
-                let node = self.who(who);
+                let (node, other) = (self.who(who), self.node(other));
                 self.flap(node, other, times, every);
             }
             Fault::Heal => self.heal(),
             Fault::Weather(weather) => self.network.weather = weather,
             Fault::SlowLink { who, other, ns } => {
-                let node = self.who(who);
+                let (node, other) = (self.who(who), self.node(other));
                 self.network.ways[node][other].slow_ns = ns;
             }
             Fault::SlowDisk { who, ns } => {
@@ -257,11 +265,18 @@ impl Cluster {
             Fault::CaptureBreaks { who } => self.break_capture(self.who(who)),
             Fault::HandOver { who, to } => {
                 let node = self.who(who);
-                let to = to.map(|to| self.machines[to].id.clone());
+                let to = to.map(|to| self.machines[self.node(to)].id.clone());
                 self.deliver(node, Event::HandOver { to, why: "asked to".to_owned() });
             }
-            Fault::ChangeMembers { node, kind, address } => self.change_members(node, kind, address),
-            Fault::SiteOut { site, away } => {
+            Fault::ChangeMembers { node, kind, address } => {
+                self.change_members(self.node(node), kind, address)
+            }
+            Fault::SiteOut { site, elsewhere, cut, away } => {
+                let master = self.serving().filter(|_| elsewhere);
+                let site = site & !master.map_or(0, |master| 1 << master);
+                if cut {
+                    self.split(site);
+                }
                 for node in 0..self.machines.len() {
                     if site >> node & 1 == 1 {
                         self.crash_with(node, End::PowerCut);

@@ -11,23 +11,29 @@ use tanist_replication::{
 use super::Cluster;
 
 impl Cluster {
-    /// Looks whether what a machine has just kept makes a record committed: a majority of its voters has it on disk.
+    /// Looks whether what a machine has just kept makes a record committed: a majority of its voters has accepted it.
+    /// One of a later term is no acceptance of an earlier one.
     pub fn note_record(&mut self, node: usize) {
         let Some(hard) = &self.machines[node].hard else { return };
         let record = &hard.record;
-        if self.check.committed.as_ref().is_some_and(|committed| committed.key >= record.key) {
-            return;
+        let known = self.check.known.entry(record.key).or_insert_with(|| record.clone());
+        if known != record {
+            self.check
+                .failure
+                .get_or_insert(format!("R9: two records {}: {known:?}, {record:?}", record.key));
         }
-        self.check.records.entry(record.key).or_insert_with(|| record.clone());
+        self.check.accepted.insert((node, record.key.term), record.key.version);
         let accepted = |id: &MemberId, key: RecordKey| {
-            self.machines[self.ids[id]].hard.as_ref().is_some_and(|hard| hard.record.key >= key)
+            let version = self.check.accepted.get(&(self.ids[id], key.term));
+            version.is_some_and(|version| *version >= key.version)
         };
         let is_committed = |record: &&SuccessionRecord| {
             voters(record).filter(|id| accepted(id, record.key)).count() >= majority(voters(record).count())
         };
-        if let Some(committed) = self.check.records.values().rev().find(is_committed).cloned() {
-            self.check.records.retain(|key, _| *key > committed.key);
-            self.check.committed = Some(committed);
+        let before = self.check.committed.as_ref().map(|committed| committed.key).unwrap_or_default();
+        let newer = self.check.known.range(before..).rev().map(|(_, record)| record);
+        if let Some(committed) = newer.take_while(|record| record.key > before).find(is_committed) {
+            self.check.committed = Some(committed.clone());
         }
     }
 

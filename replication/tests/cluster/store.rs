@@ -43,6 +43,18 @@ pub enum Mistake {
     ForgetKeys,
 }
 
+impl Mistake {
+    pub const ALL: [Mistake; 7] = [
+        Mistake::SkipSync,
+        Mistake::SkipSyncAtStart,
+        Mistake::AnswerEarly,
+        Mistake::LongLease,
+        Mistake::ReadUnacknowledged,
+        Mistake::ReadWithoutLease,
+        Mistake::ForgetKeys,
+    ];
+}
+
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {

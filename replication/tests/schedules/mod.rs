@@ -6,7 +6,6 @@
 #![allow(clippy::disallowed_types)] // how long to go on trying is real time; a schedule itself never sees it
 
 mod histories;
-mod mistakes;
 
 use std::{
     collections::BTreeMap,

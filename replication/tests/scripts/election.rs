@@ -5,7 +5,7 @@ use std::time::Duration;
 use tanist_replication::{Effect, Event, HardState, Message, Position, RecordKey, Stamp, Term};
 
 use super::{FIVE, LEASE, LONG, SHORT, THREE, TWO, WITNESS, founded, settle, write};
-use crate::cluster::{Cluster, MS, SECOND, Setup, set};
+use crate::cluster::{Cluster, MS, SECOND, Setup, set, store::End};
 
 #[test]
 fn founding_needs_all_members() {
@@ -396,4 +396,47 @@ fn master_past_its_lease_does_not_call_itself_serving() {
         |e| matches!(e, Effect::Send { message: Message::Heartbeat(heartbeat), .. } if heartbeat.serving),
     );
     assert!(!says, "a backup would take its word for how fresh it is");
+}
+
+#[test]
+fn founding_that_breaks_off_when_only_some_have_its_first_transaction_is_taken_up_again() {
+    let mut c = Cluster::new(Setup::new(FIVE));
+    for node in [1, 2] {
+        c.network.ways[0][node].broken = true; // what a sends there is lost, and a isn't told
+    }
+    c.run_until(LONG, |c| !c.machines[0].store.doing.is_empty()).unwrap();
+    c.machines[0].disk_ns = (LONG.as_nanos() as u64, LONG.as_nanos() as u64);
+    c.run(SHORT);
+    assert!(c.stamp(3) != Stamp::default() && c.stamp(1) == Stamp::default());
+    c.crash_with(0, End::DiskError);
+    assert_eq!(c.stamp(0), Stamp::default());
+    for node in [1, 2] {
+        c.network.ways[0][node].broken = false;
+    }
+    c.machines[0].disk_ns = (MS, MS);
+    c.start(0);
+    c.await_master(LONG); // d or e, who have something; or the others, if these had been left out already: never
+    write(&mut c);
+    settle(c);
+}
+
+#[test]
+fn old_master_that_may_hold_the_first_transaction_does_not_help_to_found_anew() {
+    let mut c = Cluster::new(Setup::new(THREE));
+    c.machines[0].disk_ns = (5 * SECOND, 5 * SECOND);
+    c.run_until(LONG, |c| !c.machines[0].store.doing.is_empty()).unwrap();
+    c.isolate(0);
+    c.run(LEASE * 2);
+    c.machines[1].disk_ns = (5 * SECOND, 5 * SECOND);
+    c.heal();
+    c.run(LEASE);
+    // Had b been elected without a in its sync set, nobody could stand once a's transaction is there and b's isn't.
+    c.crash_with(1, End::DiskError);
+    c.machines[1].disk_ns = (MS, MS);
+    c.run_until(LONG, |c| c.stamp(0) != Stamp::default() && c.machines[0].store.doing.is_empty()).unwrap();
+    c.machines[0].disk_ns = (MS, MS);
+    c.start(1);
+    c.await_master(LONG);
+    write(&mut c);
+    settle(c);
 }

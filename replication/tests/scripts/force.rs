@@ -3,7 +3,7 @@
 use tanist_replication::{Event, Member, MemberChange, MemberId, Term};
 
 use super::{FIVE, LONG, SHORT, THREE, WITNESS, founded, settle, write};
-use crate::cluster::{Cluster, Setup};
+use crate::cluster::{Cluster, Setup, set};
 
 /// What the machine answers.
 fn force(c: &mut Cluster, node: usize) -> Result<MemberId, String> {
@@ -103,4 +103,26 @@ fn recovery_that_makes_no_sense_is_refused() {
     let stranger: MemberId = "z".parse().unwrap();
     assert!(hard.recovered(&ids[0], &[ids[0].clone(), stranger]).unwrap_err().contains("z was no member"));
     assert!(hard.recovered(&ids[0], &[ids[1].clone()]).unwrap_err().contains("a must be among the members"));
+}
+
+#[test]
+fn machine_that_missed_the_last_records_learns_from_the_others_whom_they_wait_for() {
+    let mut c = founded(Setup::new(FIVE));
+    c.crash(4, true);
+    c.crash(1, true);
+    c.run_until(LONG, |c| c.sync_set(0) == set(&["a", "c"])).unwrap();
+    c.run(SHORT);
+    c.crash(0, true);
+    c.crash(2, true);
+    c.start(1);
+    c.start(4);
+    c.run(LONG);
+    assert_eq!(c.serving(), None);
+    for node in [1, 3, 4] {
+        let notice = c.machines[node].node.as_ref().unwrap().status().notice.unwrap();
+        assert!(notice.contains("the acknowledged data is on a, c;"), "{}: {notice}", c.name(node));
+    }
+    c.start(2);
+    c.await_master(LONG);
+    settle(c);
 }

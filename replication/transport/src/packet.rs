@@ -14,7 +14,7 @@ pub enum Channel {
     Control,
     /// Transactions. Connected from the first packet on.
     Bulk,
-    /// One whole copy of the database, in both directions, handed over as a [`SecureStream`](crate::SecureStream).
+    /// One rejoin (R12), in both directions, handed over as a [`SecureStream`](crate::SecureStream).
     Copy,
 }
 

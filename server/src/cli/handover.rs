@@ -34,9 +34,9 @@ pub(super) async fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
     let now = if args.force {
         let cluster = client.cluster().await?;
         if !args.accept_data_loss {
-            let holders = cluster.sync_set.join(", ");
+            let notice = cluster.notice.unwrap_or_else(|| "a master serves".to_owned());
             return Err(Usage(format!(
-                "--force: the acknowledged data is on {holders}; writes that {} lacks are lost for good: expected --accept-data-loss too",
+                "--force: {notice}. What {} lacks would be lost for good: expected --accept-data-loss too",
                 args.member
             ))
             .into());

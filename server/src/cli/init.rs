@@ -251,6 +251,7 @@ max_transaction = "16MiB"
 [store]
 wal_limit = "16MiB"
 cache = "8MiB"
+scrub = "2MiB"             # bytes a second that are read again to find pages that the disk has changed; "off"
 
 [limits]
 body = "1MiB"

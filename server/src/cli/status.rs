@@ -52,6 +52,8 @@ fn text(cluster: &Cluster) -> String {
         .iter()
         .map(|member| {
             let role = match (member.role, member.reachable) {
+                _ if member.differs_at.is_some() => "differs from the master",
+                (_, Some(false)) if member.absent => "not reached, doesn't count",
                 (_, Some(false)) => "not reached",
                 (Role::Master, _) => "master",
                 (Role::Backup, _) if cluster.chain.get(1) == Some(&member.id) => "heir",

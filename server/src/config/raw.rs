@@ -78,6 +78,7 @@ pub(super) struct RawReplication {
 pub(super) struct RawStore {
     pub(super) wal_limit: Option<String>,
     pub(super) cache: Option<String>,
+    pub(super) scrub: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -133,6 +133,8 @@ pub struct Config {
     pub wal_limit: u64,
     /// The writer's page cache.
     pub cache: usize,
+    /// Bytes a second of the replica that are read again to find what rotted; `None`: none.
+    pub scrub: Option<u64>,
     /// Limits on requests.
     pub limits: HttpLimits,
     /// Logging.
@@ -327,6 +329,10 @@ impl Config {
             max_transaction,
             wal_limit: size("store.wal_limit", &raw.store.wal_limit, mib(16), (mib(1), mib(4096)))?,
             cache: usize_of(size("store.cache", &raw.store.cache, mib(8), (1 << 18, mib(4096)))?),
+            scrub: match raw.store.scrub.as_deref() {
+                Some("off") => None,
+                _ => Some(size("store.scrub", &raw.store.scrub, mib(2), (1 << 14, mib(1024)))?),
+            },
             limits: limits(&fields, &raw.limits)?,
             log: Log {
                 filter: raw.log.filter.unwrap_or_else(|| "info".to_owned()),

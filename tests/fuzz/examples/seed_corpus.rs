@@ -16,12 +16,15 @@ use tanist_fuzz::{run, targets};
 type Input = (String, Vec<u8>);
 
 fn main() -> Result<(), Box<dyn Error>> {
+    write("apply", files::apply())?;
     write("config", files::config())?;
     write("hard_state", files::hard_state()?)?;
     write("http", clients::http())?;
+    write("node", peers::node()?)?;
     write("node_db", files::node_db())?;
     write("params", clients::params())?;
     write("sql", clients::sql())?;
+    write("store_files", files::store_files())?;
     write("frames", peers::frames())?;
     write("handshake", peers::handshake())?;
     write("pages", peers::pages())?;

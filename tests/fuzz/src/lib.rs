@@ -6,6 +6,7 @@
 mod edit;
 pub mod mutate;
 pub mod run;
+mod scratch;
 mod script;
 pub mod targets;
 

@@ -99,11 +99,25 @@ pub(crate) fn save(
     common: Position,
     context: &ReportContext<'_>,
 ) -> Result<String, StoreError> {
+    let saving = rejoin.database.dir.join(DIVERGENCE_DIR).join(SAVING);
+    let saved = save_in(&saving, rejoin, common, context);
+    if saved.is_err() {
+        // Not to stand in the way of whoever makes room.
+        let _ = remove(&saving);
+    }
+    saved
+}
+
+fn save_in(
+    saving: &Path,
+    rejoin: &mut Rejoin<'_>,
+    common: Position,
+    context: &ReportContext<'_>,
+) -> Result<String, StoreError> {
     let data_dir = rejoin.database.dir.clone();
     let parent = data_dir.join(DIVERGENCE_DIR);
-    let saving = parent.join(SAVING);
-    remove(&saving)?;
-    fs::create_dir_all(&saving).map_err(|source| StoreError::io(&saving, "create the directory", source))?;
+    remove(saving)?;
+    fs::create_dir_all(saving).map_err(|source| StoreError::io(saving, "create the directory", source))?;
     let stamp = rejoin.database.stamp;
     let saved_at = utc::Utc::of(context.now);
     let Position { term, txid } = stamp.position;
@@ -123,14 +137,14 @@ pub(crate) fn save(
         rows: String::new(),
         tables: Vec::new(),
     };
-    save_pages(rejoin, &saving, &mut report)?;
-    save_rows(rejoin, &saving, &mut report)?;
+    save_pages(rejoin, saving, &mut report)?;
+    save_rows(rejoin, saving, &mut report)?;
     let json = serde_json::to_vec_pretty(&report).map_err(|error| StoreError::Report(error.to_string()))?;
     write_file(&saving.join(REPORT_FILE), |file| file.write_all(&json))?;
-    connection::sync_dir(&saving)?;
+    connection::sync_dir(saving)?;
     let place = parent.join(&report.id);
     remove(&place)?;
-    fs::rename(&saving, &place).map_err(|source| StoreError::io(&place, "keep the report", source))?;
+    fs::rename(saving, &place).map_err(|source| StoreError::io(&place, "keep the report", source))?;
     connection::sync_dir(&parent)?;
     connection::sync_dir(&data_dir)?;
     if let Err(error) = tidy(&data_dir, &report) {

@@ -181,6 +181,8 @@ impl<W: Write> Rows<'_, W> {
         let columns = self.columns("main", &table.name)?;
         let there = self.columns("cluster", &table.name)?;
         if there.names.is_empty() {
+            // SQLite keeps it beginning with these words.
+            let sql = sql.replacen("CREATE TABLE ", "CREATE TABLE IF NOT EXISTS ", 1);
             let schema = sql.replace(['\n', '\r'], " ");
             // A comment within it would swallow the rest of the line.
             self.line(&if sql.contains("--") { format!("{sql};") } else { format!("{schema};") })?;

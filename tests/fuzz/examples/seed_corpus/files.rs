@@ -86,3 +86,85 @@ pub(crate) fn node_db() -> Vec<Input> {
         ("tail_repeated", vec![3, 16, 0, 1]),
     ])
 }
+
+/// Which (how many in the upper half, the changed one in the lower), flags, field and its change, then edits.
+pub(crate) fn apply() -> Vec<Input> {
+    const FAULTY_MASTER: u8 = 1 | 2 | 4;
+    let all = 0x40;
+    named([
+        ("first_intact", vec![0, 0]),
+        ("all_intact", vec![all, 0]),
+        ("other_predecessor", vec![0, 16, 1, 0, 1]),
+        ("number_left_out", vec![all, 16, 4, 0, 3]),
+        ("term_goes_back", vec![0x22, 16, 3, 0, 3]),
+        ("term_beyond_all_numbers", vec![0, 0, 0x33, 0xff, 0xff]),
+        ("other_chain", vec![0x11, 0, 5, 0, 4]),
+        ("wrong_checksum", vec![all | 1, 16, 7, 0, 2]),
+        ("wrong_length", vec![0x11, 16, 8, 0, 1]),
+        ("huge_length", vec![0x11, 16, 0xf8, 0xff, 0xff]),
+        ("wrong_encoding", vec![0x11, 16, 9, 0, 0]),
+        ("bit_in_zstd", vec![0x11, 16, 0, 0, 0, 2, 0, 9, 4]),
+        ("bit_in_a_page", vec![0, 16, 0, 0, 0, 2, 4, 9, 4]),
+        ("faulty_bit_in_a_page", vec![0, FAULTY_MASTER, 0, 0, 0, 2, 4, 9, 4]),
+        ("faulty_compressed", vec![0x11, 8 | 2 | 4, 0, 0, 0, 2, 16, 9, 4]),
+        ("faulty_page_size", vec![0, FAULTY_MASTER, 0, 0, 0, 0, 0, 0, 4, 0, 0, 32, 0]),
+        ("faulty_no_pages", vec![0, FAULTY_MASTER, 0, 0, 0, 3, 0, 12, 0, 0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ("faulty_huge_size", vec![0, FAULTY_MASTER, 0, 0, 0, 0, 0, 4, 4, 0xff, 0xff, 0xff, 0xff]),
+        (
+            "faulty_page_far_out",
+            vec![
+                0,
+                FAULTY_MASTER,
+                0,
+                0,
+                0,
+                0,
+                0,
+                4,
+                4,
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+                0,
+                0,
+                12,
+                4,
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+            ],
+        ),
+        (
+            "faulty_lock_page",
+            vec![0, FAULTY_MASTER, 0, 0, 0, 0, 0, 4, 4, 0, 4, 0, 1, 0, 0, 12, 4, 0, 4, 0, 1],
+        ),
+        (
+            "faulty_header_page",
+            vec![0x33, FAULTY_MASTER, 0, 0, 0, 0, 0, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ),
+    ])
+}
+
+/// 0 for the WAL, 1 for the database, then edits as above.
+pub(crate) fn store_files() -> Vec<Input> {
+    named([
+        ("wal_unharmed", vec![0]),
+        ("wal_empty", vec![0, 3, 0, 0, 0]),
+        ("wal_half_a_header", vec![0, 3, 0, 16, 0]),
+        ("wal_cut_in_a_frame", vec![0, 3, 0x13, 0x88, 0]),
+        ("wal_last_byte_gone", vec![0, 3, 0x70, 0, 0]),
+        ("wal_header_bit", vec![0, 2, 0, 11, 4]),
+        ("wal_salt", vec![0, 2, 0, 17, 1]),
+        ("wal_frame_size_bit", vec![0, 2, 0, 39, 1]),
+        ("wal_page_bit", vec![0, 2, 0x10, 0, 1]),
+        ("wal_repeated", vec![0, 3, 0, 0, 1]),
+        ("db_unharmed", vec![1]),
+        ("db_empty", vec![1, 3, 0, 0, 0]),
+        ("db_cut", vec![1, 3, 0x10, 0, 0]),
+        ("db_header", vec![1, 0, 0, 16, 4, 2, 0, 1, 1]),
+        ("db_schema", vec![1, 2, 0x0f, 0xf0, 1]),
+        ("db_size", vec![1, 0, 0, 28, 4, 0xff, 0xff, 0xff, 0xff]),
+    ])
+}

@@ -4,9 +4,8 @@ use std::sync::OnceLock;
 
 use tanist_replication::{HardState, Member, Rank, SuccessionRecord, Term};
 use tanist_server::durable::Durable;
-use tempfile::TempDir;
 
-use crate::{edit, script::Script};
+use crate::{edit, scratch, script::Script};
 
 fn hard(term: u64) -> HardState {
     let member = |id: &str, rank| match id.parse() {
@@ -22,7 +21,7 @@ fn hard(term: u64) -> HardState {
 /// A good `node.db`, all in one file.
 fn template() -> Vec<u8> {
     let make = || -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-        let dir = TempDir::new()?;
+        let dir = scratch::directory()?;
         let (durable, _) = Durable::open(dir.path(), "c", "a")?;
         durable.persist(&hard(7))?;
         drop(durable);
@@ -44,7 +43,7 @@ pub(crate) fn run(input: &[u8]) {
 }
 
 fn open(bytes: &[u8]) -> std::io::Result<()> {
-    let dir = TempDir::new()?;
+    let dir = scratch::directory()?;
     std::fs::write(dir.path().join("node.db"), bytes)?;
     let (durable, _) = match Durable::open(dir.path(), "c", "a") {
         Ok(opened) => opened,

@@ -12,6 +12,8 @@ use tanist_server::sql::{self, SqlErrorKind, SqlLimits};
 use tanist_store::{Database, Options, Reader, open_reader};
 use tempfile::TempDir;
 
+use crate::scratch;
+
 #[rustfmt::skip]
 pub(crate) const WORDS: &[&[u8]] = &[
     b"SELECT ", b"INSERT INTO t VALUES (", b"UPDATE ", b"DELETE FROM ", b"REPLACE INTO ", b"WITH RECURSIVE c(n) AS (VALUES(1) UNION ALL SELECT n+1 FROM c) ",
@@ -47,7 +49,7 @@ thread_local! {
 
 impl Fixture {
     fn new() -> Result<Fixture, Box<dyn std::error::Error>> {
-        let dir = TempDir::new()?;
+        let dir = scratch::directory()?;
         let mut database = Database::open(dir.path(), Options::default())?;
         database.become_master()?;
         database.start_reign(Term(1), "pc-1", "test")?;

@@ -1,0 +1,263 @@
+//! A short sum of every page, kept as pages are written, by which a page that changes by itself is found.
+//!
+//! Owns the sums and the transaction up to which they hold. Knows nothing of a page that was neither written nor read
+//! since the start. Read `scrub.rs` for who compares them with the disk.
+
+use std::{collections::VecDeque, num::NonZeroU64};
+
+use parking_lot::Mutex;
+use tanist_replication::{Position, Stamp, Txid};
+
+use crate::{checksum, wal::is_lock_page};
+
+/// Sums of the whole kept for the last transactions, to be compared with those of a replica at another one.
+const KEPT: usize = 1024;
+
+/// Sums of all pages of a database, shared between the thread that writes it and those that check it. 16 bytes a page.
+#[derive(Debug)]
+pub struct PageSums(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    page_size: u32,
+    /// The sums are those of the database as of this transaction.
+    position: Position,
+    pages: Vec<Page>,
+    /// How many of the pages have no sum yet.
+    unknown: usize,
+    /// Sum of all known pages.
+    whole: u64,
+    /// The sum of the whole after each of the last transactions, as long as all pages are known.
+    kept: VecDeque<(Position, u64)>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Page {
+    /// `None` is unknown; the lock page, which is never written, is known as 0.
+    sum: Option<PageSum>,
+    changed: Txid,
+}
+
+/// What a page on disk looks like beside its sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// As it was written, or as it was when it was first read.
+    Right,
+    /// Another than was written.
+    Wrong,
+    /// It was written since: nothing can be said.
+    Newer,
+}
+
+/// Half of a hash: enough against accidents.
+pub(crate) type PageSum = NonZeroU64;
+
+/// The sum of a page's image, its number included.
+pub(crate) fn sum(page: u32, image: &[u8]) -> PageSum {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&page.to_be_bytes());
+    if page == 1 {
+        let mut image = image.to_vec();
+        checksum::mask_own_bytes(&mut image);
+        hasher.update(&image);
+    } else {
+        hasher.update(image);
+    }
+    let mut short = [0; 8];
+    short.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    NonZeroU64::new(u64::from_le_bytes(short)).unwrap_or(NonZeroU64::MIN)
+}
+
+impl PageSums {
+    /// Sums for a database of so many pages that nobody has looked at yet.
+    pub(crate) fn unknown(page_size: u32, pages: u32, stamp: Stamp) -> PageSums {
+        let mut state = State {
+            page_size,
+            position: stamp.position,
+            pages: vec![],
+            unknown: 0,
+            whole: 0,
+            kept: VecDeque::new(),
+        };
+        state.resize(pages);
+        PageSums(Mutex::new(state))
+    }
+
+    /// These pages were written by the transaction that made `stamp`, after which the database has `count` pages.
+    pub(crate) fn written<'p>(&self, stamp: Stamp, count: u32, pages: impl Iterator<Item = (u32, &'p [u8])>) {
+        // Hashed before the lock is taken.
+        let sums: Vec<_> = pages.map(|(page, image)| (page, sum(page, image))).collect();
+        let mut state = self.0.lock();
+        state.resize(count);
+        for (page, sum) in sums {
+            state.set(page, sum, stamp.position.txid);
+        }
+        state.advance(stamp.position);
+    }
+
+    /// These are the sums of all pages, as they were read or written a moment ago.
+    pub(crate) fn proven(&self, stamp: Stamp, count: u32, sums: &[(u32, PageSum)]) {
+        let mut state = self.0.lock();
+        state.resize(0);
+        state.kept.clear();
+        state.resize(count);
+        for (page, sum) in sums {
+            state.set(*page, *sum, stamp.position.txid);
+        }
+        state.advance(stamp.position);
+    }
+
+    /// The database was changed in a way that nobody followed.
+    pub(crate) fn forget(&self, stamp: Stamp, count: u32) {
+        self.proven(stamp, count, &[]);
+    }
+
+    /// What was read of a page in a snapshot at `snapshot`; a page without a sum gets this one. `None`: the sums don't
+    /// reach as far as the snapshot yet.
+    pub(crate) fn see(&self, snapshot: Position, page: u32, image: &[u8]) -> Option<Seen> {
+        let found = sum(page, image);
+        let mut state = self.0.lock();
+        if snapshot.txid > state.position.txid {
+            return None;
+        }
+        let Some(entry) = page.checked_sub(1).and_then(|index| state.pages.get(index as usize)) else {
+            return Some(Seen::Newer);
+        };
+        Some(match entry.sum {
+            _ if entry.changed > snapshot.txid => Seen::Newer,
+            None => {
+                let changed = entry.changed;
+                state.set(page, found, changed);
+                let position = state.position;
+                state.advance(position);
+                Seen::Right
+            }
+            Some(known) if known == found => Seen::Right,
+            Some(_) => Seen::Wrong,
+        })
+    }
+
+    /// The newest transaction and the sum of the whole database after it; `None` while a page is unknown.
+    #[must_use]
+    pub fn newest(&self) -> Option<(Position, u64)> {
+        self.0.lock().kept.back().copied()
+    }
+
+    /// The sum of the whole database after this transaction, if it is one of the last.
+    #[must_use]
+    pub fn at(&self, position: Position) -> Option<u64> {
+        let state = self.0.lock();
+        let found = state.kept.binary_search_by_key(&position.txid, |(kept, _)| kept.txid).ok()?;
+        state.kept.get(found).filter(|(kept, _)| *kept == position).map(|(_, whole)| *whole)
+    }
+
+    /// Pages, and how many of them have no sum yet.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.0.lock();
+        (state.pages.len(), state.unknown)
+    }
+}
+
+impl State {
+    fn resize(&mut self, count: u32) {
+        let count = count as usize;
+        for page in self.pages.drain(count.min(self.pages.len())..) {
+            match page.sum {
+                Some(sum) => self.whole = self.whole.wrapping_sub(sum.get()),
+                None => self.unknown -= 1,
+            }
+        }
+        let added = count - self.pages.len();
+        self.unknown += added;
+        self.pages.resize(count, Page::default());
+        if added > 0 {
+            // SQLite's lock bytes are in a page of their own that nobody writes or reads.
+            let lock_page = (1 << 30) / self.page_size + 1;
+            let here = (count - added + 1..=count).contains(&(lock_page as usize));
+            if here && is_lock_page(lock_page, self.page_size) {
+                self.set(lock_page, NonZeroU64::MIN, Txid::ZERO);
+            }
+        }
+    }
+
+    fn set(&mut self, page: u32, sum: PageSum, changed: Txid) {
+        let Some(entry) = page.checked_sub(1).and_then(|index| self.pages.get_mut(index as usize)) else {
+            return;
+        };
+        match entry.sum.replace(sum) {
+            Some(old) => self.whole = self.whole.wrapping_sub(old.get()),
+            None => self.unknown -= 1,
+        }
+        entry.changed = changed;
+        self.whole = self.whole.wrapping_add(sum.get());
+    }
+
+    fn advance(&mut self, position: Position) {
+        self.position = position;
+        if self.unknown > 0 {
+            self.kept.clear();
+            return;
+        }
+        // A rejoin may lead back to an older transaction.
+        while self.kept.back().is_some_and(|(kept, _)| kept.txid >= position.txid) {
+            self.kept.pop_back();
+        }
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back((position, self.whole));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(txid: u64) -> Stamp {
+        Stamp { position: Position::new(1, txid), ..Stamp::default() }
+    }
+
+    #[test]
+    fn page_is_judged_by_what_was_written_as_of_the_snapshot() {
+        let sums = PageSums::unknown(512, 2, stamp(5));
+        let (old, new) = ([1; 512], [2; 512]);
+        assert_eq!(sums.see(Position::new(1, 5), 2, &old), Some(Seen::Right), "learned");
+        assert_eq!(sums.see(Position::new(1, 5), 2, &new), Some(Seen::Wrong));
+        sums.written(stamp(6), 2, [(2, new.as_slice())].into_iter());
+        assert_eq!(sums.see(Position::new(1, 5), 2, &old), Some(Seen::Newer), "an old snapshot");
+        assert_eq!(sums.see(Position::new(1, 6), 2, &old), Some(Seen::Wrong));
+        assert_eq!(sums.see(Position::new(1, 7), 2, &new), None, "the sums lag behind the snapshot");
+        assert_eq!(sums.see(Position::new(1, 6), 9, &new), Some(Seen::Newer));
+    }
+
+    #[test]
+    fn whole_sum_depends_on_content_alone_and_needs_every_page() {
+        let (one, two, three) = ([1; 512], [2; 512], [3; 512]);
+        let sums = PageSums::unknown(512, 3, stamp(1));
+        assert_eq!(sums.newest(), None);
+        sums.written(stamp(2), 3, [(1, one.as_slice()), (2, &one), (3, &three)].into_iter());
+        sums.written(stamp(3), 2, [(2, two.as_slice())].into_iter());
+        let other = PageSums::unknown(512, 2, stamp(3));
+        other.see(Position::new(1, 3), 2, &two);
+        assert_eq!(other.counts(), (2, 1));
+        other.see(Position::new(1, 3), 1, &one);
+        assert_eq!(other.newest(), sums.newest());
+        assert_eq!(sums.at(Position::new(1, 3)), other.at(Position::new(1, 3)));
+        assert!(
+            sums.at(Position::new(1, 2)).is_some()
+                && sums.at(Position::new(1, 2)) != sums.at(Position::new(1, 3))
+        );
+        assert_eq!(sums.at(Position::new(2, 3)), None, "another branch");
+        sums.forget(stamp(4), 2);
+        assert_eq!((sums.newest(), sums.counts()), (None, (2, 2)));
+    }
+
+    #[test]
+    fn page_of_the_lock_bytes_needs_no_sum() {
+        let sums = PageSums::unknown(65536, 16384, stamp(1));
+        assert_eq!(sums.counts(), (16384, 16384));
+        sums.written(stamp(2), 16385, std::iter::empty());
+        assert_eq!(sums.counts(), (16385, 16384));
+    }
+}

@@ -1,0 +1,127 @@
+//! A page changes on a disk by itself: it is found, and replaced from another machine, while the cluster serves.
+
+use std::{
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    path::Path,
+};
+
+use tanist_api::Statement;
+
+use crate::{
+    cluster::{Cluster, Layout, read},
+    workload::{Workload, create_ledger, execute},
+};
+
+const PAGE: u64 = 4096;
+
+async fn with_rows() -> Cluster {
+    let extra = "[store]\nscrub = \"64MiB\"\nwal_limit = \"1MiB\"".to_owned();
+    let cluster = Cluster::start(&Layout { extra, ..Layout::of(3) }).await;
+    let client = cluster.client();
+    create_ledger(&client).await;
+    let fill =
+        "INSERT INTO kept(data) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+        SELECT randomblob(1800) FROM n";
+    client
+        .execute(execute(vec![Statement::new("CREATE TABLE kept(id INTEGER PRIMARY KEY, data BLOB)")]))
+        .await
+        .unwrap();
+    for _ in 0..8 {
+        client.execute(execute(vec![Statement::new(fill)])).await.unwrap();
+    }
+    cluster.settle().await;
+    cluster
+}
+
+/// Changes some bytes of a page of `kept` in the machine's file, once it is there and not in the WAL alone.
+async fn rot(cluster: &Cluster, i: usize) -> u64 {
+    let file = cluster.data_dir(i).join("state.db");
+    cluster
+        .wait("a checkpoint has brought rows into the file", || async {
+            let bytes = std::fs::metadata(&file).ok()?.len();
+            (bytes > 1 << 20).then_some(())
+        })
+        .await;
+    let page = 100;
+    change(&file, page);
+    page
+}
+
+fn change(file: &Path, page: u64) {
+    let mut file = std::fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
+    let at = (page - 1) * PAGE + 3000;
+    let mut bytes = [0; 16];
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.read_exact(&mut bytes).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 0xff);
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(&bytes).unwrap();
+}
+
+async fn wait_healed(cluster: &Cluster, i: usize, page: u64) {
+    cluster
+        .wait("the page was found and replaced", || async {
+            let log = cluster.log_of(i);
+            (log.contains("scrub: the page is not what was written")
+                && log.contains(&format!("page={page}"))
+                && log.contains("scrub: the page is right again"))
+            .then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotten_page_of_a_backup_is_replaced_and_no_request_notices() {
+    let cluster = with_rows().await;
+    let master = cluster.wait_master().await;
+    let backup = (master + 1) % 3;
+    let workload = Workload::start(&cluster.client(), 2, "w");
+    let page = rot(&cluster, backup).await;
+    wait_healed(&cluster, backup, page).await;
+    workload.wait_for(20).await;
+    let outcome = workload.finish().await;
+    assert!(outcome.unknown.is_empty());
+    cluster.assert_identical().await;
+    assert_eq!(read::<i64>(&cluster.data_dir(backup), "SELECT count(*) FROM kept"), 2400);
+    cluster.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn master_with_a_rotten_page_hands_over_and_heals_as_a_backup() {
+    let cluster = with_rows().await;
+    let master = cluster.wait_master().await;
+    let workload = Workload::start(&cluster.client(), 2, "w");
+    let page = rot(&cluster, master).await;
+    wait_healed(&cluster, master, page).await;
+    assert_ne!(cluster.wait_master().await, master);
+    workload.wait_for(20).await;
+    let outcome = workload.finish().await;
+    assert!(outcome.unknown.is_empty());
+    cluster.assert_identical().await;
+    let reason: String = read(&cluster.data_dir(master), "SELECT group_concat(reason) FROM tanist_terms");
+    assert!(reason.contains("succeeds"), "{reason}");
+    cluster.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn page_that_rotted_while_its_machine_stood_is_told_of() {
+    let mut cluster = with_rows().await;
+    let master = cluster.wait_master().await;
+    let backup = (master + 1) % 3;
+    cluster.kill(backup);
+    // What is in the WAL would be read from there.
+    let file = cluster.data_dir(backup).join("state.db");
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(connection);
+    change(&file, 100);
+    cluster.start_machine(backup);
+    let id = cluster.machines[backup].id.clone();
+    cluster
+        .wait("the master says that it differs", || async {
+            let view = cluster.view(cluster.master().await?).await.ok()?;
+            view.members.into_iter().find(|member| member.id == id)?.differs_at
+        })
+        .await;
+    cluster.assert_no_panic();
+}
