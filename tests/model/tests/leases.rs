@@ -29,6 +29,11 @@ fn leases_hold_while_voters_change() {
 }
 
 #[test]
+fn backup_that_calls_itself_current_misses_nothing() {
+    exhaust("leases and backups that are current", Leases::currency());
+}
+
+#[test]
 fn larger_bounds_hold() {
     if large() {
         let all = Leases { goodbyes: true, refusals: true, ..Leases::three() };
@@ -45,7 +50,7 @@ fn larger_bounds_hold() {
 
 /// The mistake makes a read miss an acknowledged write.
 fn breaks(mistake: Mistake, model: Leases) {
-    let found = counterexample(&format!("{mistake:?}"), model.with(mistake), "I5");
+    let found = counterexample(&format!("{mistake:?}"), model.with(mistake), "I5 no read");
     assert!(found.is_some(), "{mistake:?} must not go unnoticed");
 }
 
@@ -95,6 +100,22 @@ fn late_goodbye_ends_a_promise_to_the_next_master() {
 #[test]
 fn broken_link_ends_the_lease_of_a_living_master() {
     breaks(Mistake::BrokenLinkIsDeath, Leases { refusals: true, ..Leases::three() });
+}
+
+/// The mistake makes a backup call itself current that isn't.
+fn misleads(mistake: Mistake, model: Leases) {
+    let found = counterexample(&format!("{mistake:?}"), model.with(mistake), "I5 no backup");
+    assert!(found.is_some(), "{mistake:?} must not go unnoticed");
+}
+
+#[test]
+fn master_without_lease_says_that_it_serves() {
+    misleads(Mistake::ServingWithoutLease, Leases::currency());
+}
+
+#[test]
+fn backup_calls_itself_current_as_of_a_late_heartbeat() {
+    misleads(Mistake::CurrentFromReceipt, Leases::currency());
 }
 
 /// What the implementation does: it doesn't count anew, and needn't, as whoever accepts a record honours the lease.

@@ -46,6 +46,9 @@ pub struct Leases {
     pub last_version: u8,
     /// Records travel in heartbeats only: whoever accepts one honours the master's lease from then on.
     pub records_in_heartbeats: bool,
+    /// The last machine is a backup that calls itself current, on the word of a master that serves: as of its own answer that
+    /// the master had when it sent the heartbeat.
+    pub currency: bool,
     /// Answers to heartbeats may be late. An answer in time gives the master the same lease, only earlier, so this matters
     /// to mistakes alone.
     pub late_answers: bool,
@@ -72,6 +75,7 @@ impl Leases {
             memberships: Vec::new(),
             last_version: 1,
             records_in_heartbeats: false,
+            currency: false,
             late_answers: true,
             drift: true,
             crashes: true,
@@ -93,6 +97,11 @@ impl Leases {
             crashes: false,
             ..Self::three()
         }
+    }
+
+    /// Three voters and a backup that doesn't vote (one that is marked absent and comes back).
+    pub fn currency() -> Self {
+        Self { machines: 4, currency: true, late_answers: false, drift: false, ..Self::three() }
     }
 
     /// The same with a rule left out.
@@ -139,6 +148,8 @@ impl Model for Leases {
             machines,
             proposed: Vec::new(),
             acknowledged: 0,
+            current: false,
+            misled: false,
             goodbyes: Set::default(),
             just_now: false,
         }]
@@ -171,6 +182,15 @@ impl Model for Leases {
         ];
         if self.mistake.is_none() {
             properties.push(Property::always("I6 who answers is protected from elections", protected));
+        }
+        if self.currency {
+            properties.push(Property::always("I5 no backup is current without all", |_, state: &State| {
+                !state.misled
+            }));
+            properties
+                .push(Property::sometimes("a backup is current in the second reign", |_, state: &State| {
+                    state.current
+                }));
         }
         if !self.memberships.is_empty() {
             properties.push(Property::sometimes(

@@ -172,12 +172,18 @@ fn step(model: &Leases, state: &mut State, action: Action) {
             state.just_now = false;
         }
         Action::Beat(id) => {
-            if let Role::Master { heartbeat, .. } = &mut state.machines[usize::from(id)].role {
-                *heartbeat = Some(Heartbeat { left: lease(model), answered: Set::default() });
+            let serving =
+                model.currency && (model.answers(state, id) || model.is(Mistake::ServingWithoutLease));
+            if let Role::Master { heartbeat, echo, .. } = &mut state.machines[usize::from(id)].role {
+                let (left, answered, echo) = (lease(model), Set::default(), *echo);
+                *heartbeat = Some(Heartbeat { left, answered, serving, echo });
             }
         }
         Action::Promise(id, voter) => {
             promise(state, id, voter);
+            if model.currency && voter == model.machines - 1 {
+                call_current(model, state, id);
+            }
             if !model.late_answers {
                 answer(model, state, id, voter);
             }
@@ -290,6 +296,21 @@ fn promise(state: &mut State, id: Id, voter: Id) {
     }
 }
 
+/// A backup that has all that the master says is acknowledged calls itself current, and answers.
+fn call_current(model: &Leases, state: &mut State, id: Id) {
+    let now = state.acknowledged + 1;
+    let master = &mut state.machines[usize::from(id)];
+    if let Role::Master { heartbeat: Some(heartbeat), echo: newest, .. } = &mut master.role {
+        let from_receipt = model.is(Mistake::CurrentFromReceipt);
+        let echo = if from_receipt { now } else { heartbeat.echo };
+        if heartbeat.serving && echo > 0 {
+            state.current |= master.term > 1;
+            state.misled |= echo - 1 > master.term;
+        }
+        *newest = now;
+    }
+}
+
 /// The voter's answer comes to the master, whose lease counts from when it sent the heartbeat (R11).
 fn answer(model: &Leases, state: &mut State, id: Id, voter: Id) {
     if let Role::Master { heartbeat: Some(heartbeat), grants, .. } = &mut state.machines[usize::from(id)].role
@@ -326,8 +347,8 @@ fn pass(model: &Leases, machine: &mut Machine, by: u8) {
             *counted = counted.saturating_sub(by);
             if let Some(sent) = heartbeat {
                 sent.left = sent.left.saturating_sub(by);
-                // Whatever comes of it now is worth nothing.
-                if sent.left == 0 && !model.is(Mistake::LeaseFromReceipt) {
+                // It grants nothing any more.
+                if sent.left == 0 && !model.currency && !model.is(Mistake::LeaseFromReceipt) {
                     *heartbeat = None;
                 }
             }
