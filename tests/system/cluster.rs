@@ -73,6 +73,13 @@ pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_tanist")
 }
 
+/// Runs the command line; its exit code, and all that it says.
+pub fn tanist(args: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(binary()).args(args).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
 impl Cluster {
     pub fn lay_out(layout: &Layout) -> Cluster {
         let dir = tempfile::Builder::new().prefix("tanist-test-").tempdir().unwrap();

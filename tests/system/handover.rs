@@ -14,7 +14,7 @@ use tanist_api::code;
 use tanist_client::Error;
 
 use crate::{
-    cluster::{Cluster, Layout, binary, read},
+    cluster::{Cluster, Layout, read, tanist},
     workload::{Workload, create_ledger},
 };
 
@@ -64,10 +64,9 @@ fn rounds() -> usize {
     std::env::var("TANIST_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
 }
 
-fn tanist(cluster: &Cluster, args: &[&str]) -> (bool, String) {
-    let output = Command::new(binary()).args(args).args(["--hosts", &cluster.hosts()]).output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+fn tell(cluster: &Cluster, args: &[&str]) -> (bool, String) {
+    let (code, text) = tanist(&[args, &["--hosts", &cluster.hosts()]].concat());
+    (code == Some(0), text)
 }
 
 async fn create_tables(cluster: &Cluster) {
@@ -90,9 +89,9 @@ async fn throne_is_handed_around_and_no_request_fails() {
         workload.take_longest_gap();
         let next = (master + 1 + round % 2) % 3;
         let (done, text) = if round % 3 == 2 {
-            tanist(&cluster, &["demote"])
+            tell(&cluster, &["demote"])
         } else {
-            tanist(&cluster, &["promote", &format!("pc-{}", next + 1)])
+            tell(&cluster, &["promote", &format!("pc-{}", next + 1)])
         };
         assert!(done, "{text}\n{}", cluster.logs());
         assert!(text.contains(" reigns in term "), "{text}");
@@ -178,7 +177,7 @@ async fn handover_that_cannot_be_is_refused_with_the_reason_and_the_reign_goes_o
         .await;
     let (status, _, detail) = refused(client.demote("pc-1").await);
     assert!(status == 409 && detail.contains("no backup"), "{status} {detail}");
-    let (done, text) = tanist(&cluster, &["promote", "pc-2"]);
+    let (done, text) = tell(&cluster, &["promote", "pc-2"]);
     assert!(!done && text.contains("pc-2 doesn't answer"), "{text}");
     let workload = Workload::start(&client, 2, "w");
     workload.wait_for(20).await;

@@ -1,20 +1,12 @@
 //! More machines are lost than a cluster can bear: it waits, says for whom, and goes on only on an operator's word.
 
-use std::process::Command;
-
 use serde_json::json;
 
 use crate::{
-    cluster::{Cluster, Layout, binary, read},
+    cluster::{Cluster, Layout, read, tanist},
     http_input::{raw, request},
     workload::{Workload, create_ledger},
 };
-
-fn tanist(args: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(binary()).args(args).output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
-}
 
 /// pc-1 and pc-2, the sync set, are lost; pc-4 and pc-5 stood still while the last writes were made; pc-3 followed.
 async fn with_holders_lost() -> (Cluster, usize) {

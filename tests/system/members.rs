@@ -1,23 +1,16 @@
 //! Machines join, leave, change what they are and where they are, and die one after another, while the cluster serves.
 
-use std::process::Command;
-
 use tanist_api::{ClusterMember, Role};
 
 use crate::{
-    cluster::{Cluster, HTTP_PORT, KEY, Layout, Machine, PEER_PORT, addresses, binary},
+    cluster::{Cluster, HTTP_PORT, KEY, Layout, Machine, PEER_PORT, addresses, tanist},
     http_input::{raw, request},
     workload::{Workload, create_ledger},
 };
 
-fn tanist(args: &[&str]) -> (bool, String) {
-    let output = Command::new(binary()).args(args).output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
-}
-
 fn members(cluster: &Cluster, args: &[&str]) -> (bool, String) {
-    tanist(&[&["members"], args, &["--hosts", &cluster.hosts()]].concat())
+    let (code, text) = tanist(&[&["members"], args, &["--hosts", &cluster.hosts()]].concat());
+    (code == Some(0), text)
 }
 
 /// The member as the master sees it, when there is a master.
@@ -41,7 +34,7 @@ fn join(cluster: &mut Cluster, id: &str, ip: String) {
     let key = beside.join("shared.key");
     std::fs::write(&key, KEY).unwrap();
     let dir = beside.join(id);
-    let (done, text) = tanist(&[
+    let (code, text) = tanist(&[
         "init",
         "--dir",
         dir.to_str().unwrap(),
@@ -54,7 +47,7 @@ fn join(cluster: &mut Cluster, id: &str, ip: String) {
         "--key-file",
         key.to_str().unwrap(),
     ]);
-    assert!(done && text.contains(&format!("{id} is a member of test now")), "{text}");
+    assert!(code == Some(0) && text.contains(&format!("{id} is a member of test now")), "{text}");
     let config = dir.join("tanist.toml");
     // The other clusters of these tests have the same ports on other addresses.
     let text = std::fs::read_to_string(&config).unwrap();

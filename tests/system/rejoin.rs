@@ -1,14 +1,14 @@
 //! Replicas that can't be streamed to are brought in line by page hashes, whatever is killed meanwhile; what a diverged one
 //! held is saved first.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use serde_json::json;
 use tanist_api::{QueryRequest, RejoinProgress, Statement};
 use tanist_client::{Client, Consistency};
 
 use crate::{
-    cluster::{Cluster, Layout, binary, can_mount, read},
+    cluster::{Cluster, Layout, can_mount, read, tanist},
     cut_off::{Links, cuttable, isolate, mend},
     workload::{Workload, create_ledger, execute},
 };
@@ -20,13 +20,6 @@ async fn fill(client: &Client, megabytes: u32) {
         let insert = Statement::with("INSERT INTO big VALUES (randomblob(?))", vec![json!(1_000_000)]);
         client.execute(execute(vec![insert])).await.unwrap();
     }
-}
-
-fn tanist(args: &[&str]) -> String {
-    let output = Command::new(binary()).args(args).output().unwrap();
-    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(output.status.success(), "{args:?}: {text}");
-    text
 }
 
 /// `name=value` in the newest of machine `i`'s log lines with `what`.
@@ -94,9 +87,9 @@ async fn diverged_master_gets_only_what_differs_and_saves_its_tail() {
 
     let dir = cluster.data_dir(old);
     let dir = dir.to_str().unwrap();
-    let list = tanist(&["divergence", "list", "--dir", dir]);
+    let (_, list) = tanist(&["divergence", "list", "--dir", dir]);
     assert!(list.contains(&cluster.machines[old].id), "{list}");
-    let sql = tanist(&["divergence", "export", "latest", "--dir", dir]);
+    let (_, sql) = tanist(&["divergence", "export", "latest", "--dir", dir]);
     assert!(sql.contains("INSERT INTO \"item\"(\"id\", \"note\") VALUES (100, 'only here')"), "{sql}");
     assert!(sql.contains("-- UPDATE \"item\" SET \"note\" = 'changed here' WHERE \"id\" IS 1"), "{sql}");
     assert!(!sql.contains("tanist_terms\""), "Tanist's own tables aren't put back: {sql}");
@@ -156,7 +149,7 @@ async fn replica_killed_in_the_middle_goes_on_where_it_was_while_the_cluster_ser
     let workload = Workload::start(&cluster.client(), 2, "w");
     wait_half_way(&cluster, lost, master).await;
     wait_half_way(&cluster, lost, lost).await;
-    let status = tanist(&["status", "--hosts", &cluster.hosts()]);
+    let (_, status) = tanist(&["status", "--hosts", &cluster.hosts()]);
     assert!(status.contains("rejoin ") && status.contains(" pages, "), "{status}");
     cluster.kill(lost);
     // Nothing of it can be seen before all is there.
