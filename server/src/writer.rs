@@ -49,6 +49,11 @@ const FULL_DISK_PAUSE: Duration = Duration::from_secs(5);
 /// A master whose disk refuses asks for a successor at most so often.
 const HAND_OVER_EVERY: Duration = Duration::from_secs(5);
 
+/// How many times its limit the WAL may have before that is worth a warning: a reader often is in the way for a moment.
+const TOO_LONG: u64 = 4;
+/// Between two such warnings.
+const WARN_EVERY: Duration = Duration::from_secs(30);
+
 /// Between two looks for idempotency keys to forget.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
@@ -572,7 +577,10 @@ struct Checkpoints {
     done: mpsc::Receiver<()>,
     running: bool,
     thread: Option<thread::JoinHandle<()>>,
-    warned: Instant,
+    /// When it was last said that the WAL can't be restarted.
+    warned: Option<Instant>,
+    /// A longer WAL than this is worth a warning, in bytes.
+    too_long: u64,
 }
 
 impl Checkpoints {
@@ -596,7 +604,14 @@ impl Checkpoints {
                 None
             }
         };
-        Checkpoints { ask: Some(ask), done, running: false, thread, warned: Instant::now() }
+        Checkpoints {
+            ask: Some(ask),
+            done,
+            running: false,
+            thread,
+            warned: None,
+            too_long: TOO_LONG * database.wal_limit(),
+        }
     }
 
     /// Whether the background part has just ended; starts it otherwise.
@@ -615,8 +630,9 @@ impl Checkpoints {
     }
 
     fn stepped(&mut self, outcome: &CheckpointOutcome, wal_bytes: u64) {
-        if outcome.is_busy() && self.warned.elapsed() > Duration::from_secs(30) {
-            self.warned = Instant::now();
+        let quiet = self.warned.is_some_and(|at| at.elapsed() < WARN_EVERY);
+        if outcome.is_busy() && wal_bytes > self.too_long && !quiet {
+            self.warned = Some(Instant::now());
             tracing::warn!(wal_bytes, "the WAL can't be restarted: a reader keeps an old snapshot open");
         }
     }

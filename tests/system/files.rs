@@ -6,7 +6,7 @@ use tanist_api::{QueryRequest, Statement};
 use tanist_client::Consistency;
 
 use crate::{
-    cluster::{Cluster, read},
+    cluster::{Cluster, Layout, read},
     workload::{Workload, create_ledger, execute},
 };
 
@@ -122,4 +122,55 @@ async fn wal_stays_bounded_under_writes() {
         let wal = std::fs::metadata(cluster.data_dir(i).join("state.db-wal")).unwrap().len();
         assert!(wal < 48 << 20, "72 MB were written, the WAL of {} has {wal} bytes", cluster.machines[i].id);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reader_that_keeps_its_snapshot_lets_the_wal_grow_says_so_and_stops_nobody() {
+    let layout = Layout { extra: "[store]\nwal_limit = \"1MiB\"".to_owned(), ..Layout::of(3) };
+    let cluster = Cluster::start(&layout).await;
+    let client = cluster.client();
+    client.execute(execute(vec![Statement::new("CREATE TABLE blobs(data BLOB)")])).await.unwrap();
+    cluster.settle().await;
+    let readers: Vec<_> = (0..3)
+        .map(|i| {
+            let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+            let file = cluster.data_dir(i).join("state.db");
+            let reader = rusqlite::Connection::open_with_flags(file, flags).unwrap();
+            reader.execute_batch("BEGIN").unwrap();
+            let count = |db: &rusqlite::Connection| {
+                db.query_row("SELECT count(*) FROM blobs", [], |row| row.get::<_, i64>(0))
+            };
+            assert_eq!(count(&reader).unwrap(), 0);
+            (reader, count)
+        })
+        .collect();
+    let write = async || {
+        for _ in 0..20 {
+            let insert = Statement::new("INSERT INTO blobs VALUES (randomblob(1200000))");
+            client.execute(execute(vec![insert])).await.unwrap();
+        }
+    };
+    write().await;
+    let wal = |i: usize| std::fs::metadata(cluster.data_dir(i).join("state.db-wal")).unwrap().len();
+    cluster
+        .wait("each machine says that its WAL can't be restarted", || async {
+            let says = |i| cluster.log_of(i).contains("a reader keeps an old snapshot open");
+            (0..3).all(says).then_some(())
+        })
+        .await;
+    for (i, (reader, count)) in readers.into_iter().enumerate() {
+        assert!(wal(i) > 20 << 20, "nothing of it may be lost: {}", wal(i));
+        assert_eq!(count(&reader).unwrap(), 0, "it still sees its snapshot");
+        reader.execute_batch("COMMIT").unwrap();
+        assert!(count(&reader).unwrap() > 0);
+    }
+    // With the readers gone the WAL starts over, and its file is cut to its limit.
+    cluster
+        .wait("the WALs are short again", || async {
+            write().await;
+            (0..3).all(|i| wal(i) < 18 << 20).then_some(())
+        })
+        .await;
+    cluster.assert_identical().await;
+    cluster.assert_no_panic();
 }

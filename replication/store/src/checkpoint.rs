@@ -47,6 +47,12 @@ impl Database {
         wal::wal_bytes(self.captured.frames, self.page_size)
     }
 
+    /// Bytes of the WAL from which a checkpoint is due.
+    #[must_use]
+    pub fn wal_limit(&self) -> u64 {
+        self.options.wal_limit_bytes
+    }
+
     /// Whether the WAL is long enough for a [`Checkpointer::passive`] in the background and then
     /// [`Database::checkpoint_step`].
     #[must_use]
