@@ -176,14 +176,8 @@ impl Durable {
                         return Err(DurableError::Foreign { path, what, found, expected });
                     }
                 }
-                let hard = match state {
-                    None => None,
-                    Some(bytes) => {
-                        Some(minicbor::decode(&bytes).map_err(|error: minicbor::decode::Error| {
-                            DurableError::Damaged { path: path.clone(), why: error.to_string() }
-                        })?)
-                    }
-                };
+                let damaged = |why| DurableError::Damaged { path: path.clone(), why };
+                let hard = state.as_deref().map(|state| decode(state).map_err(damaged)).transpose()?;
                 connection.execute("UPDATE node SET clean = 0", []).map_err(fail("write"))?;
                 Recovered { hard, clean }
             }
@@ -196,7 +190,7 @@ impl Durable {
     /// # Errors
     /// When the disk refuses: the caller must not send what depends on it.
     pub fn persist(&self, hard: &HardState) -> Result<(), DurableError> {
-        let state = minicbor::to_vec(hard).unwrap_or_default();
+        let state = encode(hard);
         let record = format!("{} sync set {:?}", hard.record.key, hard.record.sync_set);
         self.connection
             .prepare_cached("UPDATE node SET term = ?1, voted_for = ?2, record = ?3, state = ?4")
@@ -222,6 +216,33 @@ impl Durable {
             .map(drop)
             .map_err(|source| DurableError::Database { context: "write", path: self.path.clone(), source })
     }
+}
+
+/// Bytes of the checksum at the end of the stored state.
+const CHECKSUM_BYTES: usize = 8;
+
+fn checksum(state: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut short = [0; CHECKSUM_BYTES];
+    short.copy_from_slice(&blake3::hash(state).as_bytes()[..CHECKSUM_BYTES]);
+    short
+}
+
+fn encode(hard: &HardState) -> Vec<u8> {
+    let mut state = minicbor::to_vec(hard).unwrap_or_default();
+    let checksum = checksum(&state);
+    state.extend(checksum);
+    state
+}
+
+/// A vote that has changed on the disk must not be taken for another.
+fn decode(stored: &[u8]) -> Result<HardState, String> {
+    let (state, found) = stored
+        .split_last_chunk::<CHECKSUM_BYTES>()
+        .ok_or_else(|| format!("found {} bytes, expected more than {CHECKSUM_BYTES}", stored.len()))?;
+    if *found != checksum(state) {
+        return Err("their checksum is wrong".to_owned());
+    }
+    minicbor::decode(state).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -287,5 +308,17 @@ mod tests {
         assert!(error.contains("in use") && error.contains(&std::process::id().to_string()), "{error}");
         drop(lock);
         DirectoryLock::take(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn vote_that_has_changed_on_the_disk_is_noticed() {
+        let stored = encode(&hard());
+        assert_eq!(decode(&stored), Ok(hard()));
+        for at in 0..stored.len() {
+            let mut changed = stored.clone();
+            changed[at] ^= 1;
+            assert!(decode(&changed).is_err(), "byte {at}");
+        }
+        assert!(decode(&stored[..5]).unwrap_err().contains("found 5 bytes"));
     }
 }

@@ -170,6 +170,32 @@ async fn survive(count: u32) {
     );
 }
 
+/// Each machine in turn, killed or told to stop, again and again without a rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_in_a_row_lose_nothing() {
+    let restarts = number("TANIST_ROUNDS").map_or(9, |rounds| rounds.max(50));
+    let mut cluster = Cluster::of(3).await;
+    create_ledger(&cluster.client()).await;
+    let workload = Workload::start(&cluster.client(), 3, "w");
+    for restart in 0..restarts {
+        let i = usize::try_from(restart % 3).unwrap();
+        if restart % 2 == 0 {
+            cluster.kill(i);
+        } else {
+            assert!(cluster.terminate(i).success());
+        }
+        cluster.start_machine(i);
+        workload.wait_for(5).await;
+    }
+    let outcome = workload.finish().await;
+    cluster.assert_identical().await;
+    for i in 0..3 {
+        outcome.assert_in(&cluster.data_dir(i));
+    }
+    cluster.assert_no_panic();
+    println!("{restarts} restarts: {} writes acknowledged", outcome.acknowledged.len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_machines_survive_whatever_happens() {
     survive(3).await;

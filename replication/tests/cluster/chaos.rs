@@ -12,9 +12,11 @@ use super::{
     store::Mistake,
 };
 
-/// After the last fault a master serves, and has acknowledged a write, within so many heartbeats (of 100 ms, with a
-/// lease of ten), whatever happened before.
-pub const SERVES_WITHIN: u32 = 100;
+/// After the last fault a master serves, and has acknowledged a write, within so many heartbeats, whatever happened
+/// before. A lease is ten of them, and so is `sync_timeout`: a restarted voter waits a lease (R11), a candidate that isn't
+/// eligible another (R4), the winner a `sync_timeout` for a member that doesn't store (R9) and as long for one that is
+/// catching up; the rest is for elections that have to be repeated.
+pub const SERVES_WITHIN: u32 = 50;
 /// And all replicas are alike so many heartbeats after the last write.
 pub const ALIKE_WITHIN: u32 = 100;
 

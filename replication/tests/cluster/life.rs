@@ -90,8 +90,11 @@ impl Cluster {
     /// A machine that was told to stop ends when it isn't the master any more.
     pub fn end_cleanly(&mut self, node: usize) {
         let machine = &mut self.machines[node];
+        if !machine.leaving {
+            return;
+        }
         let reigns = machine.node.as_ref().is_some_and(|node| node.status().role == RoleName::Master);
-        if machine.leaving && !reigns {
+        if !reigns {
             machine.store.durable = machine.store.content.len();
             machine.clean = true;
             self.end(node, End::Killed);

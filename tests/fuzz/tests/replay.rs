@@ -38,3 +38,15 @@ fn corpus_is_small_and_every_folder_has_its_target() {
         }
     }
 }
+
+#[test]
+fn every_target_has_its_program_for_libfuzzer() {
+    let manifest =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/coverage/Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let programs = manifest["bin"].as_array().unwrap().iter();
+    let mut programs: Vec<_> = programs.map(|program| program["name"].as_str().unwrap()).collect();
+    programs.sort_unstable();
+    let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
+    assert_eq!(programs, names);
+}
