@@ -7,10 +7,31 @@ use std::fmt;
 
 use minicbor::{Decode, Encode};
 
+/// Largest number taken from a peer or a file: a database holds it, and there is room to count on from it.
+const LARGEST: u64 = 1 << 62;
+
+/// Reads a number that is counted up.
+pub(crate) fn bounded<C>(
+    decoder: &mut minicbor::Decoder<'_>,
+    _: &mut C,
+) -> Result<u64, minicbor::decode::Error> {
+    let number = decoder.u64()?;
+    if number <= LARGEST {
+        Ok(number)
+    } else {
+        let wrong = format!("found the number {number}, expected at most {LARGEST}");
+        Err(minicbor::decode::Error::message(wrong))
+    }
+}
+
 /// Reign number: grows by at least one with every election; one master at most per term (I1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
 #[cbor(transparent)]
-pub struct Term(#[n(0)] pub u64);
+pub struct Term(
+    #[n(0)]
+    #[cbor(decode_with = "bounded")]
+    pub u64,
+);
 
 impl Term {
     /// The term before anybody reigned.
@@ -32,7 +53,11 @@ impl fmt::Display for Term {
 /// Number of a replicated transaction: grows by exactly one per transaction, over all terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
 #[cbor(transparent)]
-pub struct Txid(#[n(0)] pub u64);
+pub struct Txid(
+    #[n(0)]
+    #[cbor(decode_with = "bounded")]
+    pub u64,
+);
 
 impl Txid {
     /// No transaction yet: an empty replica.

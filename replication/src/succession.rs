@@ -24,6 +24,7 @@ pub struct RecordKey {
     pub term: Term,
     /// Counts a reign's records, from 1.
     #[n(1)]
+    #[cbor(decode_with = "crate::position::bounded")]
     pub version: u64,
 }
 

@@ -229,6 +229,18 @@ mod tests {
         assert!(matches!(decode(&head, Bytes::from_static(b"x")), Err(WireError::Body(1))));
     }
 
+    #[test]
+    fn decode_refuses_numbers_that_leave_no_room_to_count_on() {
+        let message = |term| encode(Message::Resync { term: Term(term) });
+        for term in [(1 << 62) + 1, u64::MAX] {
+            let (head, body) = message(term);
+            let error = decode(&head, body).unwrap_err().to_string();
+            assert!(error.contains(&term.to_string()), "{error}");
+        }
+        let (head, body) = message(1 << 62);
+        assert_eq!(decode(&head, body).unwrap().term(), Term(1 << 62));
+    }
+
     proptest! {
         #[test]
         fn decode_never_panics(head in proptest::collection::vec(any::<u8>(), 0..200)) {

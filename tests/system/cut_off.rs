@@ -26,7 +26,12 @@ impl Links {
 
 /// Three machines that know each other only by the addresses of relays.
 pub async fn cuttable(extra: &str) -> (Cluster, Links) {
-    let mut cluster = Cluster::lay_out(&Layout::of(3));
+    cuttable_of(3, extra).await
+}
+
+/// So many of them.
+pub async fn cuttable_of(count: u32, extra: &str) -> (Cluster, Links) {
+    let mut cluster = Cluster::lay_out(&Layout::of(count));
     let mut links = BTreeMap::new();
     let mut proxies = vec![];
     let mut relayed = vec![];

@@ -12,6 +12,7 @@ mod handover;
 mod http_input;
 mod lost;
 mod members;
+mod nemesis;
 mod proxy;
 mod rejoin;
 mod rot;

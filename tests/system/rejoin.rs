@@ -8,7 +8,7 @@ use tanist_api::{QueryRequest, RejoinProgress, Statement};
 use tanist_client::{Client, Consistency};
 
 use crate::{
-    cluster::{Cluster, binary, read},
+    cluster::{Cluster, Layout, binary, can_mount, read},
     cut_off::{Links, cuttable, isolate, mend},
     workload::{Workload, create_ledger, execute},
 };
@@ -203,5 +203,41 @@ async fn master_killed_in_the_middle_is_replaced_and_the_next_one_sends_the_rest
     }
     let (before, received, pages) = resumed(&cluster, lost);
     assert!(before > 500.0 && before + received < pages + 200.0, "{before} + {received} of {pages}");
+    cluster.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_without_room_waits_and_says_so_while_the_cluster_serves() {
+    if !can_mount() {
+        return;
+    }
+    let extra = "[replication]\nbuffer = \"1MiB\"".to_owned();
+    let mut cluster = Cluster::lay_out(&Layout { extra, ..Layout::of(3) });
+    // Its disk ends with it, so it comes back with an empty one.
+    cluster.machines[2].small_disk = Some(8 << 20);
+    cluster.start_all();
+    cluster.wait_master().await;
+    let client = cluster.client();
+    create_ledger(&client).await;
+    cluster.kill(2);
+    fill(&client, 12).await;
+    cluster.start_machine(2);
+    let workload = Workload::start(&client, 2, "w");
+    let master = cluster.wait_master().await;
+    for seen_from in [2, master] {
+        cluster
+            .wait("the reason is told", || async {
+                let progress = progress(&cluster, 2, seen_from).await?;
+                progress.waits_for.filter(|why| why.contains("full"))
+            })
+            .await;
+    }
+    assert!(cluster.log_of(2).contains("waits until the disk has room"), "{}", cluster.log_of(2));
+    workload.wait_for(50).await;
+    assert!(workload.finish().await.unknown.is_empty());
+    // It stops as readily as any other.
+    let started = std::time::Instant::now();
+    assert!(cluster.terminate(2).success());
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     cluster.assert_no_panic();
 }

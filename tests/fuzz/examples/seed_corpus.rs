@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     write("config", files::config())?;
     write("hard_state", files::hard_state()?)?;
     write("http", clients::http())?;
+    write("node", peers::node()?)?;
     write("node_db", files::node_db())?;
     write("params", clients::params())?;
     write("sql", clients::sql())?;

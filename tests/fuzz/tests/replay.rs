@@ -20,7 +20,7 @@ macro_rules! replay {
     };
 }
 
-replay! { apply config frames handshake hard_state http node_db pages params preamble sql store_files text wire }
+replay! { apply config frames handshake hard_state http node node_db pages params preamble sql store_files text wire }
 
 #[test]
 fn corpus_is_small_and_every_folder_has_its_target() {
@@ -37,4 +37,16 @@ fn corpus_is_small_and_every_folder_has_its_target() {
             assert!(input.len() <= 2048, "{}/{name}: {} bytes", target.name, input.len());
         }
     }
+}
+
+#[test]
+fn every_target_has_its_program_for_libfuzzer() {
+    let manifest =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/coverage/Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let programs = manifest["bin"].as_array().unwrap().iter();
+    let mut programs: Vec<_> = programs.map(|program| program["name"].as_str().unwrap()).collect();
+    programs.sort_unstable();
+    let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
+    assert_eq!(programs, names);
 }

@@ -69,6 +69,10 @@ pub enum Mistake {
     AnswerWithoutLease,
     /// R11 and members: a lease counted by a record's members lasts though the members have changed since.
     LeaseOutlivesChange,
+    /// Late answers: a master without lease says in its heartbeats that it serves.
+    ServingWithoutLease,
+    /// I5: a backup calls itself current as of when the heartbeat came, not as of its own earlier answer.
+    CurrentFromReceipt,
     /// R2 and R11: a voter that honours a lease votes.
     VoteDespiteLease,
     /// R6: a voter answers a heartbeat of a lower term, and grants a lease.

@@ -43,10 +43,16 @@ fn member_that_missed_two_removals_elects_nobody_beside_the_rest() {
 #[test]
 fn messages_of_no_more_use_change_nothing() {
     let all_kept = |model| Succession { forget: false, writes: 1, ..model };
+    let small = |model| Succession { last_version: 2, ..model };
     let pair = Succession::pair_and_witness();
     exhaust("all messages kept", all_kept(Succession { last_version: 1, ..pair.clone() }));
     if large() {
         exhaust("all messages kept, two records", all_kept(Succession { last_version: 2, ..pair }));
+        let old = Succession { forget: false, ..Succession::diverged_pair() };
+        exhaust("all messages kept, diverged pair", Succession { last_version: 1, ..old });
+        exhaust("all messages kept, handover", all_kept(small(Succession::handover())));
+        exhaust("all messages kept, removal", all_kept(small(Succession::removal())));
+        exhaust("all messages kept, growth", all_kept(small(Succession::growth())));
     }
 }
 

@@ -28,6 +28,84 @@ pub(crate) fn record() -> Result<SuccessionRecord, Box<dyn Error>> {
     Ok(SuccessionRecord::blank(members).first_of_reign(Term(4), &"pc-1".parse()?))
 }
 
+/// Steps: 3 is the node's next deadline, 5 a message of the first peer, 0x15 of the second, 0x25 of the witness.
+pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
+    let members = vec![member("pc-1", 1)?, member("pc-2", 2)?, member("pc-3", 3)?, member("w", 0)?];
+    let blank = SuccessionRecord::blank(members);
+    let record = |term| Ok::<_, Box<dyn Error>>(blank.first_of_reign(Term(term), &"pc-2".parse()?));
+    let say = |peer: u8, message| {
+        let (head, body) = wire::encode(message);
+        [&[peer][..], &chunk(&head), &chunk(&body)].concat()
+    };
+    let heartbeat = |term, tip| {
+        let record = record(term)?;
+        Ok::<_, Box<dyn Error>>(Message::Heartbeat(Heartbeat {
+            term: Term(term),
+            sent: Time(5_000_000),
+            committed: record.key,
+            record,
+            acknowledged: Position::new(term, 1),
+            tip,
+            echo: None,
+            serving: true,
+        }))
+    };
+    let first = Stamp { position: Position::new(1, 1), chain: ChainHash([7; 16]) };
+    let append = Message::Append {
+        term: Term(1),
+        transaction: Transaction {
+            previous: Stamp::default(),
+            stamp: first,
+            checksum: Checksum([1; 16]),
+            encoding: Encoding::Plain,
+            plain_len: 5,
+            payload: Bytes::from_static(b"pages"),
+        },
+    };
+    let vote = |term| Message::Vote(VoteRequest { term: Term(term), record: blank.clone() });
+    let grant = |term, pre| {
+        let reply = VoteReply {
+            term: Term(term),
+            granted: true,
+            own_term: Term(term),
+            record: blank.clone(),
+            position: Position::ZERO,
+        };
+        if pre { Message::PreVoteReply(reply) } else { Message::VoteReply(reply) }
+    };
+    let follow = [say(5, heartbeat(1, first.position)?), say(5, append)].concat();
+    Ok(named([
+        ("follow", follow.clone()),
+        (
+            "goodbye",
+            [follow.clone(), say(5, Message::Goodbye { term: Term(1), heir: None }), vec![3; 4]].concat(),
+        ),
+        ("master_falls_silent", [follow.clone(), vec![0, 3, 3, 3, 3]].concat()),
+        ("resync", [follow, say(5, Message::Resync { term: Term(1) })].concat()),
+        ("vote", [say(5, vote(1)), say(0x15, vote(2))].concat()),
+        (
+            "stand_and_win",
+            [
+                vec![3, 3],
+                say(0x15, grant(1, true)),
+                say(0x25, grant(1, true)),
+                say(0x15, grant(1, false)),
+                say(0x25, grant(1, false)),
+                vec![3, 3],
+            ]
+            .concat(),
+        ),
+        (
+            "last_term_of_all",
+            [say(5, vote(u64::MAX)), vec![3, 3, 3, 3], say(0x15, grant(u64::MAX, true)), vec![3; 4]].concat(),
+        ),
+        (
+            "heartbeat_of_the_last_term",
+            [say(5, heartbeat(u64::MAX, Position::new(u64::MAX, u64::MAX))?), vec![0, 3, 3, 3, 3]].concat(),
+        ),
+    ]))
+}
+
 pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
     let (term, record) = (Term(4), record()?);
     let stamp = Stamp { position: Position::new(3, 9), chain: ChainHash([7; 16]) };

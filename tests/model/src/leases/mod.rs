@@ -44,6 +44,14 @@ pub struct Leases {
     pub memberships: Vec<Set>,
     /// The last version of a record in each reign.
     pub last_version: u8,
+    /// Records travel in heartbeats only: whoever accepts one honours the master's lease from then on.
+    pub records_in_heartbeats: bool,
+    /// The last machine is a backup that calls itself current, on the word of a master that serves: as of its own answer that
+    /// the master had when it sent the heartbeat.
+    pub currency: bool,
+    /// Answers to heartbeats may be late. An answer in time gives the master the same lease, only earlier, so this matters
+    /// to mistakes alone.
+    pub late_answers: bool,
     /// Clocks may run at different speeds.
     pub drift: bool,
     /// Machines may crash.
@@ -66,6 +74,9 @@ impl Leases {
             members: Set::of(&[0, 1, 2]),
             memberships: Vec::new(),
             last_version: 1,
+            records_in_heartbeats: false,
+            currency: false,
+            late_answers: true,
             drift: true,
             crashes: true,
             goodbyes: false,
@@ -81,10 +92,16 @@ impl Leases {
             machines: 4,
             memberships: vec![Set::of(&[0, 1]), Set::of(&[0, 1, 3])],
             last_version: 3,
+            late_answers: false,
             drift: false,
             crashes: false,
             ..Self::three()
         }
+    }
+
+    /// Three voters and a backup that doesn't vote (one that is marked absent and comes back).
+    pub fn currency() -> Self {
+        Self { machines: 4, currency: true, late_answers: false, drift: false, ..Self::three() }
     }
 
     /// The same with a rule left out.
@@ -131,6 +148,8 @@ impl Model for Leases {
             machines,
             proposed: Vec::new(),
             acknowledged: 0,
+            current: false,
+            misled: false,
             goodbyes: Set::default(),
             just_now: false,
         }]
@@ -163,6 +182,15 @@ impl Model for Leases {
         ];
         if self.mistake.is_none() {
             properties.push(Property::always("I6 who answers is protected from elections", protected));
+        }
+        if self.currency {
+            properties.push(Property::always("I5 no backup is current without all", |_, state: &State| {
+                !state.misled
+            }));
+            properties
+                .push(Property::sometimes("a backup is current in the second reign", |_, state: &State| {
+                    state.current
+                }));
         }
         if !self.memberships.is_empty() {
             properties.push(Property::sometimes(

@@ -172,20 +172,23 @@ fn step(model: &Leases, state: &mut State, action: Action) {
             state.just_now = false;
         }
         Action::Beat(id) => {
-            if let Role::Master { heartbeat, .. } = &mut state.machines[usize::from(id)].role {
-                *heartbeat = Some(Heartbeat { left: lease(model), answered: Set::default() });
+            let serving =
+                model.currency && (model.answers(state, id) || model.is(Mistake::ServingWithoutLease));
+            if let Role::Master { heartbeat, echo, .. } = &mut state.machines[usize::from(id)].role {
+                let (left, answered, echo) = (lease(model), Set::default(), *echo);
+                *heartbeat = Some(Heartbeat { left, answered, serving, echo });
             }
         }
-        Action::Promise(id, voter) => promise(state, id, voter),
-        Action::Answer(id, voter) => {
-            if let Role::Master { heartbeat: Some(heartbeat), grants, .. } =
-                &mut state.machines[usize::from(id)].role
-            {
-                heartbeat.answered = heartbeat.answered.minus(Set::of(&[voter]));
-                let from_receipt = model.is(Mistake::LeaseFromReceipt);
-                grants[usize::from(voter)] = if from_receipt { lease(model) } else { heartbeat.left };
+        Action::Promise(id, voter) => {
+            promise(state, id, voter);
+            if model.currency && voter == model.machines - 1 {
+                call_current(model, state, id);
+            }
+            if !model.late_answers {
+                answer(model, state, id, voter);
             }
         }
+        Action::Answer(id, voter) => answer(model, state, id, voter),
         Action::Stand(id) => {
             let machine = &mut state.machines[usize::from(id)];
             machine.term += 1;
@@ -217,6 +220,9 @@ fn step(model: &Leases, state: &mut State, action: Action) {
             let machine = &mut state.machines[usize::from(id)];
             machine.adopt(record.term);
             machine.record = record;
+            if model.records_in_heartbeats {
+                honour(machine, record.term);
+            }
             for master in &mut state.machines {
                 if let Role::Master { accepted, .. } = &mut master.role
                     && master.record == record
@@ -284,15 +290,45 @@ fn lease(model: &Leases) -> u8 {
 fn promise(state: &mut State, id: Id, voter: Id) {
     let term = state.machines[usize::from(id)].term;
     let machine = &mut state.machines[usize::from(voter)];
+    honour(machine, term);
+    if let Role::Master { heartbeat: Some(heartbeat), .. } = &mut state.machines[usize::from(id)].role {
+        heartbeat.answered = heartbeat.answered.with(voter);
+    }
+}
+
+/// A backup that has all that the master says is acknowledged calls itself current, and answers.
+fn call_current(model: &Leases, state: &mut State, id: Id) {
+    let now = state.acknowledged + 1;
+    let master = &mut state.machines[usize::from(id)];
+    if let Role::Master { heartbeat: Some(heartbeat), echo: newest, .. } = &mut master.role {
+        let from_receipt = model.is(Mistake::CurrentFromReceipt);
+        let echo = if from_receipt { now } else { heartbeat.echo };
+        if heartbeat.serving && echo > 0 {
+            state.current |= master.term > 1;
+            state.misled |= echo - 1 > master.term;
+        }
+        *newest = now;
+    }
+}
+
+/// The voter's answer comes to the master, whose lease counts from when it sent the heartbeat (R11).
+fn answer(model: &Leases, state: &mut State, id: Id, voter: Id) {
+    if let Role::Master { heartbeat: Some(heartbeat), grants, .. } = &mut state.machines[usize::from(id)].role
+    {
+        heartbeat.answered = heartbeat.answered.minus(Set::of(&[voter]));
+        let from_receipt = model.is(Mistake::LeaseFromReceipt);
+        grants[usize::from(voter)] = if from_receipt { lease(model) } else { heartbeat.left };
+    }
+}
+
+/// It adopts the term of a master (R6), and honours its lease.
+fn honour(machine: &mut Machine, term: u8) {
     machine.adopt(term);
     // A master elected without this vote: what this machine may have promised to others was of no use to them then.
     if machine.wait > 0 && term > machine.waits_for {
         machine.stop_waiting();
     }
     (machine.promise, machine.promised) = (PROMISE, term);
-    if let Role::Master { heartbeat: Some(heartbeat), .. } = &mut state.machines[usize::from(id)].role {
-        heartbeat.answered = heartbeat.answered.with(voter);
-    }
 }
 
 /// A machine's clock advances.
@@ -311,8 +347,8 @@ fn pass(model: &Leases, machine: &mut Machine, by: u8) {
             *counted = counted.saturating_sub(by);
             if let Some(sent) = heartbeat {
                 sent.left = sent.left.saturating_sub(by);
-                // Whatever comes of it now is worth nothing.
-                if sent.left == 0 && !model.is(Mistake::LeaseFromReceipt) {
+                // It grants nothing any more.
+                if sent.left == 0 && !model.currency && !model.is(Mistake::LeaseFromReceipt) {
                     *heartbeat = None;
                 }
             }

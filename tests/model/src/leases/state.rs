@@ -18,13 +18,18 @@ pub struct Record {
 
 /// A master's newest heartbeat.
 ///
-/// It replaces the one before: whatever an older one still does, this one does as well, and for longer.
+/// It replaces the one before. What an older one would still do, this one does as well and for longer, or the older one
+/// would have done before this one was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Heartbeat {
     /// What is left of the lease that counts from when it was sent.
     pub left: u8,
     /// Whose answers are on their way.
     pub answered: Set,
+    /// The master says that it serves.
+    pub serving: bool,
+    /// Which answer of the backup the master had when it sent this.
+    pub echo: u8,
 }
 
 /// What a machine is; gone with a crash.
@@ -45,6 +50,9 @@ pub enum Role {
         heartbeat: Option<Heartbeat>,
         /// What is left of the lease from each machine.
         grants: [u8; MOST],
+        /// The newest answer of the backup that calls itself current: the last reign that had acknowledged anything when the
+        /// answer was sent, plus one; 0 if there is none. For the backup it is a moment of its clock.
+        echo: u8,
         /// What is left of the lease that it had when it counted last. Of use only by mistake.
         counted: u8,
         /// The newest of its records that a majority has accepted, as far as it knows.
@@ -62,7 +70,14 @@ pub enum Role {
 impl Role {
     /// A master at the beginning of its reign.
     pub fn master(id: Id, committed: Option<Record>) -> Self {
-        Self::Master { heartbeat: None, grants: [0; MOST], counted: 0, committed, accepted: Set::of(&[id]) }
+        Self::Master {
+            heartbeat: None,
+            grants: [0; MOST],
+            echo: 0,
+            counted: 0,
+            committed,
+            accepted: Set::of(&[id]),
+        }
     }
 }
 
@@ -128,6 +143,10 @@ pub struct State {
     pub proposed: Vec<Record>,
     /// To be checked: the last reign in which a write was acknowledged.
     pub acknowledged: u8,
+    /// To be checked: a backup called itself current on the word of a second master.
+    pub current: bool,
+    /// To be checked: a backup called itself current as of a moment before which a later master had acknowledged something.
+    pub misled: bool,
     /// The reigns whose masters have said goodbye. That may be heard at any time later, again and again, or never.
     pub goodbyes: Set,
     /// To be checked: no time has passed since the last goodbye.

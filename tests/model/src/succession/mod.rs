@@ -4,6 +4,7 @@
 //! message may be arbitrarily late, so whatever timeouts do is among what is visited. What rests on time (R2, R11) is
 //! in `leases`; R10 only chooses among the sync sets that are all tried here.
 
+mod choice;
 pub mod log;
 mod rules;
 mod starts;
@@ -12,7 +13,7 @@ pub mod state;
 use stateright::{Model, Property};
 
 use self::{
-    rules::Action,
+    choice::Action,
     state::{Node, Role, State},
 };
 use crate::{machines::Set, mistake::Mistake};
@@ -77,7 +78,7 @@ impl Model for Succession {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        rules::enabled(self, state, actions);
+        choice::enabled(self, state, actions);
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
