@@ -107,7 +107,7 @@ pub enum Ev {
 struct Due {
     at: At,
     number: u64,
-    ev: Ev,
+    ev: Box<Ev>,
 }
 
 impl PartialEq for Due {
@@ -137,7 +137,7 @@ impl Queue {
     /// At the same moment, first come is first served.
     pub fn push(&mut self, at: At, ev: Ev) {
         self.number += 1;
-        self.heap.push(Reverse(Due { at, number: self.number, ev }));
+        self.heap.push(Reverse(Due { at, number: self.number, ev: Box::new(ev) }));
     }
 
     /// The next one not after `until`.
@@ -145,6 +145,6 @@ impl Queue {
         if self.heap.peek().is_none_or(|Reverse(due)| due.at > until) {
             return None;
         }
-        self.heap.pop().map(|Reverse(due)| (due.at, due.ev))
+        self.heap.pop().map(|Reverse(due)| (due.at, *due.ev))
     }
 }
