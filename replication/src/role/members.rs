@@ -136,6 +136,7 @@ impl Node {
                 || master
                     .peers
                     .get(id)
+                    .filter(|peer| peer.accepted > RecordKey::BLANK) // else it wouldn't count in an election
                     .is_some_and(|peer| self.now.since(peer.last_answer) < self.config.timing.sync_timeout)
         };
         let possible = quorum::has_majority(committed, answers) && quorum::has_majority(&record, answers);
