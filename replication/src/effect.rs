@@ -83,6 +83,9 @@ pub enum Effect {
         /// The master.
         from: MemberId,
     },
+    /// Give that copy up, unless it has ended: its master doesn't reign any more, and what it held may lack what is
+    /// acknowledged by now. Answered like the copy itself.
+    StopCopy,
     /// A line for the operator's log.
     Note(Note),
 }

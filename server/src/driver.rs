@@ -198,6 +198,8 @@ struct Driver {
     /// Who asked for the change of members under way.
     changed: Option<Changed>,
     leaving: Option<Leaving>,
+    /// To give up this machine's own rejoin.
+    rejoin: Option<rejoin::Stop>,
     /// This machine holds data and should not any more, or the reverse.
     rank_changed: bool,
 }
@@ -233,6 +235,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
         handed: None,
         changed: None,
         leaving: None,
+        rejoin: None,
         rank_changed: false,
     };
     driver.event(Event::Tick)?;
@@ -492,6 +495,11 @@ impl Driver {
                 }
             }
             Effect::StartCopy { from } => self.start_rejoin(&from),
+            Effect::StopCopy => {
+                if let Some(stop) = self.rejoin.take() {
+                    stop.stop();
+                }
+            }
             Effect::Note(note) => {
                 let status = self.parts.node.status();
                 let peer = note.peer.map(|peer| peer.to_string()).unwrap_or_default();
@@ -594,8 +602,10 @@ impl Driver {
 
     fn start_rejoin(&mut self, from: &MemberId) {
         let (link, far) = rejoin::link(from.clone());
+        let stopped = link.stopped();
         self.command(Command::Rejoin(link));
-        tokio::spawn(rejoin::fetch(self.parts.transport.open_copy(from), far));
+        let task = tokio::spawn(rejoin::fetch(self.parts.transport.open_copy(from), far));
+        self.rejoin = Some(rejoin::Stop::new(stopped, task.abort_handle()));
     }
 
     fn serve_rejoin(&mut self, from: MemberId, stream: SecureStream) {

@@ -117,6 +117,9 @@ impl Node {
                 });
             }
             self.note("follows master", Some(from.clone()), format!("in term {term}"));
+            if self.storage == Storage::Copying {
+                self.out.push(Effect::StopCopy);
+            }
         }
         true
     }

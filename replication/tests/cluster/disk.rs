@@ -116,8 +116,9 @@ impl Cluster {
     fn copied(&mut self, node: usize, from: usize) {
         let content = self.machines[node].store.copying.take();
         let reached = self.network.open(node, from) && self.machines[from].running();
+        let stopped = std::mem::take(&mut self.machines[node].store.stop_copy);
         match content {
-            Some(content) if reached && !self.machines[node].store.fails() => {
+            Some(content) if reached && !stopped && !self.machines[node].store.fails() => {
                 self.take_copy(node, content);
                 let stamp = self.stamp(node);
                 self.deliver(node, Event::CopyFinished(stamp));
@@ -152,7 +153,9 @@ impl Cluster {
                 Command::Apply(transaction) => transactions.push(transaction),
                 Command::StartReign(term) if !store.fails() => drop(store.commit(term, 0)),
                 Command::Copy(_) => {
-                    if let Some(content) = store.copying.take() {
+                    if let Some(content) = store.copying.take()
+                        && !store.stop_copy
+                    {
                         self.take_copy(node, content);
                     }
                     return;

@@ -313,6 +313,7 @@ impl Cluster {
                 self.command(node, Command::EndReign);
             }
             Effect::StartCopy { from } => self.command(node, Command::Copy(from)),
+            Effect::StopCopy => self.machines[node].store.stop_copy = true,
             Effect::Acknowledge(position) => self.acknowledge(node, position),
             Effect::OpenGate { term } => {
                 self.say(|c| format!("{} OPENS THE GATE, term {term}", c.name(node)));

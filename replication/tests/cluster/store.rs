@@ -80,6 +80,8 @@ pub enum Command {
 pub struct Store {
     /// Everything, in order of txid, from 1.
     pub content: Vec<Entry>,
+    /// The copy that is waited for, or under way, is to fail.
+    pub stop_copy: bool,
     /// So many of the first entries are on disk.
     pub durable: usize,
     /// Checksum of the newest payload; unknown after a restart.

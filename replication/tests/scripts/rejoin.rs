@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tanist_replication::{Event, Term};
+use tanist_replication::{Effect, Event, Message, Position, SuccessionRecord, Term, message::Heartbeat};
 
 use super::{LEASE, LONG, SHORT, THREE, WITNESS, founded, settle, write};
 use crate::cluster::{SECOND, Setup, set};
@@ -134,4 +134,25 @@ fn backup_whose_machine_starts_anew_is_not_called_fresh_by_an_answer_from_before
         assert!(fresh <= now && now.since(fresh) < SHORT, "I5: {fresh:?}, now {now:?}");
     }
     settle(c);
+}
+
+#[test]
+fn copy_of_a_master_that_reigns_no_longer_is_given_up() {
+    let mut c = founded(Setup::new(THREE));
+    let (a, b) = (c.machines[0].id.clone(), c.machines[1].id.clone());
+    let resync = Event::Message { from: a, message: Message::Resync { term: Term(1) } };
+    assert!(c.effects_of(2, resync).iter().any(|effect| matches!(effect, Effect::StartCopy { .. })));
+    let record: SuccessionRecord = c.record().first_of_reign(Term(2), &b);
+    let heartbeat = Heartbeat {
+        term: Term(2),
+        sent: Default::default(),
+        committed: record.key,
+        record,
+        acknowledged: Position::ZERO,
+        tip: Position::ZERO,
+        echo: None,
+        serving: false,
+    };
+    let event = Event::Message { from: b, message: Message::Heartbeat(heartbeat) };
+    assert!(c.effects_of(2, event).contains(&Effect::StopCopy));
 }

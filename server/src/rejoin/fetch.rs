@@ -6,7 +6,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc as std_mpsc,
     },
 };
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tanist_replication::{MemberId, Stamp, TermHistory};
 use tanist_store::{Question, Target};
 use tanist_transport::{OpenError, SecureReceiver, SecureSender, SecureStream};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::{AHEAD, Head, PATIENCE, RejoinError, decompress, receive, send};
 
@@ -44,6 +44,26 @@ pub struct Link {
     to: mpsc::UnboundedSender<ToMaster>,
     from: std_mpsc::Receiver<FromMaster>,
     bytes: Arc<AtomicU64>,
+    stopped: Arc<AtomicBool>,
+}
+
+/// Gives a rejoin up: nothing is changed any more, unless it has just ended.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    stopped: Arc<AtomicBool>,
+    stream: AbortHandle,
+}
+
+impl Stop {
+    pub(crate) fn new(stopped: Arc<AtomicBool>, stream: AbortHandle) -> Stop {
+        Stop { stopped, stream }
+    }
+
+    pub(crate) fn stop(self) {
+        self.stopped.store(true, Relaxed);
+        // The store thread waits for what comes on it.
+        self.stream.abort();
+    }
 }
 
 /// The stream's end of a [`Link`].
@@ -61,7 +81,7 @@ pub(crate) fn link(master: MemberId) -> (Link, Far) {
     let (from_master, from) = std_mpsc::sync_channel(AHEAD + 3);
     let bytes = Arc::new(AtomicU64::new(0));
     let far = Far { to: to_master, from: from_master, bytes: Arc::clone(&bytes) };
-    (Link { master, to, from, bytes }, far)
+    (Link { master, to, from, bytes, stopped: Arc::default() }, far)
 }
 
 impl Link {
@@ -73,8 +93,25 @@ impl Link {
         match self.from.recv_timeout(2 * PATIENCE) {
             Ok(FromMaster::Failed(why)) => Err(RejoinError::Link(why)),
             Ok(other) => Ok(other),
-            Err(_) => Err(RejoinError::Link("it ended".to_owned())),
+            Err(_) => {
+                self.is_wanted()?;
+                Err(RejoinError::Link("it ended".to_owned()))
+            }
         }
+    }
+
+    /// Set when the rejoin is to be given up.
+    pub(crate) fn stopped(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopped)
+    }
+
+    /// # Errors
+    /// When the rejoin is to be given up.
+    pub(super) fn is_wanted(&self) -> Result<(), RejoinError> {
+        if self.stopped.load(Relaxed) {
+            return Err(RejoinError::Link("another master reigns by now".to_owned()));
+        }
+        Ok(())
     }
 
     /// Why nothing can be said any more.

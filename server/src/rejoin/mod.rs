@@ -17,7 +17,7 @@ use tanist_replication::{Encoding, Stamp, TermHistory};
 use tanist_transport::{Packet, SecureReceiver, SecureSender};
 
 pub(crate) use board::Board;
-pub(crate) use fetch::{Link, fetch, link};
+pub(crate) use fetch::{Link, Stop, fetch, link};
 pub(crate) use serve::serve;
 pub(crate) use take::take;
 

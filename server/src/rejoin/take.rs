@@ -61,6 +61,7 @@ fn run(
     let mut logged = started;
     let whole = loop {
         board.set(member, progress(&rejoin, link));
+        link.is_wanted()?;
         while rejoin.unanswered() < AHEAD
             && let Some(question) = rejoin.question()?
         {
@@ -80,6 +81,7 @@ fn run(
     let RejoinProgress { moved, bytes, .. } = progress(&rejoin, link);
     board.set(member, progress(&rejoin, link));
     let context = ReportContext { member: member.as_str(), now };
+    link.is_wanted()?;
     let rejoined = rejoin.finish(whole, &context)?;
     // Of a full copy's bytes, compression left aside.
     let percent = 100.0 * bytes as f64 / (f64::from(pages) * f64::from(page_size));
