@@ -7,6 +7,7 @@ use std::{collections::VecDeque, num::NonZeroU64};
 
 use parking_lot::Mutex;
 use tanist_replication::{Position, Stamp, Txid};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{checksum, wal::is_lock_page};
 
@@ -49,23 +50,20 @@ pub(crate) enum Seen {
     Newer,
 }
 
-/// Half of a hash: enough against accidents.
+/// Enough against accidents, and fast: it is made on the way of every write. Never 0.
 pub(crate) type PageSum = NonZeroU64;
 
 /// The sum of a page's image, its number included.
 pub(crate) fn sum(page: u32, image: &[u8]) -> PageSum {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&page.to_be_bytes());
-    if page == 1 {
+    let sum = |image: &[u8]| xxh3_64_with_seed(image, page.into());
+    let sum = if page == 1 {
         let mut image = image.to_vec();
         checksum::mask_own_bytes(&mut image);
-        hasher.update(&image);
+        sum(&image)
     } else {
-        hasher.update(image);
-    }
-    let mut short = [0; 8];
-    short.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    NonZeroU64::new(u64::from_le_bytes(short)).unwrap_or(NonZeroU64::MIN)
+        sum(image)
+    };
+    NonZeroU64::new(sum).unwrap_or(NonZeroU64::MIN)
 }
 
 impl PageSums {
