@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use tanist_api::{QueryRequest, Statement};
+use tanist_api::{NewMember, QueryRequest, Statement};
 use tanist_client::{Client, Consistency, Error};
 
 use crate::{
@@ -68,7 +68,7 @@ async fn wreak(cluster: &mut Cluster, links: &Links, dice: &mut Dice) -> String 
     };
     let cut = |touches: &dyn Fn(usize, usize) -> bool| on(touches, &crate::proxy::Link::cut);
     let name = |i: usize| format!("pc-{}", i + 1);
-    match dice.roll(10) {
+    match dice.roll(11) {
         0 => {
             cut(&|from, to| from == victim || to == victim);
             tokio::time::sleep(time).await;
@@ -123,6 +123,40 @@ async fn wreak(cluster: &mut Cluster, links: &Links, dice: &mut Dice) -> String 
             tokio::time::sleep(time).await;
             cluster.signal(victim, Signal::CONT);
             format!("{} stands still for {time:?}", name(victim))
+        }
+        9 => {
+            // A machine that never runs comes and goes, and the master may die in the middle of it.
+            let phantom = NewMember {
+                id: "phantom".to_owned(),
+                rank: 0,
+                peer_addresses: vec!["127.0.0.1:1".to_owned()],
+                urls: vec![],
+            };
+            let client = cluster.client();
+            let adding = tokio::spawn(async move { client.add_member(&phantom).await.is_ok() });
+            tokio::time::sleep(Duration::from_millis(dice.roll(12) as u64)).await;
+            let dies = cluster.master().await.unwrap_or(victim);
+            cluster.kill(dies);
+            cluster.start_machine(dies);
+            let added = adding.await.unwrap();
+            let client = cluster.client();
+            cluster
+                .wait("the phantom is gone", || async {
+                    let members = client.members().await.ok()?.members;
+                    if members.iter().any(|member| member.id == "phantom") {
+                        let _ = client.remove_member("phantom").await;
+                        return None;
+                    }
+                    // Asked of the master: another may not have heard of it yet.
+                    let master = cluster.view(cluster.master().await?).await.ok()?;
+                    (master.members.len() == count).then_some(())
+                })
+                .await;
+            format!(
+                "{} is killed while members change, which {}",
+                name(dies),
+                if added { "is done" } else { "fails" }
+            )
         }
         _ => {
             for i in 0..count {
