@@ -51,7 +51,7 @@ pub enum StartError {
     #[error(transparent)]
     Durable(#[from] DurableError),
     /// `state.db`.
-    #[error(transparent)]
+    #[error("{0}{advice}", advice = advice(.0))]
     Store(#[from] tanist_store::StoreError),
     /// A listening address.
     #[error("{field} {address}: {source}")]
@@ -71,6 +71,18 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// What an operator can do about a replica that can't be opened.
+fn advice(error: &tanist_store::StoreError) -> &'static str {
+    use tanist_store::StoreError::{Corrupt, NotADatabase};
+    match error {
+        NotADatabase { .. } | Corrupt { .. } => {
+            "; this replica can't be read any more: move state.db, state.db-wal and state.db-shm away (don't delete them yet) and \
+             start again, and it is brought in line by the master, unless this machine alone holds the newest data"
+        }
+        _ => "",
+    }
 }
 
 /// Why a running machine had to end.

@@ -2,7 +2,10 @@
 
 use std::{process::Command, time::Duration};
 
-use crate::cluster::{Cluster, Layout, PEER_PORT, addresses, binary};
+use crate::{
+    cluster::{Cluster, Layout, PEER_PORT, addresses, binary},
+    workload::create_ledger,
+};
 
 /// Runs `tanist run` until it ends by itself; gives its exit code and what it said.
 fn run_to_end(config: &std::path::Path) -> (Option<i32>, String) {
@@ -117,5 +120,23 @@ async fn wrong_key_and_other_cluster_are_named_and_let_nobody_in() {
         .execute(crate::workload::execute(vec![tanist_api::Statement::new("CREATE TABLE t(x)")]))
         .await
         .unwrap();
+    cluster.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_that_cannot_be_read_is_named_and_comes_back_once_it_is_moved_away() {
+    let mut cluster = Cluster::of(3).await;
+    create_ledger(&cluster.client()).await;
+    let backup = (cluster.wait_master().await + 1) % 3;
+    cluster.kill(backup);
+    let data = cluster.data_dir(backup);
+    for name in ["state.db-wal", "state.db-shm"] {
+        let _ = std::fs::remove_file(data.join(name));
+    }
+    std::fs::write(data.join("state.db"), vec![7u8; 8192]).unwrap();
+    assert_refused(&cluster.machines[backup].config, &["state.db", "not a SQLite database", "move state.db"]);
+    std::fs::rename(data.join("state.db"), data.join("state.db.old")).unwrap();
+    cluster.start_machine(backup);
+    cluster.assert_identical().await;
     cluster.assert_no_panic();
 }
