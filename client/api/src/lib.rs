@@ -92,7 +92,7 @@ pub struct NewMember {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemberPatch {
-    /// 1 is nearest to the throne; 0 makes it a witness.
+    /// 1 is nearest to the throne; 0 makes it a witness. A data member that takes another's rank gives it its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rank: Option<u32>,
     /// `host:port` for peers; a machine that runs announces those of its own configuration file, which win.

@@ -28,7 +28,7 @@ const FEWEST_VOTERS: usize = 2;
 pub enum MemberChange {
     /// A new machine. It counts as a voter as soon as it answers.
     Add(Member),
-    /// Another rank or other addresses.
+    /// Another rank or other addresses. A data member that takes another's rank gives it its own.
     Update(Member),
     /// The machine leaves for good.
     Remove(MemberId),
@@ -121,6 +121,8 @@ impl Node {
             && !member.rank.is_witness()
             && let Some(other) =
                 record.members.iter().find(|other| other.rank == member.rank && other.id != *id)
+            // Two data members change places; a newcomer has no place to give.
+            && known.is_none_or(|known| known.rank.is_witness())
         {
             return Err(format!("rank {} is {}'s", member.rank.0, other.id));
         }
@@ -157,6 +159,12 @@ impl Node {
                     format!("{id} is added")
                 }
                 (MemberChange::Update(member), Some(place)) => {
+                    let old = members[place].rank;
+                    if !member.rank.is_witness()
+                        && let Some(other) = members.iter_mut().find(|other| other.rank == member.rank)
+                    {
+                        other.rank = old;
+                    }
                     members[place] = Member { absent: members[place].absent, ..member.clone() };
                     format!("{id} has changed")
                 }

@@ -131,12 +131,12 @@ fn witness_becomes_data_member_and_back_without_a_pause_in_service() {
 
 #[test]
 fn change_that_cannot_be_is_refused_with_the_reason() {
-    let mut c = founded(Setup::new(THREE));
+    let mut c = founded(Setup::new(&[("a", 1), ("b", 2), ("w", 0)]));
     let cases = [
         (MemberChange::Remove("z".parse().unwrap()), "z is no member"),
         (MemberChange::Remove("a".parse().unwrap()), "a is the master: hand the throne over first"),
         (MemberChange::Update(member("a", 0)), "a is the master: hand the throne over first"),
-        (MemberChange::Update(member("b", 3)), "rank 3 is c's"),
+        (MemberChange::Update(member("w", 2)), "rank 2 is b's"),
         (MemberChange::Add(member("d", 2)), "rank 2 is b's"),
         (MemberChange::Add(member("b", 9)), "b is a member already"),
     ];
@@ -288,4 +288,18 @@ fn address_of_another_member_is_refused() {
     change(&mut c, 0, MemberChange::Add(at("d", 4))).unwrap();
     let refused = change(&mut c, 0, MemberChange::Update(at("c", 3))).unwrap_err();
     assert_eq!(refused, "peer address x:1 is d's");
+}
+
+#[test]
+fn data_members_change_places_in_the_order_of_succession() {
+    let mut c = founded(Setup::new(THREE));
+    change(&mut c, 0, MemberChange::Update(member("c", 1))).unwrap();
+    let ranks: Vec<_> = c.record().members.iter().map(|member| member.rank.0).collect();
+    assert_eq!(ranks, [3, 2, 1]);
+    c.run_until(LONG, |c| c.sync_set(0) == set(&["a", "c"])).unwrap();
+    c.crash(0, true);
+    let (master, _) = c.await_master(LONG);
+    assert_eq!(c.name(master), "c");
+    c.start(0);
+    settle(c);
 }

@@ -40,7 +40,7 @@ enum MembersCommand {
         connection: Connection,
         /// Its name.
         member: String,
-        /// 1 is nearest to the throne; 0 makes it a witness.
+        /// 1 is nearest to the throne; 0 makes it a witness. Another that has this rank gets this machine's.
         #[arg(long)]
         rank: Option<u32>,
         /// `host:port` for the other machines. A machine that runs announces those of its own file, which win.
