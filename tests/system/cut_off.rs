@@ -113,7 +113,8 @@ async fn cut_off_master_answers_nothing_once_another_reigns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backup_cut_off_and_back_disturbs_nobody() {
-    let (cluster, links) = cuttable("").await;
+    // Long enough that a busy computer alone costs no lease.
+    let (cluster, links) = cuttable("[timing]\nlease = \"4s\"\n").await;
     let client = cluster.client();
     create_ledger(&client).await;
     let master = cluster.wait_master().await;
