@@ -5,6 +5,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
+    complaint::Complaint,
     frame::Stamp,
     member::Addresses,
     position::{Position, Txid},
@@ -86,6 +87,10 @@ pub struct Peer {
     pub trailed_at: Time,
     /// Its process is known to have ended.
     pub gone: bool,
+    /// Why it shouldn't reign, as it last said.
+    pub unhealthy: Option<Complaint>,
+    /// Since when it is as healthy, or as unhealthy, as it is.
+    pub health_since: Time,
 }
 
 impl Peer {
@@ -107,7 +112,15 @@ impl Peer {
             send_at: None,
             trailed_at: Time::default(),
             gone: false,
+            unhealthy: None,
+            health_since: now,
         }
+    }
+
+    /// Whether it has said in this reign how it is, and is fit to reign.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.unhealthy.is_none() && self.lease_from.is_some()
     }
 
     /// Whether it answers and stores within `timeout` (R9).
