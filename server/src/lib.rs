@@ -12,6 +12,7 @@ pub mod config;
 mod driver;
 pub mod durable;
 pub mod gate;
+mod health;
 pub mod http;
 mod idempotency;
 mod inbox;

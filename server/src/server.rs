@@ -22,7 +22,7 @@ use crate::{
     driver::{self, Control, DriverError, Parts},
     durable::{DirectoryLock, Durable, DurableError},
     gate::Gate,
-    http,
+    health, http,
     inbox::{Command, Inbox, InboxLimits},
     reader::ReadPool,
     rejoin::Board,
@@ -111,6 +111,7 @@ pub struct Server {
     driver: Option<JoinHandle<Option<Durable>>>,
     store: Option<(Arc<Inbox>, JoinHandle<()>)>,
     scrub: Option<ScrubThread>,
+    health: Option<tokio::task::JoinHandle<()>>,
     _lock: DirectoryLock,
 }
 
@@ -192,6 +193,7 @@ impl Server {
         let inbox = Arc::new(Inbox::new(InboxLimits::default()));
         let sums = database.as_ref().map(Database::sums);
         let page_size = database.as_ref().map_or(0, Database::page_size);
+        let wal = database.as_ref().map(Database::wal_sync).transpose()?;
         let store = match database {
             None => None,
             Some(database) => {
@@ -272,6 +274,13 @@ impl Server {
             spawn("replication", run)?
         };
 
+        // A witness never reigns.
+        let health = wal.map(|wal| {
+            let (directory, config) = (config.data_dir.clone(), config.health.clone());
+            let (gate, control) = (Arc::clone(&gate), operators.clone());
+            tokio::spawn(health::watch(health::Parts { directory, wal, config, gate, control }))
+        });
+
         let (stop_http, http_stopped) = oneshot::channel();
         let state = http::AppState::new(
             Arc::clone(&gate),
@@ -295,6 +304,7 @@ impl Server {
             driver: Some(driver),
             store,
             scrub,
+            health,
             _lock: lock,
         })
     }
@@ -337,6 +347,9 @@ impl Server {
                 // Requests that others have just sent here are still to come, and to be sent on.
                 tokio::time::sleep(REDIRECT_TIME).await;
             }
+        }
+        if let Some(health) = self.health.take() {
+            health.abort();
         }
         if let Some(stop) = self.stop_http.take() {
             let _ = stop.send(());

@@ -9,6 +9,7 @@ mod failover;
 mod files;
 mod full_disk;
 mod handover;
+mod health;
 mod http_input;
 mod lost;
 mod members;

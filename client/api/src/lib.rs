@@ -322,6 +322,9 @@ pub struct ClusterMember {
     /// Its database was another than the master's at this position; only known on the master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub differs_at: Option<String>,
+    /// Why it shouldn't reign now, in its own words: it comes last in the chain. The master alone knows the words of others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy: Option<String>,
     /// How it gets its data: `stream`, `rejoin`, `probe`; only known on the master.
     pub progress: Option<String>,
     /// While it is brought in line by page hashes: how far that is. Known on the master and on the machine itself.

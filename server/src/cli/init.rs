@@ -264,6 +264,15 @@ concurrent_requests = 1024
 connections = 2048
 request_retention = "1h"   # how long a repeated Idempotency-Key gives the first answer
 
+[health]                   # an unhealthy machine comes last in the chain, and hands over if it is the master
+program = []               # ["/usr/bin/check", "-q"]: your own check; exit code 0 is healthy, else its first line says why not
+every = "5s"
+timeout = "5s"             # the program counts as failed then
+failures = 3               # so many in a row, and the machine is unhealthy
+recovery = "60s"           # good for so long, and it is healthy again
+min_free = "64MiB"         # with less room on the data directory's disk it is unhealthy; "off"
+slow_sync = "1s"           # a sync to disk that takes so long counts as failed; "off"
+
 [log]
 filter = "info"
 format = "text"            # or "json"

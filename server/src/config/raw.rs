@@ -25,6 +25,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) limits: RawLimits,
     #[serde(default)]
+    pub(super) health: RawHealth,
+    #[serde(default)]
     pub(super) log: RawLog,
 }
 
@@ -93,6 +95,19 @@ pub(super) struct RawLimits {
     pub(super) concurrent_requests: Option<usize>,
     pub(super) connections: Option<usize>,
     pub(super) request_retention: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHealth {
+    #[serde(default)]
+    pub(super) program: Vec<String>,
+    pub(super) every: Option<String>,
+    pub(super) timeout: Option<String>,
+    pub(super) failures: Option<usize>,
+    pub(super) recovery: Option<String>,
+    pub(super) min_free: Option<String>,
+    pub(super) slow_sync: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -12,7 +12,7 @@ use tanist_store::Options;
 use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits as LinkLimits};
 
 use super::{
-    raw::{Raw, RawLimits, RawMember, RawTiming},
+    raw::{Raw, RawHealth, RawLimits, RawMember, RawTiming},
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
 use crate::{reader::ReadPoolConfig, sql::SqlLimits};
@@ -82,6 +82,26 @@ pub struct HttpLimits {
     pub request_retention: Duration,
 }
 
+/// When this machine reports that it isn't fit to reign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// The user's own check and its arguments; empty: none. It succeeds when the machine is fit, otherwise its first
+    /// line says why not.
+    pub program: Vec<String>,
+    /// How often is looked.
+    pub every: Duration,
+    /// How long the program may run.
+    pub timeout: Duration,
+    /// So many bad results in a row, and it isn't healthy any more.
+    pub failures: u32,
+    /// Good results for so long, and it is healthy again.
+    pub recovery: Duration,
+    /// With fewer bytes free on the data directory's disk it isn't healthy; `None`: nobody looks.
+    pub min_free: Option<u64>,
+    /// A sync that takes so long is a bad result; `None`: nobody looks.
+    pub slow_sync: Option<Duration>,
+}
+
 /// How logs look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -137,6 +157,8 @@ pub struct Config {
     pub scrub: Option<u64>,
     /// Limits on requests.
     pub limits: HttpLimits,
+    /// What makes this machine unfit to reign.
+    pub health: Health,
     /// Logging.
     pub log: Log,
 }
@@ -334,6 +356,7 @@ impl Config {
                 _ => Some(size("store.scrub", &raw.store.scrub, mib(2), (1 << 14, mib(1024)))?),
             },
             limits: limits(&fields, &raw.limits)?,
+            health: health(&fields, raw.health)?,
             log: Log {
                 filter: raw.log.filter.unwrap_or_else(|| "info".to_owned()),
                 format: match raw.log.format.as_deref() {
@@ -575,6 +598,37 @@ fn timing(fields: &Fields<'_>, raw: &RawTiming) -> Result<Timing, ConfigError> {
         sync_timeout,
         election_stagger,
         trust_refused: raw.trust_refused.unwrap_or(true),
+    })
+}
+
+fn health(fields: &Fields<'_>, raw: RawHealth) -> Result<Health, ConfigError> {
+    let (ms, s) = (Duration::from_millis, Duration::from_secs);
+    let is_off = |text: &Option<String>| text.as_deref() == Some("off");
+    if raw.program.first().is_some_and(String::is_empty) {
+        return Err(fields.error(
+            "health.program",
+            "\"\"",
+            "a program and its arguments, such as [\"/usr/bin/check\", \"-q\"]",
+        ));
+    }
+    let every = fields.duration("health.every", raw.every.as_ref(), s(5), (ms(100), s(3600)))?;
+    let failures = fields.count("health.failures", raw.failures, 3, 1000)?;
+    Ok(Health {
+        program: raw.program,
+        every,
+        timeout: fields.duration("health.timeout", raw.timeout.as_ref(), s(5), (ms(10), s(600)))?,
+        failures: u32::try_from(failures).unwrap_or(u32::MAX),
+        recovery: fields.duration("health.recovery", raw.recovery.as_ref(), s(60), (ms(0), s(86_400)))?,
+        min_free: match is_off(&raw.min_free) {
+            true => None,
+            false => Some(fields.bytes("health.min_free", raw.min_free.as_ref(), 64 << 20, (1, 1 << 50))?),
+        },
+        slow_sync: match is_off(&raw.slow_sync) {
+            true => None,
+            false => {
+                Some(fields.duration("health.slow_sync", raw.slow_sync.as_ref(), s(1), (ms(1), s(600)))?)
+            }
+        },
     })
 }
 

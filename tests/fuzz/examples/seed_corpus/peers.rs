@@ -1,6 +1,6 @@
 //! What other machines send.
 
-use std::error::Error;
+use std::{collections::BTreeSet, error::Error};
 
 use bytes::Bytes;
 use tanist_replication::{
