@@ -161,6 +161,9 @@ impl Client {
         if !call.body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
+        if let Some(token) = self.authorization() {
+            request = request.header(header::AUTHORIZATION, token);
+        }
         for (name, value) in &call.headers {
             request = request.header(*name, *value);
         }

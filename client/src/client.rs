@@ -9,11 +9,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderValue, Method};
 use http_body_util::Full;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client as HyperClient, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject as _},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use tanist_api::{
@@ -74,6 +80,18 @@ pub struct Builder {
     deadline: Duration,
     attempt: Duration,
     connect: Duration,
+    token: Option<Token>,
+    roots: RootCertStore,
+}
+
+/// Shown by nothing.
+#[derive(Clone)]
+struct Token(HeaderValue);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 impl Default for Builder {
@@ -83,6 +101,8 @@ impl Default for Builder {
             deadline: Duration::from_secs(30),
             attempt: Duration::from_secs(5),
             connect: Duration::from_secs(1),
+            token: None,
+            roots: RootCertStore::empty(),
         }
     }
 }
@@ -116,22 +136,72 @@ impl Builder {
         self
     }
 
+    /// The token by which requests are allowed. Sent to every host, so over a network that others listen on only with TLS.
+    ///
+    /// # Errors
+    /// When it can't be a token.
+    pub fn token(mut self, token: &str) -> Result<Builder, Error> {
+        let fits =
+            !token.is_empty() && token.len() <= 500 && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let mut value = fits
+            .then(|| HeaderValue::try_from(format!("Bearer {token}")).ok())
+            .flatten()
+            .ok_or(Error::Token { length: token.len() })?;
+        value.set_sensitive(true);
+        self.token = Some(Token(value));
+        Ok(self)
+    }
+
+    /// Certificates, as PEM, by which machines with `https://` URLs are known: the authority that has signed theirs. No
+    /// others are trusted.
+    ///
+    /// # Errors
+    /// When there is none in it, or one that can't be used.
+    pub fn ca_pem(mut self, pem: &[u8]) -> Result<Builder, Error> {
+        let wrong = |why: String| Error::Certificate(why);
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+            self.roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+        }
+        if self.roots.is_empty() {
+            return Err(wrong("found none, expected at least one as PEM".to_owned()));
+        }
+        Ok(self)
+    }
+
     /// The client.
     ///
     /// # Errors
-    /// When the host list can't be used.
+    /// When the host list can't be used, or names `https://` URLs without certificates to know them by.
     pub fn build(self) -> Result<Client, Error> {
         let mut seed = [0; 8];
         // Without randomness only the jitter is the same everywhere.
         let _ = getrandom::fill(&mut seed);
-        let hosts = Hosts::new(hosts::parse(&self.hosts)?, u64::from_le_bytes(seed));
+        let given = hosts::parse(&self.hosts)?;
+        if self.roots.is_empty() && given.iter().any(|host| host.starts_with("https://")) {
+            let why = "found none, expected the authority's (`ca_pem`) for https:// hosts";
+            return Err(Error::Certificate(why.to_owned()));
+        }
+        let hosts = Hosts::new(given, u64::from_le_bytes(seed));
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
+        connector.enforce_http(false);
         connector.set_connect_timeout(Some(self.connect));
+        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::Certificate(error.to_string()))?
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
         let http = HyperClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
-            .build(connector);
+            .build(
+                HttpsConnectorBuilder::new()
+                    .with_tls_config(tls)
+                    .https_or_http()
+                    .enable_http1()
+                    .wrap_connector(connector),
+            );
         Ok(Client(Arc::new(Inner {
             hosts: Mutex::new(hosts),
             http,
@@ -145,10 +215,12 @@ impl Builder {
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Inner>);
 
+type Http = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
 #[derive(Debug)]
 struct Inner {
     hosts: Mutex<Hosts>,
-    http: HyperClient<HttpConnector, Full<Bytes>>,
+    http: Http,
     settings: Builder,
     /// When the member list was asked for last.
     learned: Mutex<Option<Instant>>,
@@ -388,7 +460,11 @@ impl Client {
         self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn http(&self) -> &HyperClient<HttpConnector, Full<Bytes>> {
+    pub(crate) fn authorization(&self) -> Option<&HeaderValue> {
+        self.0.settings.token.as_ref().map(|token| &token.0)
+    }
+
+    pub(crate) fn http(&self) -> &Http {
         &self.0.http
     }
 

@@ -102,6 +102,12 @@ impl ReadPool {
         ReadPool { jobs: Some(jobs) }
     }
 
+    /// Whether this machine holds no data.
+    #[must_use]
+    pub fn is_witness(&self) -> bool {
+        self.jobs.is_none()
+    }
+
     /// Runs the statements on one snapshot.
     ///
     /// # Errors

@@ -63,6 +63,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The certificate for clients.
+    #[error(transparent)]
+    Tls(#[from] http::TlsError),
     /// The operating system.
     #[error("{context}: {source}")]
     System {
@@ -158,6 +161,7 @@ impl Server {
     /// When something the configuration names can't be used; the message names it.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let lock = DirectoryLock::take(&config.data_dir)?;
+        let tls = config.tls.as_ref().map(http::acceptor).transpose()?;
         let http_listener = listen("listen.http", &config.listen.http)?;
         let peer_listener = listen("listen.peer", &config.listen.peer)?;
         let (http_address, peer_address) = (local(&http_listener)?, local(&peer_listener)?);
@@ -290,7 +294,7 @@ impl Server {
             &config,
         );
         let http = tokio::spawn(async move {
-            if let Err(error) = http::serve(http_listener, state, http_stopped).await {
+            if let Err(error) = http::serve(http_listener, tls, state, http_stopped).await {
                 tracing::error!(%error, "HTTP");
             }
         });

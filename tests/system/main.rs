@@ -17,4 +17,5 @@ mod nemesis;
 mod proxy;
 mod rejoin;
 mod rot;
+mod tls;
 mod workload;

@@ -3,7 +3,11 @@
 //! Owns names and shapes only; no I/O. The server fills these, the client reads them, and both refuse unknown
 //! fields in requests.
 
+mod access;
+
 use serde::{Deserialize, Serialize};
+
+pub use access::{Access, AccessError, MadeToken, NewToken, TokenInfo, TokensResponse};
 
 /// Header with the position (`term.txid`) up to which an answer is current or a write was stored.
 pub const HEADER_POSITION: &str = "tanist-position";
@@ -258,6 +262,10 @@ pub mod code {
     pub const MEMBERS_UNCHANGED: &str = "members-unchanged";
     /// No such route or member (404).
     pub const NOT_FOUND: &str = "not-found";
+    /// The request needs a token, and has none that is known (401).
+    pub const UNAUTHORIZED: &str = "unauthorized";
+    /// The token's role doesn't allow this (403).
+    pub const FORBIDDEN: &str = "forbidden";
     /// The route exists, the method doesn't (405).
     pub const METHOD_NOT_ALLOWED: &str = "method-not-allowed";
     /// The body's media type isn't `application/json` (415).

@@ -14,10 +14,14 @@ mod table;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use tanist_client::Client;
+use tanist_client::{Builder, Client};
 
-use crate::commands::{self, DevOptions};
+use crate::{
+    commands::{self, DevOptions},
+    config::Config,
+};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no machine could serve the request; 4 the outcome of a write is unknown.";
 
@@ -91,6 +95,15 @@ struct Connection {
     /// Some of its machines: `a:8080,b:8080`.
     #[arg(long, env = "TANIST_HOSTS", default_value = "127.0.0.1:8080")]
     hosts: String,
+    /// A token, where the cluster wants one.
+    #[arg(long, env = "TANIST_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// The configuration file of a machine of the cluster: its cluster key allows everything, without a token.
+    #[arg(long, conflicts_with = "token")]
+    config: Option<PathBuf>,
+    /// Certificates (PEM) of the authority that has signed the machines', for https:// hosts.
+    #[arg(long, env = "TANIST_CA_FILE")]
+    ca_file: Option<PathBuf>,
     /// JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -100,9 +113,29 @@ struct Connection {
 }
 
 impl Connection {
-    fn client(&self) -> Result<Client, tanist_client::Error> {
+    fn client(&self) -> anyhow::Result<Client> {
+        Ok(self.builder()?.build()?)
+    }
+
+    fn builder(&self) -> anyhow::Result<Builder> {
         let deadline = std::time::Duration::from_secs(self.deadline);
-        Client::builder().hosts(&self.hosts).deadline(deadline).build()
+        let mut builder = Client::builder().hosts(&self.hosts).deadline(deadline);
+        if let Some(path) = &self.ca_file {
+            let pem = std::fs::read(path).with_context(|| format!("--ca-file: read {}", path.display()))?;
+            builder = builder.ca_pem(&pem)?;
+        }
+        Ok(match self.bearer()? {
+            Some(token) => builder.token(&token)?,
+            None => builder,
+        })
+    }
+
+    /// The token to be sent.
+    fn bearer(&self) -> anyhow::Result<Option<String>> {
+        if let Some(path) = &self.config {
+            return Ok(Some(Config::load(path)?.operator_token()));
+        }
+        Ok(self.token.as_ref().map(|token| token.trim().to_owned()))
     }
 }
 
@@ -156,12 +189,16 @@ pub fn main() -> ExitCode {
 
 /// Exit code, and what to do about it.
 fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
-    use tanist_client::Error;
+    use tanist_client::{Error, api::code};
     if error.is::<Usage>() {
         return (2, Some("See `tanist help` and `tanist help <command>`.".to_owned()));
     }
     match error.downcast_ref::<Error>() {
-        Some(Error::Hosts(_) | Error::Key(_)) => (2, None),
+        Some(Error::Hosts(_) | Error::Key(_) | Error::Token { .. } | Error::Certificate(_)) => (2, None),
+        Some(Error::Problem(problem)) if problem.code == code::UNAUTHORIZED => {
+            let advice = "The cluster wants a token: --token or TANIST_TOKEN, or on one of its machines --config tanist.toml.";
+            (1, Some(advice.to_owned()))
+        }
         Some(Error::Unavailable { .. }) => {
             let advice = "Nothing was done. Do the machines run, and are these their addresses (--hosts or TANIST_HOSTS)? `tanist status` asks any of them.";
             (3, Some(advice.to_owned()))
@@ -180,7 +217,6 @@ fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
 mod tests {
     use std::time::Duration;
 
-    use anyhow::Context as _;
     use clap::CommandFactory as _;
     use tanist_client::Error;
 

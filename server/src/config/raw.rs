@@ -25,6 +25,10 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) limits: RawLimits,
     #[serde(default)]
+    pub(super) auth: RawAuth,
+    #[serde(default)]
+    pub(super) tls: RawTls,
+    #[serde(default)]
     pub(super) health: RawHealth,
     #[serde(default)]
     pub(super) log: RawLog,
@@ -95,6 +99,20 @@ pub(super) struct RawLimits {
     pub(super) concurrent_requests: Option<usize>,
     pub(super) connections: Option<usize>,
     pub(super) request_retention: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTls {
+    pub(super) cert_file: Option<String>,
+    pub(super) key_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAuth {
+    #[serde(default)]
+    pub(super) tokens: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

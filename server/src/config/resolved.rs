@@ -15,7 +15,7 @@ use super::{
     raw::{Raw, RawHealth, RawLimits, RawMember, RawTiming},
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
-use crate::{reader::ReadPoolConfig, sql::SqlLimits};
+use crate::{auth::operator_token, reader::ReadPoolConfig, sql::SqlLimits};
 
 /// Why a configuration file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,15 @@ pub struct HttpLimits {
     pub request_retention: Duration,
 }
 
+/// The certificate by which clients know this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates as PEM, this machine's first.
+    pub cert_file: PathBuf,
+    /// Its private key as PEM.
+    pub key_file: PathBuf,
+}
+
 /// When this machine reports that it isn't fit to reign.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
@@ -133,6 +142,10 @@ pub struct Config {
     pub key: ClusterKey,
     /// Where it listens.
     pub listen: Listen,
+    /// Whether requests need a token.
+    pub tokens: bool,
+    /// TLS for clients; `None`: plain HTTP.
+    pub tls: Option<Tls>,
     /// All machines.
     pub members: Vec<Member>,
     /// Times of the protocol.
@@ -283,11 +296,13 @@ impl Config {
         };
         addresses(&fields, "listen.peer", &listen.peer)?;
         let http = addresses(&fields, "listen.http", &listen.http)?;
-        if !http.iter().all(|address| address.ip().is_loopback()) && !raw.listen.insecure {
+        let reachable = !http.iter().all(|address| address.ip().is_loopback());
+        if reachable && !raw.auth.tokens && !raw.listen.insecure {
             return Err(fields.error(
                 "listen.http",
                 format!("{:?}, which others can reach, and no access control", listen.http),
-                "a loopback address, or insecure = true in [listen] on a network where everybody may read and write",
+                "a loopback address, or tokens = true in [auth], or insecure = true in [listen] on a network where everybody may \
+                 read and write",
             ));
         }
         let timing = timing(&fields, &raw.timing)?;
@@ -336,6 +351,19 @@ impl Config {
             data_dir: folder.join(&raw.data_dir),
             key,
             listen,
+            tokens: raw.auth.tokens,
+            tls: match (raw.tls.cert_file, raw.tls.key_file) {
+                (None, None) => None,
+                (Some(cert), Some(key)) => {
+                    Some(Tls { cert_file: folder.join(cert), key_file: folder.join(key) })
+                }
+                (Some(_), None) => {
+                    return Err(fields.error("tls.key_file", "nothing", "the key of tls.cert_file"));
+                }
+                (None, Some(_)) => {
+                    return Err(fields.error("tls.cert_file", "nothing", "the certificate of tls.key_file"));
+                }
+            },
             members,
             timing,
             failback,
@@ -383,6 +411,12 @@ impl Config {
             warnings.push("one data member: every write has one copy".to_owned());
         }
         warnings
+    }
+
+    /// The bearer token that whoever has the cluster key has: it allows everything.
+    #[must_use]
+    pub fn operator_token(&self) -> String {
+        operator_token(&self.key)
     }
 
     /// This machine's own entry.

@@ -46,6 +46,11 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, code::BAD_REQUEST, detail)
     }
 
+    /// 401: who asks must say by which right.
+    pub fn unauthorized(detail: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::UNAUTHORIZED, code::UNAUTHORIZED, detail)
+    }
+
     /// 503: too much at once.
     pub fn overloaded(detail: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::OVERLOADED, detail)
@@ -166,6 +171,9 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Body::from(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

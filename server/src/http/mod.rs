@@ -3,6 +3,7 @@
 //! Owns the listening socket and who may come in; the gate decides whether this machine may answer at all. Read
 //! `execute.rs` and `query.rs` for the two that matter.
 
+mod authorize;
 mod cluster;
 mod error;
 mod execute;
@@ -14,6 +15,7 @@ pub mod parsers;
 mod query;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,9 +38,11 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
+    auth::Tokens,
     clock,
     config::{Config, HttpLimits},
     driver::Control,
@@ -48,6 +52,8 @@ use crate::{
 };
 
 pub use error::ApiError;
+pub use tls::TlsError;
+pub(crate) use tls::acceptor;
 
 /// How long a request waits for a position, or for the acknowledgement of what it read.
 const WAIT: Duration = Duration::from_secs(5);
@@ -70,6 +76,8 @@ struct Inner {
     operators: mpsc::Sender<Control>,
     limits: HttpLimits,
     requests: Semaphore,
+    /// Whose tokens are whose; `None`: everybody may do everything.
+    tokens: Option<Tokens>,
     max_staleness: Duration,
 }
 
@@ -86,6 +94,7 @@ impl AppState {
         AppState(Arc::new(Inner {
             gate,
             writer,
+            tokens: config.tokens.then(|| Tokens::new(&config.key, readers.clone())),
             readers,
             operators,
             requests: Semaphore::new(config.limits.concurrent_requests),
@@ -146,6 +155,7 @@ pub fn router(state: AppState) -> Router {
         .merge(limited)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(middleware::from_fn_with_state(state.clone(), authorize::authorize))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::map_response_with_state(state.clone(), add_position))
         .with_state(state)
@@ -175,6 +185,7 @@ async fn limit_requests(State(state): State<AppState>, request: Request, next: N
 /// When the socket can't be used at all.
 pub async fn serve(
     listener: std::net::TcpListener,
+    tls: Option<TlsAcceptor>,
     state: AppState,
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
@@ -205,11 +216,24 @@ pub async fn serve(
         };
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let (builder, tls, watcher) = (builder.clone(), tls.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _permit = permit;
+            let ended = match tls {
+                None => watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await,
+                Some(tls) => match timeout(HEAD_TIME, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await
+                    }
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "TLS");
+                        return;
+                    }
+                    Err(_) => return,
+                },
+            };
             // A client that breaks off or sends no HTTP is its own affair.
-            if let Err(error) = connection.await {
+            if let Err(error) = ended {
                 tracing::debug!(%error, "HTTP connection");
             }
         });

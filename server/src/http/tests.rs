@@ -78,7 +78,7 @@ impl Machine {
         let (stop, stopped) = oneshot::channel();
         let state =
             AppState::new(Arc::clone(&gate), WriterHandle::new(Arc::clone(&inbox)), operators, pool, &config);
-        tokio::spawn(async move { http::serve(listener, state, stopped).await.unwrap() });
+        tokio::spawn(async move { http::serve(listener, None, state, stopped).await.unwrap() });
         Machine { address, gate, inbox, store: Some(store), _stop: stop, _directory: directory }
     }
 
