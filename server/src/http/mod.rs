@@ -3,6 +3,7 @@
 //! Owns the listening socket and who may come in; the gate decides whether this machine may answer at all. Read
 //! `execute.rs` and `query.rs` for the two that matter.
 
+mod actor;
 mod cluster;
 mod error;
 mod execute;
@@ -12,6 +13,7 @@ mod members;
 #[doc(hidden)]
 pub mod parsers;
 mod query;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -134,6 +136,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/cluster/demote", post(handover::demote))
         .route("/v1/cluster/members", post(members::add))
         .route("/v1/cluster/members/{id}", patch(members::set).delete(members::remove))
+        .merge(state::routes())
         .layer(middleware::from_fn_with_state(state.clone(), limit_requests));
     // What tells how the machine is must answer however busy it is.
     Router::new()

@@ -1,0 +1,17 @@
+//! Who asks. Whatever finds that out puts an [`Actor`] into the request's extensions; until something does, nobody is known.
+
+use std::convert::Infallible;
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+
+/// The name that changes are recorded under; `None` when it isn't known.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Actor(pub(super) Option<String>);
+
+impl<S: Sync> FromRequestParts<S> for Actor {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Actor, Infallible> {
+        Ok(parts.extensions.get::<Actor>().cloned().unwrap_or_default())
+    }
+}
