@@ -23,8 +23,9 @@ use rustls::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use tanist_api::{
-    Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION, HandoverRequest,
-    HandoverResponse, MemberPatch, MembersResponse, NewMember, QueryRequest, QueryResponse, Role,
+    Access, Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION,
+    HandoverRequest, HandoverResponse, MadeToken, MemberPatch, MembersResponse, NewMember, NewToken, Page,
+    QueryRequest, QueryResponse, Removed, Role, TokenInfo,
 };
 
 use crate::{
@@ -409,6 +410,33 @@ impl Client {
     /// As [`Client::add_member`].
     pub async fn remove_member(&self, id: &str) -> Result<MembersResponse, Error> {
         self.operate(Method::DELETE, &format!("/v1/cluster/members/{id}"), Bytes::new()).await
+    }
+
+    /// Makes a token, which is shown this once. Not repeated under the hood without harm: when the answer is lost, the name is
+    /// taken; revoke it and make another.
+    ///
+    /// # Errors
+    /// See [`Error`]; a name that is taken is a problem with the code `conflict`.
+    pub async fn make_token(&self, name: &str, role: Access) -> Result<MadeToken, Error> {
+        let new = NewToken { name: name.to_owned(), role };
+        self.operate(Method::POST, "/v1/tokens", json(&new)?).await
+    }
+
+    /// The tokens there are, by name.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn tokens(&self) -> Result<Vec<TokenInfo>, Error> {
+        let page: Page<TokenInfo> = self.operate(Method::GET, "/v1/tokens?limit=1000", Bytes::new()).await?;
+        Ok(page.entries)
+    }
+
+    /// Makes a token worthless: at once on the master, within a second or so on the other machines.
+    ///
+    /// # Errors
+    /// See [`Error`]; a name that isn't there is a problem with the code `not-found`.
+    pub async fn revoke_token(&self, name: &str) -> Result<(), Error> {
+        self.operate(Method::DELETE, &format!("/v1/tokens/{name}"), Bytes::new()).await.map(|_: Removed| ())
     }
 
     /// An operator's request to the master; all of them may be repeated without harm.

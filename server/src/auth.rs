@@ -21,6 +21,8 @@ use crate::reader::{ReadError, ReadPool};
 const FRESH: Duration = Duration::from_secs(1);
 /// For tokens that it doesn't know it is read anew no more often than this.
 const AGAIN: Duration = Duration::from_millis(100);
+/// More than this are not kept.
+pub(crate) const MOST_TOKENS: i64 = 1000;
 /// How a token begins, so that it is recognized where it doesn't belong.
 const PREFIX: &str = "tanist_";
 /// The name of the token that every machine makes of the cluster key.
@@ -36,6 +38,16 @@ pub(crate) struct Holder {
     pub(crate) name: Arc<str>,
     /// What it allows.
     pub(crate) role: Access,
+}
+
+/// A new token.
+///
+/// # Errors
+/// When the operating system has no randomness.
+pub(crate) fn generate() -> Result<String, getrandom::Error> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret)?;
+    Ok(text(&secret))
 }
 
 /// The token that whoever has the cluster key has: it allows everything, and needs no table.
@@ -119,9 +131,15 @@ impl Tokens {
         self.readers.is_witness()
     }
 
+    /// The table is another now, on this machine: the next request reads it.
+    pub(crate) fn forget(&self) {
+        self.known.write().read_at = None;
+    }
+
     async fn read(&self) -> Result<HashMap<Hash, Holder>, ReadError> {
         #[derive(serde::Deserialize)]
         struct Answer {
+            #[serde(default)]
             rows: Vec<(String, String, String)>,
         }
         let query = Statement::new("SELECT lower(hex(hash)), name, role FROM tanist_tokens");
@@ -143,6 +161,14 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_are_recognized_and_never_alike() {
+        let (one, other) = (generate().unwrap(), generate().unwrap());
+        assert!(one.starts_with("tanist_") && one.len() == 50, "{one}");
+        assert_ne!(one, other);
+        assert_ne!(hash(&one), hash(&other));
+    }
 
     #[test]
     fn operators_token_follows_from_the_key_and_does_not_show_it() {

@@ -24,6 +24,7 @@ mod rejoin;
 mod scrub;
 mod server;
 pub mod sql;
+pub mod state;
 mod view;
 pub mod write;
 mod writer;

@@ -7,7 +7,11 @@ use tanist_api::Statement;
 use tanist_replication::Position;
 use tokio::sync::oneshot;
 
-use crate::{inbox::Inbox, sql::SqlError};
+use crate::{
+    inbox::Inbox,
+    sql::SqlError,
+    state::{Change, Refusal},
+};
 
 /// A key that makes a repeated write return its first answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,11 +22,20 @@ pub struct Idempotency {
     pub fingerprint: [u8; 32],
 }
 
+/// What a write does.
+#[derive(Debug)]
+pub enum WriteWork {
+    /// Users' SQL, run in order, all or nothing.
+    Statements(Vec<Statement>),
+    /// A change of Tanist's own state.
+    State(Box<Change>),
+}
+
 /// A write, checked as far as it can be without the database.
 #[derive(Debug)]
 pub struct WriteRequest {
-    /// Run in order, all or nothing.
-    pub statements: Vec<Statement>,
+    /// What to do.
+    pub work: WriteWork,
     /// The client's key, if it gave one.
     pub idempotency: Option<Idempotency>,
     /// How long the statements may run together.
@@ -34,7 +47,7 @@ pub struct WriteRequest {
 pub struct WriteDone {
     /// Where it stands.
     pub position: Position,
-    /// JSON array of the statements' results.
+    /// JSON array of the statements' results, or what the change of state made.
     pub answer: Bytes,
     /// Whether this is the first answer to the same key, given again.
     pub replayed: bool,
@@ -55,6 +68,9 @@ pub enum WriteError {
     /// A statement was refused; nothing was done.
     #[error("{0}")]
     Sql(SqlError),
+    /// A change of state was refused; nothing was done.
+    #[error("{0}")]
+    State(Refusal),
     /// The key came with another request before; nothing was done.
     #[error("the idempotency key was used for another request")]
     IdempotencyMismatch,

@@ -18,4 +18,5 @@ mod proxy;
 mod rejoin;
 mod rot;
 mod tls;
+mod tokens;
 mod workload;

@@ -97,14 +97,7 @@ pub struct TokenInfo {
     pub role: Access,
     /// When it was made, by the master's clock.
     pub made_at: String,
-    /// The token that made it; nothing: this machine's own, made of the cluster key.
+    /// The token that made it; `cluster-key`: whoever has the cluster's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_by: Option<String>,
-}
-
-/// Answer of `GET /v1/tokens`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokensResponse {
-    /// By name.
-    pub tokens: Vec<TokenInfo>,
 }

@@ -4,10 +4,15 @@
 //! fields in requests.
 
 mod access;
+mod state;
 
 use serde::{Deserialize, Serialize};
 
-pub use access::{Access, AccessError, MadeToken, NewToken, TokenInfo, TokensResponse};
+pub use access::{Access, AccessError, MadeToken, NewToken, TokenInfo};
+pub use state::{
+    Command, ConfigChange, ConfigEntry, DesiredState, NewCommand, NewConfig, NewDesired, NewOutcome, Node,
+    NodeSpec, NodeSummary, Outcome, OutcomeStatus, Page, Removed, Report, ReportedState,
+};
 
 /// Header with the position (`term.txid`) up to which an answer is current or a write was stored.
 pub const HEADER_POSITION: &str = "tanist-position";
@@ -19,6 +24,8 @@ pub const HEADER_MASTER: &str = "tanist-master";
 pub const HEADER_IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Response header, `true` when the answer is the stored first answer of an idempotent write.
 pub const HEADER_REPLAYED: &str = "idempotency-replayed";
+/// Media type of JSON Merge Patches (RFC 7396).
+pub const MERGE_PATCH_JSON: &str = "application/merge-patch+json";
 /// Media type of error answers (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -260,7 +267,11 @@ pub mod code {
     pub const HANDOVER_FAILED: &str = "handover-failed";
     /// The members weren't changed, or it isn't known yet (409).
     pub const MEMBERS_UNCHANGED: &str = "members-unchanged";
-    /// No such route or member (404).
+    /// `If-Match` or `If-None-Match` doesn't hold: somebody else has changed it (412).
+    pub const PRECONDITION_FAILED: &str = "precondition-failed";
+    /// What is so already forbids it (409).
+    pub const CONFLICT: &str = "conflict";
+    /// No such route, member, key, node or command (404).
     pub const NOT_FOUND: &str = "not-found";
     /// The request needs a token, and has none that is known (401).
     pub const UNAUTHORIZED: &str = "unauthorized";
@@ -268,7 +279,7 @@ pub mod code {
     pub const FORBIDDEN: &str = "forbidden";
     /// The route exists, the method doesn't (405).
     pub const METHOD_NOT_ALLOWED: &str = "method-not-allowed";
-    /// The body's media type isn't `application/json` (415).
+    /// The body's media type isn't the expected one (415).
     pub const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported-media-type";
     /// Our bug (500).
     pub const INTERNAL: &str = "internal";

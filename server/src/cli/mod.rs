@@ -11,6 +11,7 @@ mod recover;
 mod sql;
 mod status;
 mod table;
+mod token;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -57,6 +58,8 @@ enum Command {
     Demote(handover::DemoteArgs),
     /// Show, add, change or remove machines, while the cluster serves.
     Members(members::MembersArgs),
+    /// Make, show and revoke the tokens by which clients are known.
+    Token(token::TokenArgs),
     /// Go on without a majority that is gone for good: on a stopped machine, by an operator's word.
     Recover(recover::RecoverArgs),
     /// Show or print what this machine held that the cluster didn't, saved before it was replaced.
@@ -169,6 +172,7 @@ pub fn main() -> ExitCode {
             Command::Promote(args) => handover::promote(&args).await,
             Command::Demote(args) => handover::demote(&args).await,
             Command::Members(args) => members::members(&args).await,
+            Command::Token(args) => token::token(&args).await,
             Command::Recover(args) => recover::recover(&args),
             Command::Divergence(args) => divergence::divergence(&args),
             Command::Bench(args) => bench::bench(&args).await,

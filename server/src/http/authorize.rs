@@ -11,7 +11,7 @@ use axum::{
 };
 use tanist_api::{Access, code};
 
-use super::{ApiError, AppState};
+use super::{ApiError, AppState, actor::Actor};
 use crate::auth::Holder;
 
 /// What a request needs; `None`: nothing.
@@ -38,6 +38,7 @@ pub(super) async fn authorize(State(state): State<AppState>, mut request: Reques
     match judge(&state, needed, request.headers().get(header::AUTHORIZATION).cloned()).await {
         Ok(None) => next.run(request).await,
         Ok(Some(holder)) => {
+            request.extensions_mut().insert(Actor(Some(holder.name.to_string())));
             request.extensions_mut().insert(holder);
             next.run(request).await
         }

@@ -10,6 +10,7 @@ use tanist_api::{HEADER_MASTER, PROBLEM_JSON, Problem, code};
 use crate::{
     reader::ReadError,
     sql::{SqlError, SqlErrorKind},
+    state::Refusal,
     view::View,
     write::WriteError,
 };
@@ -118,6 +119,7 @@ impl ApiError {
             WriteError::Overloaded => ApiError::overloaded("too many writes wait"),
             WriteError::NotEnoughBackups(why) => unavailable(code::NOT_ENOUGH_BACKUPS, why),
             WriteError::Sql(error) => ApiError::sql(error),
+            WriteError::State(refusal) => ApiError::refused(refusal),
             WriteError::IdempotencyMismatch => ApiError::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 code::IDEMPOTENCY_MISMATCH,
@@ -135,6 +137,17 @@ impl ApiError {
                 format!("nothing was written: {why}"),
             ),
         }
+    }
+
+    /// A refused change of state.
+    fn refused(refusal: Refusal) -> ApiError {
+        let (status, code) = match refusal {
+            Refusal::NotFound(_) => (StatusCode::NOT_FOUND, code::NOT_FOUND),
+            Refusal::Condition(_) => (StatusCode::PRECONDITION_FAILED, code::PRECONDITION_FAILED),
+            Refusal::Invalid(_) => (StatusCode::BAD_REQUEST, code::BAD_REQUEST),
+            Refusal::Conflict(_) => (StatusCode::CONFLICT, code::CONFLICT),
+        };
+        ApiError::new(status, code, refusal.to_string())
     }
 
     /// A read without an answer.

@@ -3,6 +3,7 @@
 //! Owns the listening socket and who may come in; the gate decides whether this machine may answer at all. Read
 //! `execute.rs` and `query.rs` for the two that matter.
 
+mod actor;
 mod authorize;
 mod cluster;
 mod error;
@@ -13,6 +14,7 @@ mod members;
 #[doc(hidden)]
 pub mod parsers;
 mod query;
+mod state;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -104,6 +106,15 @@ impl AppState {
     }
 }
 
+impl AppState {
+    /// Tokens were made or revoked: what is known of them is read anew.
+    fn forget_tokens(&self) {
+        if let Some(tokens) = &self.0.tokens {
+            tokens.forget();
+        }
+    }
+}
+
 impl Inner {
     /// The reign that this machine serves now. Otherwise the request belongs to the master; while that is being found,
     /// it waits, so that clients don't notice a handover or a quick failover.
@@ -143,6 +154,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/cluster/demote", post(handover::demote))
         .route("/v1/cluster/members", post(members::add))
         .route("/v1/cluster/members/{id}", patch(members::set).delete(members::remove))
+        .merge(state::routes())
         .layer(middleware::from_fn_with_state(state.clone(), limit_requests));
     // What tells how the machine is must answer however busy it is.
     Router::new()

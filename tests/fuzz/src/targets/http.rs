@@ -5,6 +5,7 @@ use tanist_api::{ExecuteRequest, QueryRequest, Statement};
 use tanist_server::{
     config::{Config, HttpLimits},
     http::parsers,
+    write::WriteWork,
 };
 
 use crate::script::Script;
@@ -48,8 +49,9 @@ pub(crate) fn run(input: &[u8]) {
     let body = script.rest();
     let result = LIMITS.with(|limits| match route % 5 {
         0 => parsers::write(&headers, body, limits).map(|write| {
-            check(&write.statements, limits);
-            let request = ExecuteRequest { statements: write.statements, transaction: true };
+            let WriteWork::Statements(statements) = write.work else { panic!("a change of state") };
+            check(&statements, limits);
+            let request = ExecuteRequest { statements, transaction: true };
             again(&request);
             if let Some(key) = write.idempotency {
                 assert!((1..=200).contains(&key.key.len()), "{:?}", key.key);
