@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn list_is_read_and_nonsense_is_named() {
         assert_eq!(parse("a:1,http://b:2/").unwrap(), ["http://a:1", "http://b:2"]);
-        assert_eq!(parse("[::1]:80").unwrap(), ["http://[::1]:80"]);
+        assert_eq!(parse("[::1]:80,https://b:2").unwrap(), ["http://[::1]:80", "https://b:2"]);
         for bad in [
             "",
             " , ",
@@ -278,7 +278,7 @@ mod tests {
             "a:0",
             ":1",
             "ftp://a:1",
-            "https://a:1",
+            "https://a",
             "http://a:1/path",
             "a b:1",
             "x@a:1",
