@@ -13,6 +13,8 @@ mod http_input;
 mod lost;
 mod members;
 mod nemesis;
+mod power;
+mod power_log;
 mod proxy;
 mod rejoin;
 mod rot;

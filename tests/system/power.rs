@@ -1,0 +1,218 @@
+//! Power cuts: of one machine and of the whole site, under load. What wasn't synced is gone, torn or out of order; see
+//! `power_log.rs` for the model, `power.c` for how the processes are watched. Longer: `TANIST_ROUNDS=100`.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use crate::{
+    cluster::{Cluster, Layout},
+    nemesis::{Dice, number},
+    power_log::{Cut, cut},
+    workload::{Outcome, Workload, create_ledger},
+};
+
+/// Compiles `power.c`; `None` where that can't be done.
+fn library() -> Option<PathBuf> {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/system/power.c");
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let built = tempfile::NamedTempFile::new_in(dir).unwrap();
+    let run =
+        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(built.path()).arg(source).output();
+    match run {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            println!("there is no C compiler (cc), so power can't be cut: left out");
+            return None;
+        }
+        Err(error) => panic!("cc: {error}"),
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+    }
+    let library = dir.join("power.so");
+    built.persist(&library).unwrap();
+    Some(library)
+}
+
+fn log_dir(cluster: &Cluster, i: usize) -> PathBuf {
+    cluster.machines[i].config.with_file_name("power")
+}
+
+/// Three machines whose power can be cut, with a ledger. `lies`: a sync does nothing.
+async fn powered(lies: bool) -> Option<Cluster> {
+    let library = library()?;
+    // Checkpoints and restarts of the WAL come often.
+    let extra = "[store]\nwal_limit = \"1MiB\"".to_owned();
+    let mut cluster = Cluster::lay_out(&Layout { extra, ..Layout::of(3) });
+    for i in 0..3 {
+        let log = log_dir(&cluster, i);
+        std::fs::create_dir(&log).unwrap();
+        cluster.machines[i].environment = vec![
+            ("LD_PRELOAD", library.clone()),
+            ("TANIST_POWER_LOG", log),
+            ("TANIST_POWER_ROOT", cluster.data_dir(i)),
+        ];
+        if lies {
+            cluster.machines[i].environment.push(("TANIST_POWER_LIES", PathBuf::from("1")));
+        }
+    }
+    cluster.start_all();
+    cluster.wait_master().await;
+    create_ledger(&cluster.client()).await;
+    Some(cluster)
+}
+
+/// Term and vote of a machine, from a copy of its `node.db`, so that nothing of it is touched.
+fn vote(cluster: &Cluster, i: usize) -> (i64, Option<String>) {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["node.db", "node.db-wal"] {
+        let _ = std::fs::copy(cluster.data_dir(i).join(name), copy.path().join(name));
+    }
+    let read = || {
+        let connection = rusqlite::Connection::open(copy.path().join("node.db"))?;
+        connection.query_row("SELECT term, voted_for FROM node", [], |row| Ok((row.get(0)?, row.get(1)?)))
+    };
+    read().unwrap_or_default()
+}
+
+/// The newest vote of a machine that runs, which is on its disk.
+fn living_vote(cluster: &Cluster, i: usize) -> (i64, Option<String>) {
+    let read = || -> Result<_, rusqlite::Error> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let connection = rusqlite::Connection::open_with_flags(cluster.data_dir(i).join("node.db"), flags)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.query_row("SELECT term, voted_for FROM node", [], |row| Ok((row.get(0)?, row.get(1)?)))
+    };
+    read().unwrap_or_default()
+}
+
+/// No machine goes back in term, nor votes anew in the same one (R1).
+fn assert_kept(before: &(i64, Option<String>), after: &(i64, Option<String>), id: &str) {
+    let kept = after.0 > before.0 || (after.0 == before.0 && (before.1.is_none() || after.1 == before.1));
+    assert!(kept, "{id} had voted {before:?}, and after the cut {after:?}");
+}
+
+/// Cuts the power of these machines at one moment; they stay down.
+fn cut_power(cluster: &mut Cluster, victims: &[usize], dice: &mut Dice) -> Cut {
+    let votes: Vec<_> = victims.iter().map(|i| living_vote(cluster, *i)).collect();
+    for i in victims {
+        cluster.signal(*i, rustix::process::Signal::KILL);
+    }
+    let mut total = Cut::default();
+    for (i, before) in victims.iter().zip(&votes) {
+        cluster.kill(*i);
+        total += cut(&cluster.data_dir(*i), &log_dir(cluster, *i), dice);
+        assert_kept(before, &vote(cluster, *i), &cluster.machines[*i].id);
+    }
+    total
+}
+
+/// A master serves, and everything acknowledged is on every machine, exactly once.
+async fn check(cluster: &Cluster, outcome: &Outcome) -> Result<(), String> {
+    let bounded = Duration::from_secs(30);
+    let master = tokio::time::timeout(bounded, cluster.wait_master()).await;
+    let master = master.map_err(|_| "no master serves".to_owned())?;
+    outcome.check_in(&cluster.data_dir(master))?;
+    let sums = tokio::time::timeout(bounded, cluster.settle()).await;
+    let sums = sums.map_err(|_| "the replicas don't come together".to_owned())?;
+    if sums.windows(2).any(|pair| pair[0] != pair[1]) {
+        return Err("the replicas differ".to_owned());
+    }
+    (0..cluster.machines.len()).try_for_each(|i| outcome.check_in(&cluster.data_dir(i)))
+}
+
+/// The library has seen what it is there to see.
+fn assert_seen(total: &Cut) {
+    assert!(total.wal_writes > 0 && total.wal_syncs > 0 && total.directory_syncs > 0, "{total:?}");
+    assert!(total.unsynced > 0 && total.lost > 0, "nothing was ever lost: {total:?}");
+}
+
+async fn some_time(dice: &mut Dice, limit_ms: usize) {
+    tokio::time::sleep(Duration::from_millis(dice.roll(limit_ms) as u64)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn power_cuts_of_one_machine_after_another_lose_nothing() {
+    let Some(mut cluster) = powered(false).await else { return };
+    let rounds = number("TANIST_ROUNDS").unwrap_or(6);
+    let mut dice = Dice::thrown();
+    let workload = Workload::start(&cluster.client(), 3, "w");
+    let mut total = Cut::default();
+    for round in 0..rounds {
+        // Now and then before the last one stands again.
+        if dice.roll(4) > 0 {
+            workload.wait_for(20).await;
+        }
+        some_time(&mut dice, 300).await;
+        let victim = match dice.roll(2) {
+            0 => cluster.master().await,
+            _ => None,
+        };
+        let victim = victim.unwrap_or(usize::try_from(round % 3).unwrap());
+        total += cut_power(&mut cluster, &[victim], &mut dice);
+        some_time(&mut dice, 500).await;
+        cluster.start_machine(victim);
+    }
+    workload.wait_for(20).await;
+    let outcome = workload.finish().await;
+    check(&cluster, &outcome).await.unwrap_or_else(|error| panic!("{error}\n{}", cluster.logs()));
+    cluster.assert_no_panic();
+    assert_seen(&total);
+    println!("{rounds} cuts of one machine: {} writes acknowledged; {total:?}", outcome.acknowledged.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn power_cuts_of_the_whole_site_lose_nothing_and_it_comes_back_by_itself() {
+    let Some(mut cluster) = powered(false).await else { return };
+    let rounds = number("TANIST_ROUNDS").unwrap_or(4);
+    let mut dice = Dice::thrown();
+    let mut total = Cut::default();
+    let mut all = Outcome { acknowledged: BTreeSet::new(), unknown: BTreeSet::new() };
+    for round in 0..rounds {
+        let workload = Workload::start(&cluster.client(), 3, &format!("r{round}"));
+        workload.wait_for(20).await;
+        some_time(&mut dice, 300).await;
+        total += cut_power(&mut cluster, &[0, 1, 2], &mut dice);
+        cluster.start_all();
+        if dice.roll(3) == 0 {
+            // Once more, while they start and elect.
+            some_time(&mut dice, 400).await;
+            total += cut_power(&mut cluster, &[0, 1, 2], &mut dice);
+            cluster.start_all();
+        }
+        workload.wait_for(20).await;
+        let outcome = workload.finish().await;
+        all.acknowledged.extend(outcome.acknowledged);
+        all.unknown.extend(outcome.unknown);
+        check(&cluster, &all)
+            .await
+            .unwrap_or_else(|error| panic!("round {round}: {error}\n{}", cluster.logs()));
+    }
+    cluster.assert_no_panic();
+    assert_seen(&total);
+    println!("{rounds} cuts of the site: {} writes acknowledged; {total:?}", all.acknowledged.len());
+}
+
+/// That the others can fail: with disks that forget what they said was synced, the same checks find it out.
+#[tokio::test(flavor = "multi_thread")]
+async fn disks_that_lie_about_syncs_are_found_out_when_the_site_loses_power() {
+    let mut dice = Dice::thrown();
+    for round in 0..5 {
+        let Some(mut cluster) = powered(true).await else { return };
+        let workload = Workload::start(&cluster.client(), 3, "w");
+        workload.wait_for(100).await;
+        let outcome = workload.finish().await;
+        for i in 0..3 {
+            cluster.kill(i);
+            let lied = cut(&cluster.data_dir(i), &log_dir(&cluster, i), &mut dice);
+            assert!(lied.wal_writes > 0 && lied.wal_syncs == 0, "{lied:?}");
+        }
+        cluster.start_all();
+        if let Err(error) = check(&cluster, &outcome).await {
+            println!("found in round {round}: {error}");
+            return;
+        }
+    }
+    panic!("five times every disk forgot what it had, and nothing was missing");
+}
