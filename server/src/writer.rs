@@ -308,11 +308,11 @@ impl Writer<'_> {
                     let _ = write.respond.send(Err(error));
                 }
                 Err(error) => {
-                    let interrupted = batch.interrupted();
                     drop(batch);
-                    let answer = match (&error, interrupted) {
-                        (StoreError::BatchLost { .. }, Some(why)) => {
-                            WriteError::Sql(SqlError::interrupted(why))
+                    let answer = match &error {
+                        // It was stopped, the disk is well.
+                        StoreError::BatchLost { interrupted: Some(why) } => {
+                            WriteError::Sql(SqlError::interrupted(*why))
                         }
                         _ => {
                             tracing::error!(%error, "a batch of writes was rolled back");
@@ -454,7 +454,6 @@ fn run_write(
     }
     batch.set_deadline(Some(Instant::now() + request.time_limit));
     let result = batch.request(|connection| sql::run(connection, &request.statements, limits));
-    batch.set_deadline(None);
     let results = match result {
         Ok(Ok(results)) => results,
         Ok(Err(error)) => {

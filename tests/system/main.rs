@@ -10,6 +10,7 @@ mod files;
 mod full_disk;
 mod handover;
 mod http_input;
+mod huge;
 mod lost;
 mod members;
 mod nemesis;
