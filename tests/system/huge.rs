@@ -220,7 +220,7 @@ async fn transaction_just_within_a_raised_limit_is_stored_by_all_while_the_maste
     let term = cluster.view(master).await.unwrap().term;
     let workload = Workload::start(&cluster.client(), 2, "w");
     workload.wait_for(20).await;
-    for _ in 0..3 {
+    for round in 0..3 {
         workload.take_longest_gap();
         let began = Instant::now();
         client.execute(execute(vec![fill(megabytes, 1_000_000)])).await.unwrap();
@@ -240,8 +240,11 @@ async fn transaction_just_within_a_raised_limit_is_stored_by_all_while_the_maste
         outcome.assert_in(&cluster.data_dir(i));
         let rows = i64::try_from(megabytes * 3).unwrap();
         assert_eq!(read::<i64>(&cluster.data_dir(i), "SELECT count(*) FROM big"), rows);
-        assert!(!cluster.log_of(i).contains("rejoin"), "it was streamed:\n{}", cluster.log_of(i));
     }
+    let log = cluster.log_of(master);
+    assert!(!log.contains("rejoin"), "not streamed:\n{log}");
+    // A backup may be left out for a moment, while its checkpoint moves all that: sent again and again it must not be.
+    assert!(log.matches("streams to backup").count() <= 8, "sent again:\n{log}");
     let view = cluster.view(master).await.unwrap();
     assert_eq!(
         (view.term, view.master),
@@ -253,7 +256,7 @@ async fn transaction_just_within_a_raised_limit_is_stored_by_all_while_the_maste
 
 #[tokio::test(flavor = "multi_thread")]
 async fn very_many_small_writes_are_all_counted_and_keep_every_wal_short() {
-    let (clients, each) = if huge() { (64, 100_000 / 64) } else { (32, 8_000 / 32) };
+    let (clients, each) = if huge() { (64, 100_000 / 64) } else { (32, 4_000 / 32) };
     let cluster = with_limit("16MiB").await;
     let longest = Longest::of(&cluster);
     let began = Instant::now();
