@@ -230,6 +230,13 @@ async fn transaction_just_within_a_raised_limit_is_stored_by_all_while_the_maste
             "{megabytes} MB in one transaction: {took:?}, others waited {:?}",
             workload.take_longest_gap()
         );
+        let rows = i64::try_from(megabytes).unwrap() * (round + 1);
+        cluster
+            .wait("every machine has it", || async {
+                let has = |i| read::<i64>(&cluster.data_dir(i), "SELECT count(*) FROM big") == rows;
+                (0..3).all(has).then_some(())
+            })
+            .await;
     }
     let memory: Vec<_> = (0..3).map(|i| mib(memory(&cluster, i))).collect();
     println!("master {master}, memory at most {memory:?}");

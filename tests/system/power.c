@@ -369,10 +369,9 @@ static void before_rename(const char *from, const char *to) {
 int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags) {
 	char old[PATH_MAX], new[PATH_MAX];
 	int out = watched(from_dir, from, old), in = watched(to_dir, to, new);
-	if (in != out || flags) {
+	if (in != out || ((in || out) && (flags & ~RENAME_NOREPLACE))) {
 		errno = EXDEV;
-		if (in || out)
-			give_up("a rename that is not followed");
+		give_up("a rename that is not followed");
 	}
 	WATCHING(in && inode_of(old), before_rename(old, new),
 		 (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags));

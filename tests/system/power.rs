@@ -11,7 +11,7 @@ use std::{
 use crate::{
     cluster::{Cluster, Layout},
     nemesis::{Dice, number},
-    power_log::{Cut, cut},
+    power_log::{Cut, Kept, cut, cut_keeping},
     workload::{Outcome, Workload, create_ledger},
 };
 
@@ -130,6 +130,47 @@ fn assert_seen(total: &Cut) {
 
 async fn some_time(dice: &mut Dice, limit_ms: usize) {
     tokio::time::sleep(Duration::from_millis(dice.roll(limit_ms) as u64)).await;
+}
+
+/// The library and the model, with programs of which it is plain what they do.
+#[test]
+fn what_was_synced_stays_and_the_rest_is_taken_back() {
+    let Some(library) = library() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (data, log) = (dir.path().join("data"), dir.path().join("log"));
+    std::fs::create_dir(&data).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    let run = |script: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", script]).current_dir(&data).env("LD_PRELOAD", &library);
+        let status = shell.env("TANIST_POWER_ROOT", &data).env("TANIST_POWER_LOG", &log).status().unwrap();
+        assert!(status.success(), "{script}");
+    };
+    let found = |name: &str| std::fs::read_to_string(data.join(name)).ok();
+    let mut dice = Dice(1);
+
+    run("printf one > a; printf two > b; sync a b .");
+    cut_keeping(Kept::Nothing, &data, &log, &mut dice);
+    assert_eq!((found("a").as_deref(), found("b").as_deref()), (Some("one"), Some("two")));
+
+    // What is in `a` is synced under its other name, but no name is.
+    run(
+        "printf changed > a; printf more >> b; rm b; printf new > c; mv a d; mkdir e; printf f > e/f; sync c d e e/f",
+    );
+    let cut = cut_keeping(Kept::Nothing, &data, &log, &mut dice);
+    assert_eq!((found("a").as_deref(), found("b").as_deref()), (Some("changed"), Some("two")));
+    assert!(!data.join("c").exists() && !data.join("d").exists() && !data.join("e").exists());
+    assert_eq!((cut.unsynced, cut.lost, cut.names_lost), (1, 1, 4), "{cut:?}");
+
+    run(
+        "head -c 65536 /dev/zero | tr '\\0' x > a; sync a; head -c 65536 /dev/zero | tr '\\0' y | dd of=a conv=notrunc bs=65536 iflag=fullblock status=none",
+    );
+    let cut = cut_keeping(Kept::Sectors, &data, &log, &mut dice);
+    let torn = found("a").unwrap().into_bytes();
+    let sectors: Vec<_> = torn.chunks(512).collect();
+    assert!(torn.len() == 65536 && sectors.iter().all(|sector| sector.iter().all(|byte| byte == &sector[0])));
+    assert!([b'x', b'y'].iter().all(|kind| sectors.iter().any(|sector| sector[0] == *kind)));
+    assert_eq!((cut.unsynced, cut.torn), (1, 1), "{cut:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,7 +38,7 @@ enum Undo {
 
 /// What of the unsynced writes a cut leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kept {
+pub enum Kept {
     Nothing,
     /// All up to some moment.
     Beginning,
@@ -76,6 +76,12 @@ impl std::ops::AddAssign for Cut {
 /// Takes power from the disk of a machine whose process is gone: `data` becomes what may be found there afterwards, and
 /// the log in `log` begins anew.
 pub fn cut(data: &Path, log: &Path, dice: &mut Dice) -> Cut {
+    let kept = [Kept::Nothing, Kept::Beginning, Kept::Some, Kept::Sectors][dice.roll(4)];
+    cut_keeping(kept, data, log, dice)
+}
+
+/// The same with a certain share of what wasn't synced.
+pub fn cut_keeping(kept: Kept, data: &Path, log: &Path, dice: &mut Dice) -> Cut {
     let bytes = fs::read(log.join("log")).unwrap_or_default();
     let changes = parse(&bytes);
     let mut cut = Cut::default();
@@ -107,7 +113,6 @@ pub fn cut(data: &Path, log: &Path, dice: &mut Dice) -> Cut {
         }
     }
 
-    let kept = [Kept::Nothing, Kept::Beginning, Kept::Some, Kept::Sectors][dice.roll(4)];
     for (inode, pending) in files {
         let Some(path) = places.get(&inode) else { continue };
         let pending: Vec<_> = pending.into_iter().map(|(_, change)| change).collect();
