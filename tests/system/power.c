@@ -1,8 +1,8 @@
 /* Keeps a log of what a process changes in one directory, so that a test can take back what was not synced.
  *
  * Loaded by LD_PRELOAD. TANIST_POWER_ROOT is the directory, itself included; TANIST_POWER_LOG, one outside of it on the same
- * file system, gets `log` and hard links (by inode) to files that lost a name. With TANIST_POWER_LIES a sync does
- * nothing and says that it did.
+ * file system, gets `log` and hard links (by inode) to files that lost a name. TANIST_POWER_LIES is the end of a file's
+ * name, or empty for all: a sync of such files does nothing and says that it did.
  *
  * One lock is held from the record of a change to its end, so the log has the changes in their order, and a record
  * precedes its change: of a process that was killed the log knows all that it did, and perhaps one thing more. A sync
@@ -32,10 +32,10 @@ enum { WRITE = 1, CUT, SYNC, CREATE, MKDIR, UNLINK, RMDIR, RENAME, LINK };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const char *root, *logdir;
+static const char *root, *logdir, *lies;
 static char root_parent[PATH_MAX];
 static size_t root_len;
-static int lies, log_fd = -1;
+static int log_fd = -1;
 static uint64_t log_end;
 
 /* What this library can't follow must not pass as a good run. */
@@ -49,7 +49,7 @@ static void init(void) {
 	struct stat at;
 	root = getenv("TANIST_POWER_ROOT");
 	logdir = getenv("TANIST_POWER_LOG");
-	lies = getenv("TANIST_POWER_LIES") != NULL;
+	lies = getenv("TANIST_POWER_LIES");
 	if (!root || !logdir) {
 		root = NULL;
 		return;
@@ -64,11 +64,15 @@ static void init(void) {
 	log_end = at.st_size;
 }
 
+static int ends_with(const char *path, const char *end) {
+	size_t len = strlen(path), end_len = strlen(end);
+	return len >= end_len && strcmp(path + len - end_len, end) == 0;
+}
+
 static int in_root(const char *path) {
-	size_t len = strlen(path);
 	if (strncmp(path, root, root_len) != 0 || (path[root_len] != '/' && path[root_len] != 0))
 		return 0;
-	return len < 4 || strcmp(path + len - 4, "-shm") != 0;
+	return !ends_with(path, "-shm");
 }
 
 /* The absolute path, if it is one to watch. */
@@ -97,9 +101,9 @@ static int watched(int dir, const char *name, char *path) {
 	return in_root(path);
 }
 
-/* Whether the descriptor is a file or directory to watch. */
-static int watched_fd(int fd, struct stat *at) {
-	char link[64], path[PATH_MAX];
+/* Whether the descriptor is a file or directory to watch, and its path. */
+static int watched_path(int fd, struct stat *at, char *path) {
+	char link[64];
 	int kept = errno;
 	pthread_once(&once, init);
 	if (!root || fstat(fd, at) < 0 || !(S_ISREG(at->st_mode) || S_ISDIR(at->st_mode))) {
@@ -107,12 +111,17 @@ static int watched_fd(int fd, struct stat *at) {
 		return 0;
 	}
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-	ssize_t n = readlink(link, path, sizeof path - 1);
+	ssize_t n = readlink(link, path, PATH_MAX - 1);
 	errno = kept;
 	if (n < 0)
 		return 0;
 	path[n] = 0;
 	return strcmp(path, root_parent) == 0 || in_root(path);
+}
+
+static int watched_fd(int fd, struct stat *at) {
+	char path[PATH_MAX];
+	return watched_path(fd, at, path);
 }
 
 static void append(struct record head, const void *first, const struct iovec *second, int count) {
@@ -280,9 +289,10 @@ ssize_t sendfile64(int to, int from, off64_t *at, size_t len) {
 
 static int sync_fd(int fd, long call) {
 	struct stat file;
-	if (!watched_fd(fd, &file))
+	char path[PATH_MAX];
+	if (!watched_path(fd, &file, path))
 		return syscall(call, fd);
-	if (lies)
+	if (lies && ends_with(path, lies))
 		return 0;
 	pthread_mutex_lock(&lock);
 	uint64_t until = log_end;
