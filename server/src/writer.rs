@@ -310,11 +310,11 @@ impl Writer<'_> {
                     let _ = write.respond.send(Err(error));
                 }
                 Err(error) => {
-                    let interrupted = batch.interrupted();
                     drop(batch);
-                    let answer = match (&error, interrupted) {
-                        (StoreError::BatchLost { .. }, Some(why)) => {
-                            WriteError::Sql(SqlError::interrupted(why))
+                    let answer = match &error {
+                        // It was stopped, the disk is well.
+                        StoreError::BatchLost { interrupted: Some(why) } => {
+                            WriteError::Sql(SqlError::interrupted(*why))
                         }
                         _ => {
                             tracing::error!(%error, "a batch of writes was rolled back");
@@ -478,7 +478,6 @@ fn run_statements(
 ) -> Ran {
     batch.set_deadline(Some(Instant::now() + time_limit));
     let result = batch.request(|connection| sql::run(connection, statements, limits));
-    batch.set_deadline(None);
     Ok(match result {
         Ok(Ok(results)) => Ok(serde_json::to_vec(&results).unwrap_or_default()),
         Ok(Err(error)) => Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied()))),

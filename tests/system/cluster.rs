@@ -48,6 +48,8 @@ pub struct Machine {
     pub child: Option<Child>,
     /// Its data directory is a file system of its own with so many bytes, which nobody else sees and which ends with it.
     pub small_disk: Option<u64>,
+    /// Added to the process's environment.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 /// Whether this computer lets a test mount file systems of its own.
@@ -120,6 +122,7 @@ impl Cluster {
                 config: dir.path().join(format!("pc-{}", i + 1)).join("tanist.toml"),
                 child: None,
                 small_disk: None,
+                environment: vec![],
             })
             .collect();
         let mut builder = Client::builder();
@@ -205,6 +208,7 @@ impl Cluster {
             .arg(&machine.config)
             .env("TANIST_LOG", std::env::var("TANIST_LOG").unwrap_or_else(|_| "info".into()))
             .env("NO_COLOR", "1")
+            .envs(machine.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

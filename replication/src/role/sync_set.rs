@@ -158,7 +158,7 @@ impl Node {
                 let behind = peer.stored.unwrap_or_default() < due;
                 peer.waiting_since = if behind { peer.waiting_since.or(Some(now)) } else { None };
                 // Left out and lacking nothing that is acknowledged, it would be taken in again at once, in vain.
-                peer.stuck |= peer.waiting_since.is_some_and(|since| now.since(since) >= timeout);
+                peer.stuck |= peer.waits_in_vain(now, timeout);
                 peer.stuck &= peer.stored.unwrap_or_default() < tip;
             }
         }

@@ -145,7 +145,8 @@ impl<'d> Batch<'d> {
         let limit = self.request_pages();
         let start = sqlite_file::spilled_pages(&self.database.writer);
         // While it runs, only a request far over the limit is stopped, since that costs the whole batch.
-        self.database.limits.set_spill(start, limit.saturating_mul(2));
+        let limit_bytes = self.database.options.max_transaction_bytes;
+        self.database.limits.set_spill(start, limit.saturating_mul(2), limit_bytes);
         let result = self.in_savepoint(true, |database| {
             let _users = database.user_mode.enter();
             run(&database.writer)

@@ -285,7 +285,7 @@ failback = "off"           # "10m": a better-ranked machine that has kept up for
 sync_backups = 1           # backups that must have a write on disk before it is answered
 min_sync_backups = 0       # 1: rather refuse writes than go on with a single copy
 buffer = "16MiB"           # transactions kept for backups that catch up
-max_transaction = "16MiB"
+max_transaction = "16MiB"  # at most "256MiB"; a transaction is whole in memory on each machine
 
 [store]
 wal_limit = "16MiB"

@@ -458,6 +458,9 @@ impl Config {
     #[must_use]
     pub fn transport(&self, incarnation: [u8; 16]) -> TransportConfig {
         let payload = usize_of(self.store_options().payload_limit());
+        let bulk_message = payload.saturating_add(1 << 16);
+        // The largest transaction finds room behind all others that are on their way.
+        let queue_bytes = bulk_message.saturating_add(self.buffer);
         TransportConfig {
             cluster: self.cluster.clone(),
             me: self.id.clone(),
@@ -465,7 +468,7 @@ impl Config {
             key: self.key.clone(),
             addresses: self.me().peer_addresses.clone(),
             admit_strangers: true,
-            limits: LinkLimits { bulk_message: payload.saturating_add(1 << 16), ..LinkLimits::default() },
+            limits: LinkLimits { bulk_message, queue_bytes, ..LinkLimits::default() },
         }
     }
 
@@ -739,6 +742,16 @@ peer = ["10.0.0.3:7450"]
             let error = Config::parse(Path::new("t.toml"), &text).unwrap_err().to_string();
             assert!(error.contains("t.toml: line 4"), "{error}");
             assert!(!error.contains("AAECAwQ"), "{error}");
+        }
+    }
+
+    #[test]
+    fn largest_transaction_fits_into_a_link_behind_all_that_may_be_in_flight() {
+        for limit in ["16MiB", "256MiB"] {
+            let text = format!("{GOOD}[replication]\nmax_transaction = \"{limit}\"");
+            let config = parse(&text).unwrap();
+            let limits = config.transport([0; 16]).limits;
+            assert!(limits.queue_bytes >= limits.bulk_message + config.node().inflight_bytes, "{limits:?}");
         }
     }
 
