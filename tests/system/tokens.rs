@@ -60,6 +60,7 @@ async fn each_role_may_do_its_own_and_no_more_on_every_machine_and_after_a_failo
     writer.execute(insert()).await.unwrap();
     assert_eq!(code_of(writer.promote(&heir).await), code::FORBIDDEN);
     operating.promote(&heir).await.unwrap();
+    assert_eq!(code_of(operating.force("pc-1").await), code::FORBIDDEN, "only an admin accepts a loss");
     assert_eq!(code_of(operating.tokens().await), code::FORBIDDEN);
     assert_eq!(code_of(operating.remove_member("pc-3").await), code::FORBIDDEN);
     let names: Vec<_> = admin.tokens().await.unwrap().into_iter().map(|token| token.name).collect();
