@@ -47,6 +47,17 @@ async fn report(client: Client, node: String, stop: Arc<AtomicBool>) -> Value {
     unreachable!()
 }
 
+/// Waits until a counter has come so far.
+async fn at_least(cluster: &Cluster, n: i64) {
+    let client = cluster.client();
+    cluster
+        .wait("the keys are counted up", || async {
+            let found = client.config("load/0", &ReadOptions::default()).await.ok()?;
+            (found.value.value.as_i64()? >= n).then_some(())
+        })
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn configuration_and_states_outlive_the_killed_master_with_their_whole_history() {
     let mut cluster = Cluster::of(3).await;
@@ -62,27 +73,11 @@ async fn configuration_and_states_outlive_the_killed_master_with_their_whole_his
     let counts: Vec<_> =
         (0..4).map(|i| tokio::spawn(count(client.clone(), format!("load/{i}"), Arc::clone(&stop)))).collect();
     let reports = tokio::spawn(report(client.clone(), "n1".to_owned(), Arc::clone(&stop)));
-    let at_least = async |n: i64| {
-        cluster
-            .wait("the keys are counted up", || async {
-                let found = client.config("load/0", &ReadOptions::default()).await.ok()?;
-                (found.value.value.as_i64()? >= n).then_some(())
-            })
-            .await;
-    };
-    at_least(40).await;
+    at_least(&cluster, 40).await;
     let killed = cluster.wait_master().await;
     let before = client.config("load/0", &ReadOptions::default()).await.unwrap().value.value;
     cluster.kill(killed);
-    let at_least = async |n: i64| {
-        cluster
-            .wait("the keys are counted on", || async {
-                let found = client.config("load/0", &ReadOptions::default()).await.ok()?;
-                (found.value.value.as_i64()? >= n).then_some(())
-            })
-            .await;
-    };
-    at_least(before.as_i64().unwrap() + 40).await;
+    at_least(&cluster, before.as_i64().unwrap() + 40).await;
     stop.store(true, Ordering::Relaxed);
     let mut last = vec![];
     for count in counts {

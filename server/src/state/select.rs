@@ -70,18 +70,31 @@ pub(crate) const NODES: List = List {
         FROM b JOIN nodes AS n ON n.name = b.cursor JOIN v_nodes AS v ON v.name = n.name",
 };
 
-/// ?4: only those to this node, or NULL; ?5: only those of which an outcome (of that node) is such, or NULL.
+/// ?4: only those of which an outcome is such, or NULL.
 pub(crate) const COMMANDS: List = List {
     find: "SELECT id AS cursor, octet_length(arguments) + octet_length(nodes) + (SELECT \
         coalesce(sum(octet_length(detail) + 150), 0) FROM command_outcomes WHERE command = id) AS size FROM commands \
-        WHERE (?1 IS NULL OR id < ?1) AND ((?4 IS NULL AND ?5 IS NULL) OR EXISTS (SELECT 1 FROM command_outcomes AS o \
-        WHERE o.command = id AND (?4 IS NULL OR o.node = ?4) AND (?5 IS NULL OR o.status = ?5))) ORDER BY id DESC",
+        WHERE (?1 IS NULL OR id < ?1) AND (?4 IS NULL OR EXISTS (SELECT 1 FROM command_outcomes \
+        WHERE command = id AND status = ?4)) ORDER BY id DESC",
     descending: true,
-    show: "json_object('id', id, 'name', name, 'arguments', json(arguments), 'nodes', json(nodes), \
-        'revision', revision, 'sent_at', sent_at, 'sent_by', sent_by, 'outcomes', (SELECT json_group_array(json_object( \
-        'node', node, 'status', status, 'detail', json(detail), 'changed_at', changed_at) ORDER BY node) \
-        FROM command_outcomes WHERE command = commands.id)) FROM b JOIN commands ON id = b.cursor",
+    show: COMMAND_ROW,
 };
+
+/// ?4: to this node; ?5: JSON array of how far it is there.
+pub(crate) const COMMANDS_TO: List = List {
+    find: "SELECT id AS cursor, octet_length(arguments) + octet_length(nodes) + (SELECT \
+        coalesce(sum(octet_length(detail) + 150), 0) FROM command_outcomes WHERE command = id) AS size FROM (\
+        SELECT command FROM command_outcomes WHERE node = ?4 AND status IN (SELECT value FROM json_each(?5)) \
+        AND (?1 IS NULL OR command < ?1) ORDER BY command DESC LIMIT ?2 + 1) JOIN commands ON id = command \
+        ORDER BY id DESC",
+    descending: true,
+    show: COMMAND_ROW,
+};
+
+const COMMAND_ROW: &str = "json_object('id', id, 'name', name, 'arguments', json(arguments), 'nodes', json(nodes), \
+    'revision', revision, 'sent_at', sent_at, 'sent_by', sent_by, 'outcomes', (SELECT json_group_array(json_object( \
+    'node', node, 'status', status, 'detail', json(detail), 'changed_at', changed_at) ORDER BY node) \
+    FROM command_outcomes WHERE command = commands.id)) FROM b JOIN commands ON id = b.cursor";
 
 impl List {
     /// One page: cursor, whether more follow, entry. ?2 is how many entries at most, ?3 how many bytes, about; one entry
