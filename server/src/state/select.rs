@@ -31,17 +31,17 @@ pub(crate) const COMMAND: &str = "SELECT revision, json_object('id', id, 'name',
 
 /// A list that comes in pages.
 pub(crate) struct List {
-    /// Finds `cursor` and `size` (bytes, about) of all that belong to it, in its order. ?1 is where the page begins.
+    /// Finds `cursor` and `size` (bytes, about) of all that belong to it, in its order. ?1 is what the page comes behind.
     find: &'static str,
     descending: bool,
     /// Columns and table of an entry, for `b.cursor`.
     show: &'static str,
 }
 
-/// ?4: prefix, ?5: what no such key reaches.
+/// ?1: where the page begins, inclusive; ?4: what no such key reaches.
 pub(crate) const CONFIGS: List = List {
     find: "SELECT key AS cursor, octet_length(value) AS size FROM config \
-        WHERE (?1 IS NULL OR key > ?1) AND key >= ?4 AND key < ?5 ORDER BY key",
+        WHERE key >= ?1 AND key < ?4 ORDER BY key",
     descending: false,
     show: "json_object('key', key, 'value', json(value), 'revision', revision, 'changed_at', changed_at, \
         'changed_by', changed_by) FROM b JOIN config ON key = b.cursor",
@@ -50,7 +50,7 @@ pub(crate) const CONFIGS: List = List {
 /// ?4: the key.
 pub(crate) const HISTORY: List = List {
     find: "SELECT revision AS cursor, octet_length(coalesce(old_value, '')) + octet_length(coalesce(new_value, '')) AS size \
-        FROM config_history WHERE key = ?4 AND (?1 IS NULL OR revision < ?1) ORDER BY revision DESC",
+        FROM config_history WHERE key = ?4 AND revision < coalesce(?1, 9223372036854775807) ORDER BY revision DESC",
     descending: true,
     // Only a field that isn't there means that there is no value.
     show: "json_remove(json_object('revision', revision, 'old', json(old_value), 'new', json(new_value), \
@@ -60,7 +60,7 @@ pub(crate) const HISTORY: List = List {
 };
 
 pub(crate) const NODES: List = List {
-    find: "SELECT name AS cursor, octet_length(labels) AS size FROM nodes WHERE (?1 IS NULL OR name > ?1) ORDER BY name",
+    find: "SELECT name AS cursor, octet_length(labels) AS size FROM nodes WHERE name > coalesce(?1, '') ORDER BY name",
     descending: false,
     show: "json_object('name', v.name, 'address', v.address, 'row', v.grid_row, 'column', v.grid_column, \
         'labels', json(v.labels), 'revision', n.revision, 'changed_at', n.changed_at, 'changed_by', n.changed_by, \
@@ -74,7 +74,7 @@ pub(crate) const NODES: List = List {
 pub(crate) const COMMANDS: List = List {
     find: "SELECT id AS cursor, octet_length(arguments) + octet_length(nodes) + (SELECT \
         coalesce(sum(octet_length(detail) + 150), 0) FROM command_outcomes WHERE command = id) AS size FROM commands \
-        WHERE (?1 IS NULL OR id < ?1) AND (?4 IS NULL OR EXISTS (SELECT 1 FROM command_outcomes \
+        WHERE id < coalesce(?1, 9223372036854775807) AND (?4 IS NULL OR EXISTS (SELECT 1 FROM command_outcomes \
         WHERE command = id AND status = ?4)) ORDER BY id DESC",
     descending: true,
     show: COMMAND_ROW,
@@ -85,7 +85,7 @@ pub(crate) const COMMANDS_TO: List = List {
     find: "SELECT id AS cursor, octet_length(arguments) + octet_length(nodes) + (SELECT \
         coalesce(sum(octet_length(detail) + 150), 0) FROM command_outcomes WHERE command = id) AS size FROM (\
         SELECT command FROM command_outcomes WHERE node = ?4 AND status IN (SELECT value FROM json_each(?5)) \
-        AND (?1 IS NULL OR command < ?1) ORDER BY command DESC LIMIT ?2 + 1) JOIN commands ON id = command \
+        AND command < coalesce(?1, 9223372036854775807) ORDER BY command DESC LIMIT ?2 + 1) JOIN commands ON id = command \
         ORDER BY id DESC",
     descending: true,
     show: COMMAND_ROW,

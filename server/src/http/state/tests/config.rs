@@ -90,7 +90,7 @@ async fn lists_come_in_pages_without_gap_or_repetition() {
             assert_eq!(put(&machine, &path, json!({ "value": value })).await.status, 201);
         }
     }
-    for (prefix, expected) in [("", 75), ("b%2F", 50), ("b/y", 25), ("c", 0)] {
+    for (prefix, expected) in [("", 75), ("b%2F", 50), ("b/y", 25), ("a07", 1), ("c", 0)] {
         let (mut found, mut after, mut pages) = (Vec::new(), String::new(), 0);
         loop {
             let page = get(&machine, &format!("/v1/config?prefix={prefix}&limit=7{after}")).await;
