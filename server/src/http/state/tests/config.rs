@@ -14,6 +14,7 @@ async fn value_is_set_changed_removed_and_all_of_it_stays_in_its_history() {
     // Written otherwise, but the same.
     let same = ask(&machine, "PUT", path, JSON, r#"{"value":{"odd":[null,"\u00e4"], "level":5}}"#).await;
     assert_eq!((same.status, same.tag(), same.body.clone()), (200, first.tag(), first.body.clone()));
+    assert_eq!(same.header("tanist-position"), first.header("tanist-position"), "not even a transaction");
     let read = get(&machine, path).await;
     assert_eq!((read.status, read.tag(), read.body), (200, first.tag(), first.body.clone()));
     let second = put(&machine, path, json!({ "value": null })).await;
