@@ -284,16 +284,7 @@ impl Client {
         request: ExecuteRequest,
         options: ExecuteOptions,
     ) -> Result<ExecuteResponse, Error> {
-        let key = match options.idempotency_key {
-            // What isn't a header value would be refused by every machine; say so before anything is sent.
-            Some(key)
-                if key.is_empty() || key.len() > 200 || !key.bytes().all(|byte| byte.is_ascii_graphic()) =>
-            {
-                return Err(Error::Key(key));
-            }
-            Some(key) => key,
-            None => uuid::Uuid::now_v7().to_string(),
-        };
+        let key = key(options.idempotency_key)?;
         let call = Call {
             method: Method::POST,
             path: "/v1/execute",
@@ -371,7 +362,7 @@ impl Client {
         };
         let request =
             HandoverRequest { force: true, accept_data_loss: true, ..HandoverRequest::planned(member) };
-        let itself = Client::builder().hosts(url).deadline(self.0.settings.deadline).build()?;
+        let itself = self.0.settings.clone().hosts(url).build()?;
         let call = Call {
             method: Method::POST,
             body: json(&request)?,
@@ -496,6 +487,11 @@ impl Client {
         &self.0.http
     }
 
+    /// Total time of a call.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.0.settings.deadline
+    }
+
     pub(crate) fn attempt_timeout(&self) -> Duration {
         self.0.settings.attempt
     }
@@ -545,7 +541,21 @@ fn one(host: &str) -> Result<Host, Error> {
     }
 }
 
-fn json(value: &impl serde::Serialize) -> Result<Bytes, Error> {
+/// The caller's idempotency key, or a new one.
+pub(crate) fn key(given: Option<String>) -> Result<String, Error> {
+    match given {
+        // What isn't a header value would be refused by every machine; say so before anything is sent.
+        Some(key)
+            if key.is_empty() || key.len() > 200 || !key.bytes().all(|byte| byte.is_ascii_graphic()) =>
+        {
+            Err(Error::Key(key))
+        }
+        Some(key) => Ok(key),
+        None => Ok(uuid::Uuid::now_v7().to_string()),
+    }
+}
+
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<Bytes, Error> {
     serde_json::to_vec(value).map(Bytes::from).map_err(|error| Error::Unexpected {
         host: "this program".to_owned(),
         why: format!("write the request: {error}"),

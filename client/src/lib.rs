@@ -46,7 +46,9 @@ mod call;
 mod client;
 mod error;
 pub mod hosts;
+mod state;
 
 pub use client::{Builder, Client, Consistency, ExecuteOptions};
 pub use error::Error;
+pub use state::{At, ChangeOptions, CommandFilter, OnlyIf, Part, ReadOptions};
 pub use tanist_api as api;

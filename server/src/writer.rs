@@ -455,7 +455,7 @@ pub(crate) fn run_write(
     }
     let ran = match &request.work {
         WriteWork::Statements(statements) => run_statements(batch, statements, request.time_limit, limits)?,
-        WriteWork::State(change) => run_change(batch, change)?,
+        WriteWork::State(change) => run_change(batch, change, request.time_limit)?,
     };
     let answer = match ran {
         Ok(answer) => Bytes::from(answer),
@@ -486,9 +486,11 @@ fn run_statements(
     })
 }
 
-/// Without the limits of users' SQL: what a change of state writes is bounded by what the API takes.
-fn run_change(batch: &mut Batch<'_>, change: &Change) -> Ran {
-    let done = match batch.internal(|connection| state::run(connection, change)) {
+fn run_change(batch: &mut Batch<'_>, change: &Change, time_limit: Duration) -> Ran {
+    batch.set_deadline(Some(Instant::now() + time_limit));
+    let result = batch.change(|connection| state::run(connection, change));
+    batch.set_deadline(None);
+    let done = match result {
         Ok(done) => done,
         Err(error) if error.is_request() => return Ok(Err(WriteError::Sql(SqlError::refused(&error)))),
         Err(error) => return Err(error),
@@ -497,7 +499,9 @@ fn run_change(batch: &mut Batch<'_>, change: &Change) -> Ran {
         Ok(done) => Ok(done.encode()),
         Err(ChangeError::Refused(refusal)) => Err(WriteError::State(refusal)),
         Err(ChangeError::Sqlite(error)) => match SqlError::from_sqlite(0, &error) {
-            error if error.kind == SqlErrorKind::Constraint => Err(WriteError::Sql(error)),
+            error if matches!(error.kind, SqlErrorKind::Constraint | SqlErrorKind::Timeout) => {
+                Err(WriteError::Sql(error.explain(batch.interrupted(), None)))
+            }
             error => {
                 tracing::error!(%error, "a change of state could not be written");
                 Err(WriteError::Storage(error.message))

@@ -20,6 +20,7 @@ mod power_log;
 mod proxy;
 mod rejoin;
 mod rot;
+mod state;
 mod tls;
 mod tokens;
 mod workload;

@@ -3,10 +3,14 @@
 //! Owns no logic of a machine or a cluster: `run` and `dev` are in `commands/`, the others talk through the client crate.
 
 mod bench;
+mod command;
+mod config;
 mod divergence;
 mod handover;
 mod init;
 mod members;
+mod node;
+mod options;
 mod recover;
 mod sql;
 mod status;
@@ -52,6 +56,13 @@ enum Command {
     Execute(sql::ExecuteArgs),
     /// Run SQL that reads.
     Query(sql::QueryArgs),
+    /// Read and change the configuration that the cluster keeps.
+    Config(config::ConfigArgs),
+    /// Show, add, change or remove managed machines, what they shall have and what they say they have.
+    Node(node::NodeArgs),
+    /// Send commands to managed machines and see what becomes of them.
+    #[command(name = "command")]
+    Commands(command::CommandArgs),
     /// Hand the throne to a machine, without a failed request.
     Promote(handover::PromoteArgs),
     /// Take the throne from the master, without a failed request: its heir follows.
@@ -169,6 +180,9 @@ pub fn main() -> ExitCode {
             Command::Status(connection) => status::status(&connection).await,
             Command::Execute(args) => sql::execute(&args).await,
             Command::Query(args) => sql::query(&args).await,
+            Command::Config(args) => config::config(&args).await,
+            Command::Node(args) => node::node(&args).await,
+            Command::Commands(args) => command::command(&args).await,
             Command::Promote(args) => handover::promote(&args).await,
             Command::Demote(args) => handover::demote(&args).await,
             Command::Members(args) => members::members(&args).await,
@@ -212,6 +226,10 @@ fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
                 "The write may or may not have been done. The same command with `--key {key}` settles it and never does it twice."
             );
             (4, Some(advice))
+        }
+        Some(Error::Problem(problem)) if problem.code == tanist_client::api::code::PRECONDITION_FAILED => {
+            let advice = "Somebody else was first. Look at what is so now, and decide again.";
+            (1, Some(advice.to_owned()))
         }
         _ => (1, None),
     }

@@ -35,17 +35,17 @@ pub(crate) const TOKEN: &str = "SELECT revision, json_object('name', name, 'role
 
 /// A list that comes in pages.
 pub(crate) struct List {
-    /// Finds `cursor` and `size` (bytes, about) of all that belong to it, in its order. ?1 is where the page begins.
+    /// Finds `cursor` and `size` (bytes, about) of all that belong to it, in its order. ?1 is what the page comes behind.
     find: &'static str,
     descending: bool,
     /// Columns and table of an entry, for `b.cursor`.
     show: &'static str,
 }
 
-/// ?4: prefix, ?5: what no such key reaches.
+/// ?1: where the page begins, inclusive; ?4: what no such key reaches.
 pub(crate) const CONFIGS: List = List {
     find: "SELECT key AS cursor, octet_length(value) AS size FROM config \
-        WHERE (?1 IS NULL OR key > ?1) AND key >= ?4 AND key < ?5 ORDER BY key",
+        WHERE key >= ?1 AND key < ?4 ORDER BY key",
     descending: false,
     show: "json_object('key', key, 'value', json(value), 'revision', revision, 'changed_at', changed_at, \
         'changed_by', changed_by) FROM b JOIN config ON key = b.cursor",
@@ -54,7 +54,7 @@ pub(crate) const CONFIGS: List = List {
 /// ?4: the key.
 pub(crate) const HISTORY: List = List {
     find: "SELECT revision AS cursor, octet_length(coalesce(old_value, '')) + octet_length(coalesce(new_value, '')) AS size \
-        FROM config_history WHERE key = ?4 AND (?1 IS NULL OR revision < ?1) ORDER BY revision DESC",
+        FROM config_history WHERE key = ?4 AND revision < coalesce(?1, 9223372036854775807) ORDER BY revision DESC",
     descending: true,
     // Only a field that isn't there means that there is no value.
     show: "json_remove(json_object('revision', revision, 'old', json(old_value), 'new', json(new_value), \
@@ -64,7 +64,7 @@ pub(crate) const HISTORY: List = List {
 };
 
 pub(crate) const NODES: List = List {
-    find: "SELECT name AS cursor, octet_length(labels) AS size FROM nodes WHERE (?1 IS NULL OR name > ?1) ORDER BY name",
+    find: "SELECT name AS cursor, octet_length(labels) AS size FROM nodes WHERE name > coalesce(?1, '') ORDER BY name",
     descending: false,
     show: "json_object('name', v.name, 'address', v.address, 'row', v.grid_row, 'column', v.grid_column, \
         'labels', json(v.labels), 'revision', n.revision, 'changed_at', n.changed_at, 'changed_by', n.changed_by, \
@@ -75,24 +75,37 @@ pub(crate) const NODES: List = List {
 };
 
 pub(crate) const TOKENS: List = List {
-    find: "SELECT name AS cursor, 0 AS size FROM tanist_tokens WHERE (?1 IS NULL OR name > ?1) ORDER BY name",
+    find: "SELECT name AS cursor, 0 AS size FROM tanist_tokens WHERE name > coalesce(?1, '') ORDER BY name",
     descending: false,
     show: "json_object('name', name, 'role', role, 'made_at', made_at, 'made_by', made_by) \
         FROM b JOIN tanist_tokens ON name = b.cursor",
 };
 
-/// ?4: only those to this node, or NULL; ?5: only those of which an outcome (of that node) is such, or NULL.
+/// ?4: only those of which an outcome is such, or NULL.
 pub(crate) const COMMANDS: List = List {
     find: "SELECT id AS cursor, octet_length(arguments) + octet_length(nodes) + (SELECT \
         coalesce(sum(octet_length(detail) + 150), 0) FROM command_outcomes WHERE command = id) AS size FROM commands \
-        WHERE (?1 IS NULL OR id < ?1) AND ((?4 IS NULL AND ?5 IS NULL) OR EXISTS (SELECT 1 FROM command_outcomes AS o \
-        WHERE o.command = id AND (?4 IS NULL OR o.node = ?4) AND (?5 IS NULL OR o.status = ?5))) ORDER BY id DESC",
+        WHERE id < coalesce(?1, 9223372036854775807) AND (?4 IS NULL OR EXISTS (SELECT 1 FROM command_outcomes \
+        WHERE command = id AND status = ?4)) ORDER BY id DESC",
     descending: true,
-    show: "json_object('id', id, 'name', name, 'arguments', json(arguments), 'nodes', json(nodes), \
-        'revision', revision, 'sent_at', sent_at, 'sent_by', sent_by, 'outcomes', (SELECT json_group_array(json_object( \
-        'node', node, 'status', status, 'detail', json(detail), 'changed_at', changed_at) ORDER BY node) \
-        FROM command_outcomes WHERE command = commands.id)) FROM b JOIN commands ON id = b.cursor",
+    show: COMMAND_ROW,
 };
+
+/// ?4: to this node; ?5: JSON array of how far it is there.
+pub(crate) const COMMANDS_TO: List = List {
+    find: "SELECT id AS cursor, octet_length(arguments) + octet_length(nodes) + (SELECT \
+        coalesce(sum(octet_length(detail) + 150), 0) FROM command_outcomes WHERE command = id) AS size FROM (\
+        SELECT command FROM command_outcomes WHERE node = ?4 AND status IN (SELECT value FROM json_each(?5)) \
+        AND command < coalesce(?1, 9223372036854775807) ORDER BY command DESC LIMIT ?2 + 1) JOIN commands ON id = command \
+        ORDER BY id DESC",
+    descending: true,
+    show: COMMAND_ROW,
+};
+
+const COMMAND_ROW: &str = "json_object('id', id, 'name', name, 'arguments', json(arguments), 'nodes', json(nodes), \
+    'revision', revision, 'sent_at', sent_at, 'sent_by', sent_by, 'outcomes', (SELECT json_group_array(json_object( \
+    'node', node, 'status', status, 'detail', json(detail), 'changed_at', changed_at) ORDER BY node) \
+    FROM command_outcomes WHERE command = commands.id)) FROM b JOIN commands ON id = b.cursor";
 
 impl List {
     /// One page: cursor, whether more follow, entry. ?2 is how many entries at most, ?3 how many bytes, about; one entry

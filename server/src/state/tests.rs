@@ -89,6 +89,57 @@ fn same_again_writes_no_row() {
 }
 
 #[test]
+fn what_the_limits_let_pass_the_tables_take() {
+    let db = database();
+    let edges = ["a", "0", "Z9-_.", &"k".repeat(63)];
+    for name in edges {
+        assert!(is_name(name) && is_key(name));
+        let spec = NodeSpec {
+            address: Some("ä".repeat(255)),
+            row: Some(1_000_000),
+            column: Some(0),
+            labels: [("a/b".to_owned(), json!(""))].into_iter().collect(),
+        };
+        check_node(&spec).unwrap();
+        change(&db, None, Action::SetNode { name: name.to_owned(), spec });
+        let command =
+            NewCommand { name: name.to_owned(), arguments: json!([]), nodes: vec![name.to_owned()] };
+        check_command(&command).unwrap();
+        change(&db, None, Action::SendCommand(command));
+    }
+    let longest = format!("a{}", ":/".repeat(127));
+    for key in [longest.as_str(), "a/b:c_d-e.f"] {
+        assert!(is_key(key));
+        let mut value = json!("x".repeat((256 << 10) - 66));
+        for _ in 0..32 {
+            value = json!([value]);
+        }
+        check_value("value", &value).unwrap();
+        change(&db, None, Action::SetConfig { key: key.to_owned(), value });
+    }
+    // And what they refuse, the tables refuse too.
+    for name in ["", "-a", ".", "a b", "aä", "a/b", "a:b", &"k".repeat(64)] {
+        assert!(!is_name(name), "{name}");
+        assert!(db.execute("INSERT INTO nodes (name) VALUES (?1)", [name]).is_err(), "{name}");
+    }
+    for key in ["", "/a", "a b", "aä", "a\n", &"k".repeat(256)] {
+        assert!(!is_key(key), "{key}");
+        assert!(db.execute("INSERT INTO config (key, value) VALUES (?1, '1')", [key]).is_err(), "{key}");
+    }
+}
+
+#[test]
+fn person_may_sign_a_transaction_of_his_own() {
+    let db = database();
+    db.execute_batch(
+        "BEGIN; INSERT INTO tanist_actor VALUES (1, 'anna'); INSERT INTO config (key, value) VALUES ('a', '1'); \
+         DELETE FROM tanist_actor; COMMIT",
+    )
+    .unwrap();
+    assert_eq!(rows(&db, "SELECT changed_by FROM config_history"), ["anna"]);
+}
+
+#[test]
 fn outcome_of_a_change_is_read_as_it_was_kept() {
     for created in [true, false] {
         let done = Done { created, revision: 812, body: "{\"value\":\"two\\nlines\n\"}".to_owned() };

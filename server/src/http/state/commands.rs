@@ -25,9 +25,16 @@ pub(super) async fn send(write: Write) -> Answer {
 pub(super) async fn list(read: Read) -> Answer {
     let asked = read.query(&["node", "status", "before", "limit"])?;
     let before = asked.number("before")?;
-    let status = asked.one_of("status", &["pending", "done", "failed"])?;
-    let more = vec![json!(asked.name("node")?), json!(status)];
-    read.page(&asked, &select::COMMANDS, json!(before), more).await
+    let all = ["pending", "done", "failed"];
+    let status = asked.one_of("status", &all)?;
+    match asked.name("node")? {
+        None => read.page(&asked, &select::COMMANDS, json!(before), vec![json!(status)]).await,
+        Some(node) => {
+            let statuses = status.map_or(json!(all), |status| json!([status])).to_string();
+            let more = vec![json!(node), json!(statuses)];
+            read.page(&asked, &select::COMMANDS_TO, json!(before), more).await
+        }
+    }
 }
 
 pub(super) async fn get(CommandId(id): CommandId, read: Read) -> Answer {

@@ -12,14 +12,20 @@ use crate::{
 
 type Answer = Result<Response, ApiError>;
 
+/// Sorts before all that keys consist of: what follows a key, and comes before all longer ones.
+const NEXT: char = '!';
 /// What sorts behind every key with a prefix.
 const BEHIND: char = char::MAX;
 
 pub(super) async fn list(read: Read) -> Answer {
     let asked = read.query(&["prefix", "after", "limit"])?;
     let (prefix, after) = (asked.prefix()?, asked.key("after")?);
-    let more = vec![json!(prefix), json!(format!("{prefix}{BEHIND}"))];
-    read.page(&asked, &select::CONFIGS, json!(after), more).await
+    let from = match after {
+        Some(after) if after >= prefix => format!("{after}{NEXT}"),
+        _ => prefix.to_owned(),
+    };
+    let more = vec![json!(format!("{prefix}{BEHIND}"))];
+    read.page(&asked, &select::CONFIGS, json!(from), more).await
 }
 
 pub(super) async fn get(Key(key): Key, read: Read) -> Answer {

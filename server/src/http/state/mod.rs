@@ -18,7 +18,17 @@ use axum::{
     routing::{delete, get, post, put},
 };
 
-use super::AppState;
+use super::{ApiError, AppState};
+
+/// Prefix and limit of a list's query, for `parsers.rs`.
+pub(super) fn list_query(query: &str) -> Result<(String, usize), ApiError> {
+    let known = ["prefix", "after", "before", "limit", "node"];
+    let asked = names::Query::read(query, &known)?;
+    asked.key("after")?;
+    asked.number("before")?;
+    asked.name("node")?;
+    Ok((asked.prefix()?.to_owned(), asked.limit()?))
+}
 
 /// The routes.
 pub(super) fn routes() -> Router<AppState> {

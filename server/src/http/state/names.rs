@@ -88,8 +88,12 @@ pub(super) struct Query(BTreeMap<&'static str, String>);
 
 impl Query {
     pub(super) fn parse(uri: &Uri, known: &[&'static str]) -> Result<Query, ApiError> {
+        Query::read(uri.query().unwrap_or_default(), known)
+    }
+
+    pub(super) fn read(query: &str, known: &[&'static str]) -> Result<Query, ApiError> {
         let mut found = BTreeMap::new();
-        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let Some(known) = known.iter().find(|known| **known == name) else {
                 let expected = match known {
                     [] => "none".to_owned(),

@@ -118,7 +118,9 @@ pub(super) fn answer(status: StatusCode, body: String) -> Response {
     response
 }
 
+/// The entity tag; whoever keeps the answer asks again with it before using it.
 pub(super) fn insert_tag(response: &mut Response, revision: i64) {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if let Ok(value) = HeaderValue::try_from(tag(revision)) {
         response.headers_mut().insert(header::ETAG, value);
     }
