@@ -8,11 +8,13 @@ use std::{
     time::Duration,
 };
 
+use tanist_api::Statement;
+
 use crate::{
     cluster::{Cluster, Layout},
     nemesis::{Dice, number},
     power_log::{Cut, Kept, cut, cut_keeping},
-    workload::{Outcome, Workload, create_ledger},
+    workload::{Outcome, Workload, create_ledger, execute},
 };
 
 /// A cluster that comes back by itself takes no longer, on a busy computer too.
@@ -45,8 +47,8 @@ fn log_dir(cluster: &Cluster, i: usize) -> PathBuf {
 /// Three machines whose power can be cut, with a ledger. `lies`: a sync of the files whose names end so does nothing.
 async fn powered(lies: Option<&str>) -> Option<Cluster> {
     let library = library()?;
-    // Checkpoints and restarts of the WAL come often.
-    let extra = "[store]\nwal_limit = \"1MiB\"".to_owned();
+    // Checkpoints, restarts of the WAL and rejoins come often.
+    let extra = "[store]\nwal_limit = \"1MiB\"\n[replication]\nbuffer = \"1MiB\"".to_owned();
     let mut cluster = Cluster::lay_out(&Layout { extra, ..Layout::of(3) });
     for i in 0..3 {
         let log = log_dir(&cluster, i);
@@ -66,17 +68,25 @@ async fn powered(lies: Option<&str>) -> Option<Cluster> {
     Some(cluster)
 }
 
-/// Term and vote of a machine, from a copy of its `node.db`, so that nothing of it is touched.
-fn vote(cluster: &Cluster, i: usize) -> (i64, Option<String>) {
+/// Reads a copy of a machine's database, so that nothing of it is touched.
+fn read_copy<T>(
+    cluster: &Cluster,
+    i: usize,
+    file: &str,
+    read: impl FnOnce(&rusqlite::Connection) -> Result<T, rusqlite::Error>,
+) -> Result<T, rusqlite::Error> {
     let copy = tempfile::tempdir().unwrap();
-    for name in ["node.db", "node.db-wal"] {
-        let _ = std::fs::copy(cluster.data_dir(i).join(name), copy.path().join(name));
+    for name in [file.to_owned(), format!("{file}-wal")] {
+        let _ = std::fs::copy(cluster.data_dir(i).join(&name), copy.path().join(&name));
     }
-    let read = || {
-        let connection = rusqlite::Connection::open(copy.path().join("node.db"))?;
-        connection.query_row("SELECT term, voted_for FROM node", [], |row| Ok((row.get(0)?, row.get(1)?)))
-    };
-    read().unwrap_or_default()
+    read(&rusqlite::Connection::open(copy.path().join(file))?)
+}
+
+/// Term and vote of a machine that is down.
+fn vote(cluster: &Cluster, i: usize) -> (i64, Option<String>) {
+    let sql = "SELECT term, voted_for FROM node";
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    read_copy(cluster, i, "node.db", |connection| connection.query_row(sql, [], row)).unwrap_or_default()
 }
 
 /// The newest vote of a machine that runs, which is on its disk.
@@ -236,6 +246,50 @@ async fn power_cuts_of_the_whole_site_lose_nothing_and_it_comes_back_by_itself()
     cluster.assert_no_panic();
     assert_seen(&total);
     println!("{rounds} cuts of the site: {} writes acknowledged; {total:?}", all.acknowledged.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn power_cuts_in_the_middle_of_a_rejoin_leave_the_old_or_the_new_database() {
+    let Some(mut cluster) = powered(None).await else { return };
+    let rounds = number("TANIST_ROUNDS").unwrap_or(2);
+    let mut dice = Dice::thrown();
+    let client = cluster.client();
+    let create = "CREATE TABLE kept(id INTEGER PRIMARY KEY, version INTEGER, data BLOB)";
+    let fill = "INSERT INTO kept(version, data) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+        SELECT 0, randomblob(10000) FROM n";
+    let change = "UPDATE kept SET version = version + 1, data = randomblob(10000)";
+    client.execute(execute(vec![Statement::new(create), Statement::new(fill)])).await.unwrap();
+    let (mut total, mut versions) = (Cut::default(), BTreeSet::new());
+    for _ in 0..rounds {
+        cluster.settle().await;
+        let victim = (cluster.wait_master().await + 1 + dice.roll(2)) % 3;
+        total += cut_power(&mut cluster, &[victim], &mut dice).unwrap();
+        // More than the master's buffer holds.
+        for _ in 0..3 {
+            client.execute(execute(vec![Statement::new(change)])).await.unwrap();
+        }
+        for _ in 0..1 + dice.roll(3) {
+            cluster.start_machine(victim);
+            some_time(&mut dice, 700).await;
+            total += cut_power(&mut cluster, &[victim], &mut dice).unwrap();
+            let (intact, distinct, version) = read_copy(&cluster, victim, "state.db", |connection| {
+                let intact: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+                let sql = "SELECT count(DISTINCT version), max(version) FROM kept";
+                connection
+                    .query_row(sql, [], |row| Ok((intact, row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
+            })
+            .unwrap();
+            assert_eq!((intact.as_str(), distinct), ("ok", 1), "a mixture at version {version}");
+            versions.insert(version);
+        }
+        cluster.start_machine(victim);
+    }
+    cluster.assert_identical().await;
+    cluster.assert_no_panic();
+    assert_seen(&total);
+    let rejoins: usize = (0..3).map(|i| cluster.log_of(i).matches("rejoin started").count()).sum();
+    assert!(rejoins > 0, "{}", cluster.logs());
+    println!("{rounds} rounds, {rejoins} rejoins begun, found at versions {versions:?}; {total:?}");
 }
 
 /// That the others can fail: with disks that forget what they said was synced, the same checks find it out.
