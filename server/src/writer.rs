@@ -499,8 +499,9 @@ fn run_change(batch: &mut Batch<'_>, change: &Change, time_limit: Duration) -> R
         Ok(done) => Ok(done.encode()),
         Err(ChangeError::Refused(refusal)) => Err(WriteError::State(refusal)),
         Err(ChangeError::Sqlite(error)) => match SqlError::from_sqlite(0, &error) {
-            error if matches!(error.kind, SqlErrorKind::Constraint | SqlErrorKind::Timeout) => {
-                Err(WriteError::Sql(error.explain(batch.interrupted(), None)))
+            // A user's table may refer to ours: its constraints and triggers have a say.
+            error if error.kind != SqlErrorKind::Sql => {
+                Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied())))
             }
             error => {
                 tracing::error!(%error, "a change of state could not be written");

@@ -37,6 +37,30 @@ async fn users_sql_reads_these_tables_and_changes_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn users_table_that_refers_to_a_node_has_a_say_in_its_removal() {
+    let machine = wall().await;
+    let plain = "CREATE TABLE mine(node TEXT REFERENCES nodes(name))";
+    let cascade = "CREATE TABLE mine(node TEXT REFERENCES nodes(name) ON DELETE CASCADE)";
+    let trigger = "CREATE TRIGGER mine_gone AFTER DELETE ON mine BEGIN DELETE FROM config; END";
+    for (table, trigger, status, word) in [
+        (plain, "SELECT 1", 409, "constraint"),
+        (cascade, "SELECT 1", 200, "revision"),
+        (cascade, trigger, 403, "write to table config"),
+    ] {
+        put(&machine, "/v1/nodes/n1", json!({})).await;
+        let statements = ["DROP TABLE IF EXISTS mine", table, trigger, "INSERT INTO mine VALUES ('n1')"];
+        let statements = statements.map(|sql| json!({ "sql": sql }));
+        let body = json!({ "statements": statements }).to_string();
+        let made = ask(&machine, "POST", "/v1/execute", JSON, &body).await;
+        assert_eq!(made.status, 200, "{}", made.text);
+        let removed = ask(&machine, "DELETE", "/v1/nodes/n1", "", "").await;
+        assert!(removed.status == status && removed.text.contains(word), "{}", removed.text);
+        let left = count(&machine, "SELECT count(*) FROM nodes, mine WHERE name = 'n1'");
+        assert_eq!(left, i64::from(status != 200), "all or nothing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn change_that_writes_more_than_a_transaction_may_is_refused() {
     let machine = Machine::master("").await;
     put(&machine, "/v1/nodes/n1", json!({})).await;
