@@ -303,6 +303,9 @@ concurrent_requests = 1024
 connections = 2048
 request_retention = "1h"   # how long a repeated Idempotency-Key gives the first answer
 
+[nodes]
+silent_after = "5s"        # a managed node whose agent gives no sign of life for so long counts as silent
+
 # [tls]                    # clients speak https:// then; name the machines' URLs so, and give clients the authority: --ca-file
 # cert_file = "tls.crt"
 # key_file = "tls.key"

@@ -25,6 +25,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) limits: RawLimits,
     #[serde(default)]
+    pub(super) nodes: RawNodes,
+    #[serde(default)]
     pub(super) auth: RawAuth,
     #[serde(default)]
     pub(super) tls: RawTls,
@@ -99,6 +101,12 @@ pub(super) struct RawLimits {
     pub(super) concurrent_requests: Option<usize>,
     pub(super) connections: Option<usize>,
     pub(super) request_retention: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawNodes {
+    pub(super) silent_after: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

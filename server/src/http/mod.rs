@@ -49,6 +49,7 @@ use crate::{
     config::{Config, HttpLimits},
     driver::Control,
     gate::Gate,
+    presence::Presence,
     reader::ReadPool,
     write::WriterHandle,
 };
@@ -78,6 +79,7 @@ struct Inner {
     operators: mpsc::Sender<Control>,
     limits: HttpLimits,
     requests: Semaphore,
+    presence: Arc<Presence>,
     /// Whose tokens are whose; `None`: everybody may do everything.
     tokens: Option<Tokens>,
     max_staleness: Duration,
@@ -91,11 +93,13 @@ impl AppState {
         writer: WriterHandle,
         operators: mpsc::Sender<Control>,
         readers: ReadPool,
+        presence: Arc<Presence>,
         config: &Config,
     ) -> AppState {
         AppState(Arc::new(Inner {
             gate,
             writer,
+            presence,
             tokens: config.tokens.then(|| Tokens::new(&config.key, readers.clone())),
             readers,
             operators,

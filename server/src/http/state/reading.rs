@@ -52,6 +52,24 @@ impl Read {
         Ok((done.position, results.into_iter().next().unwrap_or_default().rows))
     }
 
+    /// One entry, as current as can be; neither a tag nor another consistency is taken.
+    pub(super) async fn strong_entry(self, sql: &str, what: &str, name: &str) -> Result<Response, ApiError> {
+        let asked = Query::parse(&self.parts.uri, &[])?;
+        let (position, rows) = self.run(&asked, Statement::with(sql, vec![json!(name)])).await?;
+        match rows.into_iter().next().map(<[Value; 2]>::try_from) {
+            Some(Ok([_, Value::String(entry)])) => {
+                let mut response = answer(StatusCode::OK, entry);
+                insert_position(response.headers_mut(), position);
+                Ok(response)
+            }
+            Some(_) => Err(unreadable()),
+            None => {
+                let why = format!("there is no {what} {name:?}");
+                Err(ApiError::new(StatusCode::NOT_FOUND, code::NOT_FOUND, why))
+            }
+        }
+    }
+
     /// One entry with its revision; 304 when the client has that already.
     pub(super) async fn entry(self, sql: &str, what: &str, name: &str) -> Result<Response, ApiError> {
         let asked = self.query(&[])?;
