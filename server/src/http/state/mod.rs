@@ -23,7 +23,9 @@ use super::{ApiError, AppState};
 pub(super) fn list_query(query: &str) -> Result<(String, usize), ApiError> {
     let known = ["prefix", "after", "before", "limit", "node"];
     let asked = names::Query::read(query, &known)?;
-    (asked.key("after")?, asked.number("before")?, asked.name("node")?);
+    asked.key("after")?;
+    asked.number("before")?;
+    asked.name("node")?;
     Ok((asked.prefix()?.to_owned(), asked.limit()?))
 }
 
