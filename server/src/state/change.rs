@@ -58,7 +58,10 @@ pub(super) fn perform(db: &Db<'_>, action: &Action, condition: &Condition) -> An
         }
         Action::PatchDesired { node, patch } => patch_desired(db, node, patch, condition),
         Action::Report { node, report } => set_reported(db, node, report, condition),
-        Action::SendCommand(command) => send(db, command),
+        Action::SendCommand(command) => {
+            condition.check(None)?;
+            send(db, command)
+        }
         Action::ReportOutcome { command, node, outcome } => {
             report_outcome(db, *command, node, outcome, condition)
         }
