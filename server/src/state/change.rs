@@ -41,6 +41,10 @@ impl Db<'_> {
 type Found = Option<(i64, String)>;
 
 pub(super) fn perform(db: &Db<'_>, action: &Action, condition: &Condition) -> Answer {
+    if let Action::SendCommand(_) = action {
+        // Always something new.
+        condition.check(None)?;
+    }
     match action {
         Action::SetConfig { key, value } => set_config(db, key, value, condition),
         Action::RemoveConfig { key } => remove(db, &CONFIG, key, condition),
@@ -58,10 +62,7 @@ pub(super) fn perform(db: &Db<'_>, action: &Action, condition: &Condition) -> An
         }
         Action::PatchDesired { node, patch } => patch_desired(db, node, patch, condition),
         Action::Report { node, report } => set_reported(db, node, report, condition),
-        Action::SendCommand(command) => {
-            condition.check(None)?;
-            send(db, command)
-        }
+        Action::SendCommand(command) => send(db, command),
         Action::ReportOutcome { command, node, outcome } => {
             report_outcome(db, *command, node, outcome, condition)
         }
