@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, thread, time::Duration};
 
 use tanist_api::Role;
 use tanist_replication::{Position, Term};
-use tanist_store::{Database, Options};
+use tanist_store::{Database, Options, StoreError};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -18,9 +18,9 @@ use crate::{
     http::{self, AppState},
     inbox::{Command, Inbox, InboxLimits, Work},
     reader::ReadPool,
-    sql::SqlLimits,
+    sql::{SqlError, SqlLimits},
     view::View,
-    write::{WriteDone, WriterHandle},
+    write::{WriteDone, WriteError, WriterHandle},
     writer::run_write,
 };
 
@@ -150,8 +150,8 @@ fn store(mut database: Database, inbox: &Inbox, gate: &Gate, limits: SqlLimits) 
             Work::Batch(term, writes) => {
                 for write in writes {
                     let mut batch = database.begin(term).unwrap();
-                    let answer = match run_write(&mut batch, &write.request, &limits).unwrap() {
-                        Ok(done) => {
+                    let answer = match run_write(&mut batch, &write.request, &limits) {
+                        Ok(Ok(done)) => {
                             batch.commit().unwrap();
                             let position = database.stamp().position;
                             inbox.captured(Some(position));
@@ -160,10 +160,15 @@ fn store(mut database: Database, inbox: &Inbox, gate: &Gate, limits: SqlLimits) 
                             gate.set_acknowledged(position);
                             Ok(WriteDone { position, ..done })
                         }
-                        Err(error) => {
+                        Ok(Err(error)) => {
                             inbox.captured(None);
                             Err(error)
                         }
+                        Err(StoreError::BatchLost { interrupted: Some(why) }) => {
+                            inbox.captured(None);
+                            Err(WriteError::Sql(SqlError::interrupted(why)))
+                        }
+                        Err(error) => panic!("{error}"),
                     };
                     let _ = write.respond.send(answer);
                 }

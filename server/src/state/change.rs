@@ -43,6 +43,10 @@ impl Db<'_> {
 type Found = Option<(i64, String)>;
 
 pub(super) fn perform(db: &Db<'_>, action: &Action, condition: &Condition) -> Answer {
+    if let Action::SendCommand(_) = action {
+        // Always something new.
+        condition.check(None)?;
+    }
     match action {
         Action::SetConfig { key, value } => set_config(db, key, value, condition),
         Action::RemoveConfig { key } => remove(db, &CONFIG, key, condition),

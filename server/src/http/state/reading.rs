@@ -47,7 +47,12 @@ impl Read {
         let consistency =
             query::consistency_of(asked.get("consistency"), asked.get("max_staleness"), state.max_staleness)?;
         let min_position = query::min_position(&self.parts.headers)?;
-        let done = query::read(state, vec![statement], consistency, min_position, &self.parts.uri).await?;
+        let read = query::read(state, vec![statement], consistency, min_position, &self.parts.uri).await;
+        // The server's own SQL fails only where its tables are still to come: on a new replica, or during an upgrade.
+        let done = read.map_err(|error| match error.is(code::SQL_ERROR) {
+            true => ApiError::not_fresh("this replica doesn't hold these tables yet"),
+            false => error,
+        })?;
         let results: Vec<StatementResult> = serde_json::from_slice(&done.answer).map_err(|_| unreadable())?;
         Ok((done.position, results.into_iter().next().unwrap_or_default().rows))
     }
