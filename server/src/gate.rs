@@ -69,7 +69,8 @@ impl Gate {
         (self.term.load(SeqCst) == term).then_some(Term(term))
     }
 
-    /// Follows the newest acknowledged position of this machine's reign.
+    /// Follows the newest acknowledged position that this machine knows: its own reign's, or what the master's heartbeat
+    /// told. What was acknowledged stays so, whoever reigns: it never goes back.
     #[must_use]
     pub fn acknowledged(&self) -> watch::Receiver<Position> {
         self.acknowledged.subscribe()
@@ -78,6 +79,15 @@ impl Gate {
     /// Everything up to here is acknowledged (R7).
     pub fn set_acknowledged(&self, position: Position) {
         set(&self.acknowledged, position);
+    }
+
+    /// The master has told that everything up to here is acknowledged; who has just begun to reign may know less.
+    pub fn hear_acknowledged(&self, position: Position) {
+        self.acknowledged.send_if_modified(|current| {
+            let newer = position > *current;
+            *current = position.max(*current);
+            newer
+        });
     }
 
     /// Follows this machine's own replica, on disk.
@@ -186,6 +196,7 @@ mod tests {
         gate.set_stored(Position::new(1, 8));
         assert_eq!(waiter.await.unwrap(), Position::new(1, 8));
         gate.set_acknowledged(Position::new(2, 9));
-        assert_eq!(*gate.acknowledged().borrow(), Position::new(2, 9));
+        gate.hear_acknowledged(Position::new(1, 12));
+        assert_eq!(*gate.acknowledged().borrow(), Position::new(2, 9), "an old reign's is no news");
     }
 }

@@ -23,6 +23,7 @@ mod scrub;
 mod server;
 pub mod sql;
 mod view;
+mod watch;
 pub mod write;
 mod writer;
 

@@ -28,6 +28,7 @@ use crate::{
     rejoin::Board,
     scrub::{self, ScrubThread},
     view,
+    watch::{Feeder, FeederParts, Hub, Kept},
     write::WriterHandle,
     writer::{self, WriterConfig},
 };
@@ -41,6 +42,8 @@ const CONTROLS: usize = 16;
 const BACKLOG: i32 = 1024;
 /// How long a former master that stops sends requests on to the next one.
 const REDIRECT_TIME: Duration = Duration::from_millis(200);
+/// A replica that has not been current for so long tells watchers nothing more: they go on at another machine.
+const STALE_AFTER: Duration = Duration::from_secs(10);
 /// How long a stop waits for the goodbye.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -111,6 +114,7 @@ pub struct Server {
     driver: Option<JoinHandle<Option<Durable>>>,
     store: Option<(Arc<Inbox>, JoinHandle<()>)>,
     scrub: Option<ScrubThread>,
+    feeder: Option<Feeder>,
     _lock: DirectoryLock,
 }
 
@@ -201,6 +205,10 @@ impl Server {
                     board: Arc::clone(&board),
                     sql: config.sql_limits(),
                     request_retention: config.limits.request_retention,
+                    events: Kept {
+                        retention: config.limits.event_retention,
+                        count: config.limits.events as u64,
+                    },
                 };
                 let run = move || writer::run(database, &for_thread, &store_sender, writer_config);
                 let thread = spawn("store", run)?;
@@ -272,12 +280,27 @@ impl Server {
             spawn("replication", run)?
         };
 
+        let hub = Hub::new();
+        let feeder = match witness {
+            true => None,
+            false => {
+                let parts = FeederParts {
+                    directory: config.data_dir.clone(),
+                    gate: Arc::clone(&gate),
+                    hub: Arc::clone(&hub),
+                    stale_after: STALE_AFTER.max(config.timing.lease * 3),
+                };
+                let start = Feeder::start(parts);
+                Some(start.map_err(|source| StartError::System { context: "start a thread", source })?)
+            }
+        };
         let (stop_http, http_stopped) = oneshot::channel();
         let state = http::AppState::new(
             Arc::clone(&gate),
             WriterHandle::new(inbox),
             operators,
             ReadPool::start(&config.data_dir, config.read_pool(), witness),
+            hub,
             &config,
         );
         let http = tokio::spawn(async move {
@@ -295,6 +318,7 @@ impl Server {
             driver: Some(driver),
             store,
             scrub,
+            feeder,
             _lock: lock,
         })
     }
@@ -345,6 +369,9 @@ impl Server {
         let (done, _) = oneshot::channel();
         let _ = self.stop_driver.send(done).await;
         let durable = join(self.driver.take()).await.flatten();
+        if let Some(feeder) = self.feeder.take() {
+            let _ = tokio::task::spawn_blocking(|| drop(feeder)).await;
+        }
         if let Some(scrub) = self.scrub.take() {
             let _ = tokio::task::spawn_blocking(|| scrub.stop()).await;
         }

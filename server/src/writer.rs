@@ -21,6 +21,7 @@ use crate::{
     members,
     rejoin::{self, Board, Link, RejoinError},
     sql::{self, SqlError, SqlLimits},
+    watch::{self, Kept},
     write::{WriteDone, WriteError},
 };
 
@@ -54,7 +55,7 @@ const TOO_LONG: u64 = 4;
 /// Between two such warnings.
 const WARN_EVERY: Duration = Duration::from_secs(30);
 
-/// Between two looks for idempotency keys to forget.
+/// Between two looks for idempotency keys and events to forget.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// Settings of the store thread.
@@ -68,6 +69,8 @@ pub(crate) struct WriterConfig {
     pub sql: SqlLimits,
     /// How long answers of idempotent writes are kept.
     pub request_retention: Duration,
+    /// Which events are kept.
+    pub events: Kept,
 }
 
 /// Runs the store thread's loop until `Stop`.
@@ -82,7 +85,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
     let checkpoints = Checkpoints::start(&database);
     let mut writer = Writer {
         reign: None,
-        pruned: Instant::now(),
+        prune_at: Instant::now() + PRUNE_EVERY,
         refusals: Refusals::default(),
         members: None,
         held: false,
@@ -115,7 +118,7 @@ struct Writer<'a> {
     syncer: Syncer,
     checkpoints: Checkpoints,
     reign: Option<Term>,
-    pruned: Instant,
+    prune_at: Instant,
     refusals: Refusals,
     /// To be brought into their table.
     members: Option<Vec<Member>>,
@@ -288,7 +291,7 @@ impl Writer<'_> {
         term: Term,
         writes: Vec<QueuedWrite>,
     ) -> Result<Option<Captured>, Vec<QueuedWrite>> {
-        let prune = self.pruned.elapsed() > PRUNE_EVERY;
+        let prune = Instant::now() >= self.prune_at;
         let mut batch = match self.database.begin(term) {
             Ok(batch) => batch,
             Err(error) => {
@@ -331,9 +334,13 @@ impl Writer<'_> {
         }
         self.inbox.put_back(later);
         if prune {
-            self.pruned = Instant::now();
-            if let Err(error) = idempotency::prune(&mut batch, self.config.request_retention) {
-                tracing::error!(%error, "prune idempotency keys");
+            let pruned = idempotency::prune(&mut batch, self.config.request_retention);
+            let pruned = pruned.and_then(|more| Ok(more | watch::prune(&mut batch, &self.config.events)?));
+            // What is left over goes with the next batch, so that what comes can't outrun what is removed.
+            self.prune_at =
+                Instant::now() + if matches!(pruned, Ok(true)) { Duration::ZERO } else { PRUNE_EVERY };
+            if let Err(error) = pruned {
+                tracing::error!(%error, "prune idempotency keys and events");
                 drop(batch);
                 return Err(done.into_iter().map(|(write, _)| write).collect());
             }

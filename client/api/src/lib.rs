@@ -15,6 +15,8 @@ pub const HEADER_MASTER: &str = "tanist-master";
 pub const HEADER_IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Response header, `true` when the answer is the stored first answer of an idempotent write.
 pub const HEADER_REPLAYED: &str = "idempotency-replayed";
+/// Request header of `GET /v1/events`: the newest event that the watcher has seen.
+pub const HEADER_LAST_EVENT_ID: &str = "last-event-id";
 /// Media type of error answers (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -262,6 +264,12 @@ pub mod code {
     pub const METHOD_NOT_ALLOWED: &str = "method-not-allowed";
     /// The body's media type isn't `application/json` (415).
     pub const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported-media-type";
+    /// Events after the asked-for one were removed already (410; reload).
+    pub const EVENTS_PRUNED: &str = "events-pruned";
+    /// Events that were told are lost: an operator has accepted the loss of data (ends a stream of events; reload).
+    pub const EVENTS_LOST: &str = "events-lost";
+    /// The machine stops (ends a stream of events; go on at another).
+    pub const STOPPING: &str = "stopping";
     /// Our bug (500).
     pub const INTERNAL: &str = "internal";
 }

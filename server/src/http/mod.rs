@@ -5,6 +5,7 @@
 
 mod cluster;
 mod error;
+mod events;
 mod execute;
 mod handover;
 mod health;
@@ -12,10 +13,11 @@ mod members;
 #[doc(hidden)]
 pub mod parsers;
 mod query;
+mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -33,9 +35,10 @@ use hyper_util::{
 };
 use tanist_replication::Term;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
+use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
@@ -44,10 +47,12 @@ use crate::{
     driver::Control,
     gate::Gate,
     reader::ReadPool,
+    watch::Hub,
     write::WriterHandle,
 };
 
 pub use error::ApiError;
+use socket::{Socket, Usage};
 
 /// How long a request waits for a position, or for the acknowledgement of what it read.
 const WAIT: Duration = Duration::from_secs(5);
@@ -57,6 +62,8 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// How long requests may finish when the server stops.
 const STOP_TIME: Duration = Duration::from_secs(2);
+/// How long watchers may take to hear that the server stops.
+const WATCHER_STOP_TIME: Duration = Duration::from_millis(300);
 
 /// What every handler needs; cheap to clone.
 #[derive(Debug, Clone)]
@@ -70,6 +77,9 @@ struct Inner {
     operators: mpsc::Sender<Control>,
     limits: HttpLimits,
     requests: Semaphore,
+    hub: Arc<Hub>,
+    watchers: Arc<Semaphore>,
+    catching_up: Arc<Semaphore>,
     max_staleness: Duration,
 }
 
@@ -81,6 +91,7 @@ impl AppState {
         writer: WriterHandle,
         operators: mpsc::Sender<Control>,
         readers: ReadPool,
+        hub: Arc<Hub>,
         config: &Config,
     ) -> AppState {
         AppState(Arc::new(Inner {
@@ -89,6 +100,9 @@ impl AppState {
             readers,
             operators,
             requests: Semaphore::new(config.limits.concurrent_requests),
+            hub,
+            watchers: Arc::new(Semaphore::new(config.limits.watchers)),
+            catching_up: Arc::new(Semaphore::new(events::CATCHING_UP)),
             max_staleness: config.timing.lease,
             limits: config.limits.clone(),
         }))
@@ -139,6 +153,8 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
+        // Its own limit; a watcher stays for long and must not take a request's place.
+        .route("/v1/events", get(events::get))
         .route("/v1/cluster", get(cluster::get))
         .route("/v1/cluster/members", get(members::list))
         .route("/v1/cluster/members/{id}", get(members::get))
@@ -180,6 +196,8 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let connections = Arc::new(Semaphore::new(state.0.limits.connections));
+    let hub = Arc::clone(&state.0.hub);
+    let (close_watchers, closed) = watch::channel(false);
     let router = router(state);
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).pipeline_flush(true);
@@ -195,8 +213,8 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
             _ = &mut stop => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "accept an HTTP connection");
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -204,18 +222,51 @@ pub async fn serve(
             }
         };
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let usage = Arc::new(Usage::default());
+        let for_requests = Arc::clone(&usage);
+        let service =
+            router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(Arc::clone(&for_requests));
+                request
+            });
+        let socket = TokioIo::new(Socket::new(stream, peer, Arc::clone(&usage)));
+        let connection = graceful.watch(builder.serve_connection(socket, TowerToHyperService::new(service)));
+        let closed = watchers_closed(closed.clone(), usage);
         tokio::spawn(async move {
             let _permit = permit;
-            // A client that breaks off or sends no HTTP is its own affair.
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "HTTP connection");
+            tokio::select! {
+                // A client that breaks off or sends no HTTP is its own affair.
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "HTTP connection");
+                },
+                () = closed => {}
             }
         });
     }
-    let _ = tokio::time::timeout(STOP_TIME, graceful.shutdown()).await;
+    hub.stop();
+    let shutdown = graceful.shutdown();
+    let close = async {
+        tokio::time::sleep(WATCHER_STOP_TIME).await;
+        let _ = close_watchers.send(true);
+        std::future::pending::<()>().await
+    };
+    let all = async {
+        tokio::select! {
+            () = shutdown => {}
+            () = close => {}
+        }
+    };
+    let _ = timeout(STOP_TIME, all).await;
     Ok(())
+}
+
+/// Ends when the connections of watchers are closed, should this be one.
+fn watchers_closed(mut closed: watch::Receiver<bool>, usage: Arc<Usage>) -> impl Future<Output = ()> {
+    async move {
+        if closed.wait_for(|closed| *closed).await.is_err() || !usage.is_watched() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// Reads a request's body, bounded in size and time.

@@ -1,5 +1,7 @@
 //! The HTTP side on a real socket, with a real read pool and a store thread that answers as the writer does.
 
+mod events;
+
 use std::{
     net::SocketAddr,
     path::Path,
@@ -26,6 +28,7 @@ use crate::{
     reader::ReadPool,
     sql::{self, SqlLimits},
     view::View,
+    watch::{Feeder, FeederParts, Hub},
     write::{WriteDone, WriteError, WriterHandle},
 };
 
@@ -34,8 +37,10 @@ struct Machine {
     gate: Arc<Gate>,
     inbox: Arc<Inbox>,
     store: Option<thread::JoinHandle<()>>,
-    _stop: oneshot::Sender<()>,
-    _directory: tempfile::TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    _feeder: Feeder,
+    serving: tokio::task::JoinHandle<()>,
+    directory: tempfile::TempDir,
 }
 
 impl Drop for Machine {
@@ -76,10 +81,19 @@ impl Machine {
         let address = listener.local_addr().unwrap();
         let (operators, _) = tokio::sync::mpsc::channel(1);
         let (stop, stopped) = oneshot::channel();
-        let state =
-            AppState::new(Arc::clone(&gate), WriterHandle::new(Arc::clone(&inbox)), operators, pool, &config);
-        tokio::spawn(async move { http::serve(listener, state, stopped).await.unwrap() });
-        Machine { address, gate, inbox, store: Some(store), _stop: stop, _directory: directory }
+        let hub = Hub::new();
+        let parts = FeederParts {
+            directory: directory.path().to_owned(),
+            gate: Arc::clone(&gate),
+            hub: Arc::clone(&hub),
+            stale_after: Duration::from_secs(600),
+        };
+        let feeder = Feeder::start(parts).unwrap();
+        let writer = WriterHandle::new(Arc::clone(&inbox));
+        let state = AppState::new(Arc::clone(&gate), writer, operators, pool, hub, &config);
+        let serving = tokio::spawn(async move { http::serve(listener, state, stopped).await.unwrap() });
+        let (store, stop) = (Some(store), Some(stop));
+        Machine { address, gate, inbox, store, stop, _feeder: feeder, serving, directory }
     }
 
     async fn master(extra: &str) -> Machine {

@@ -1,0 +1,446 @@
+//! The thread that reads new events and puts them into the ring, as soon as they may be told.
+//!
+//! Owns a read-only connection. Reads when the replica has grown, and holds what it has read until the snapshot's position
+//! is acknowledged. Without watchers it reads nothing. Read `hub.rs` for where it puts them.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use tanist_replication::{Position, Txid};
+use tanist_store::{Reader, open_reader};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
+
+use super::{
+    event::{Filter, Read, Shown, read},
+    history::oldest,
+    hub::Hub,
+};
+use crate::{clock, gate::Gate};
+
+/// Events before the newest with which the ring begins, so that watchers who come back find their place in it.
+const LOOK_BACK: u64 = 1024;
+/// Events and bytes read at once.
+const STEP: (usize, usize) = (1024, 1 << 20);
+/// The replica is looked at at least so often.
+const TICK: Duration = Duration::from_secs(1);
+/// A replica that could not be read is tried again after so long.
+const FAILED_PAUSE: Duration = Duration::from_millis(500);
+/// Page cache of the connection, in bytes.
+const CACHE: u64 = 512 << 10;
+/// How long a reading may take.
+const READ_TIME: Duration = Duration::from_secs(5);
+
+/// What the feeder needs.
+pub(crate) struct Parts {
+    /// The data directory.
+    pub(crate) directory: PathBuf,
+    /// Where the replica stands, and what is acknowledged.
+    pub(crate) gate: Arc<Gate>,
+    /// Where events go.
+    pub(crate) hub: Arc<Hub>,
+    /// A replica that has not been current for so long tells nothing more.
+    pub(crate) stale_after: Duration,
+}
+
+/// The running thread; stops when dropped.
+#[derive(Debug)]
+pub(crate) struct Feeder {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Feeder {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    pub(crate) fn start(parts: Parts) -> io::Result<Feeder> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let run = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = stopped => {}
+                    () = feed(&parts) => {}
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name("watch".into()).spawn(run)?;
+        Ok(Feeder { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Feeder {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What may become of a snapshot's events.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// All are acknowledged.
+    Tell,
+    /// Perhaps soon.
+    Wait,
+    /// The replica stands in an older term than what is acknowledged: what it has may be a tail that nobody
+    /// acknowledged. It must get the next reign's transactions first, or the pages (R12).
+    OffBranch,
+}
+
+fn verdict(snapshot: Position, acknowledged: Position) -> Verdict {
+    match snapshot.term.cmp(&acknowledged.term) {
+        std::cmp::Ordering::Less => Verdict::OffBranch,
+        std::cmp::Ordering::Equal if snapshot.txid <= acknowledged.txid => Verdict::Tell,
+        _ => Verdict::Wait,
+    }
+}
+
+/// One reading.
+#[derive(Debug)]
+struct Snapshot {
+    position: Position,
+    /// The newest event of the snapshot's numbered transactions.
+    newest: u64,
+    oldest: u64,
+    events: Vec<Shown>,
+    until: u64,
+    /// Whether the position told before is on this snapshot's branch.
+    continues: bool,
+}
+
+async fn feed(parts: &Parts) {
+    let Parts { gate, hub, .. } = parts;
+    let (mut acknowledged, mut stored) = (gate.acknowledged(), gate.stored());
+    let mut reader = None;
+    let mut told_at = Position::ZERO;
+    let mut current = Current { since: Instant::now() };
+    loop {
+        if !hub.is_watched() {
+            hub.forget();
+            hub.wait_for_watcher().await;
+            current.since = Instant::now();
+        }
+        current.check(parts);
+        stored.mark_unchanged();
+        let found = snapshot(&mut reader, &parts.directory, hub.told(), told_at);
+        let snapshot = match found {
+            Ok(Some(snapshot)) => snapshot,
+            Ok(None) => {
+                changed(&mut stored, &mut acknowledged).await;
+                continue;
+            }
+            Err(why) => {
+                tracing::warn!(why, "read events");
+                reader = None;
+                tokio::time::sleep(FAILED_PAUSE).await;
+                continue;
+            }
+        };
+        let more = snapshot.until < snapshot.newest;
+        let mut told = false;
+        loop {
+            let newest = *acknowledged.borrow_and_update();
+            match verdict(snapshot.position, newest) {
+                Verdict::Tell => {
+                    told = true;
+                    break;
+                }
+                Verdict::OffBranch => break,
+                Verdict::Wait => {
+                    let _ = timeout(TICK, acknowledged.changed()).await;
+                    current.check(parts);
+                    if !hub.is_watched() {
+                        break;
+                    }
+                }
+            }
+        }
+        if told {
+            told_at = snapshot.position;
+            if !snapshot.continues {
+                hub.lose();
+            }
+            let nothing_new = hub.told() == Some(snapshot.until) && snapshot.continues;
+            if !nothing_new || hub.newest() != Ok(Some(snapshot.newest)) {
+                hub.publish(snapshot.events, snapshot.until, snapshot.newest, snapshot.oldest);
+            }
+            if more || stored.has_changed().unwrap_or(false) {
+                continue;
+            }
+        }
+        changed(&mut stored, &mut acknowledged).await;
+    }
+}
+
+/// Waits until the replica has grown or more is acknowledged, or a while.
+async fn changed(stored: &mut watch::Receiver<Position>, acknowledged: &mut watch::Receiver<Position>) {
+    let either = async {
+        tokio::select! {
+            _ = stored.changed() => {}
+            _ = acknowledged.changed() => {}
+        }
+    };
+    let _ = timeout(TICK, either).await;
+}
+
+/// Whether this replica is current.
+struct Current {
+    since: Instant,
+}
+
+impl Current {
+    fn check(&mut self, parts: &Parts) {
+        let now = clock::now_ns();
+        let age = parts.gate.view().fresh_as_of_ns.map(|at| Duration::from_nanos(now.saturating_sub(at)));
+        if age.is_some_and(|age| age < parts.stale_after) {
+            self.since = Instant::now();
+        }
+        parts.hub.set_stale(self.since.elapsed() >= parts.stale_after);
+    }
+}
+
+/// Reads what comes after `told`; `None` while the database has no such tables yet.
+fn snapshot(
+    slot: &mut Option<Reader>,
+    directory: &Path,
+    told: Option<u64>,
+    told_at: Position,
+) -> Result<Option<Snapshot>, String> {
+    let reader = match slot {
+        Some(reader) => reader,
+        None => slot.insert(open_reader(directory, CACHE).map_err(|error| error.to_string())?),
+    };
+    reader.set_deadline(Some(Instant::now() + READ_TIME));
+    let found = reader.snapshot(|connection, stamp| {
+        if stamp.position == Position::ZERO || !has_marks(connection)? {
+            return Ok(None);
+        }
+        look(connection, stamp.position, told, told_at).map(Some)
+    });
+    reader.set_deadline(None);
+    found.map_err(|error| error.to_string())?.map_err(|error: rusqlite::Error| format!("{error}"))
+}
+
+/// Whether the schema is new enough; the master brings it up to date.
+fn has_marks(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    connection
+        .prepare_cached("SELECT count(*) FROM pragma_table_info('tanist_position') WHERE name = 'events'")?
+        .query_row([], |row| Ok(row.get::<_, i64>(0)? > 0))
+}
+
+fn look(
+    connection: &Connection,
+    position: Position,
+    told: Option<u64>,
+    told_at: Position,
+) -> Result<Snapshot, rusqlite::Error> {
+    let newest = connection
+        .prepare_cached("SELECT events FROM tanist_position WHERE id = 1")?
+        .query_row([], |row| row.get::<_, i64>(0))?;
+    let newest = u64::try_from(newest).unwrap_or_default();
+    let oldest = oldest(connection)?;
+    let continues = position.term == told_at.term || told_at == Position::ZERO || {
+        let next: Option<i64> = connection
+            .prepare_cached("SELECT min(first_txid) FROM tanist_terms WHERE term > ?1")?
+            .query_row([i64::try_from(told_at.term.0).unwrap_or(i64::MAX)], |row| row.get(0))?;
+        let next = next.and_then(|next| u64::try_from(next).ok());
+        told_at < position && next.is_none_or(|next| Txid(next) > told_at.txid)
+    };
+    let continues = continues && told.is_none_or(|told| told <= newest);
+    let after = told.filter(|_| continues).unwrap_or_else(|| newest.saturating_sub(LOOK_BACK));
+    let Read { events, until } = read(connection, after, newest, &Filter::default(), STEP)?;
+    Ok(Snapshot { position, newest, oldest, events, until, continues })
+}
+
+#[cfg(test)]
+mod tests {
+    use tanist_replication::Term;
+    use tanist_store::{Batch, Database, Options};
+
+    use super::{
+        super::hub::{Look, Presence},
+        *,
+    };
+    use crate::view::View;
+
+    struct Machine {
+        _dir: tempfile::TempDir,
+        database: Database,
+        gate: Arc<Gate>,
+        hub: Arc<Hub>,
+        _feeder: Feeder,
+    }
+
+    impl Machine {
+        fn new() -> Machine {
+            let dir = tempfile::tempdir().unwrap();
+            let mut database = Database::open(dir.path(), Options::default()).unwrap();
+            database.become_master().unwrap();
+            database.start_reign(Term(1), "pc-1", "test").unwrap();
+            let gate = Arc::new(Gate::new(View::default(), 0));
+            gate.set_stored(database.stamp().position);
+            let hub = Hub::new();
+            let parts = Parts {
+                directory: dir.path().to_owned(),
+                gate: Arc::clone(&gate),
+                hub: Arc::clone(&hub),
+                stale_after: Duration::from_secs(600),
+            };
+            Machine { _dir: dir, database, gate, hub, _feeder: Feeder::start(parts).unwrap() }
+        }
+
+        /// A transaction with these events, stored here.
+        fn write(&mut self, term: u64, subjects: &[&str]) -> Position {
+            let mut batch = self.database.begin(Term(term)).unwrap();
+            put(&mut batch, subjects);
+            batch.commit().unwrap();
+            let position = self.database.stamp().position;
+            self.gate.set_stored(position);
+            position
+        }
+
+        async fn wait_newest(&self, id: u64) {
+            let mut changes = self.hub.changes();
+            let reached = async {
+                while self.hub.newest() != Ok(Some(id)) || self.hub.told() != Some(id) {
+                    changes.changed().await.unwrap();
+                }
+            };
+            if timeout(Duration::from_secs(10), reached).await.is_err() {
+                panic!("newest is {:?}, not {id}", self.hub.newest());
+            }
+        }
+    }
+
+    fn put(batch: &mut Batch<'_>, subjects: &[&str]) {
+        for subject in subjects {
+            batch
+                .internal(|db| db.execute("INSERT INTO events (kind, subject) VALUES ('row', ?1)", [subject]))
+                .unwrap()
+                .unwrap();
+        }
+    }
+
+    fn subjects(presence: &Presence, mut after: u64) -> Vec<String> {
+        let mut found = vec![];
+        while let Look::Event(event) = presence.look(after, &Filter::default()) {
+            found.push(event.subject.to_string());
+            after = event.id;
+        }
+        found
+    }
+
+    #[test]
+    fn only_a_position_of_the_acknowledged_term_may_be_told() {
+        let at = |term, txid| Position::new(term, txid);
+        let cases = [
+            (at(2, 5), at(2, 5), Verdict::Tell),
+            (at(2, 4), at(2, 5), Verdict::Tell),
+            (at(2, 6), at(2, 5), Verdict::Wait),
+            (at(3, 6), at(2, 9), Verdict::Wait),
+            (at(1, 4), at(2, 5), Verdict::OffBranch),
+            (at(1, 9), at(2, 5), Verdict::OffBranch),
+            (at(1, 1), Position::ZERO, Verdict::Wait),
+        ];
+        for (snapshot, acknowledged, expected) in cases {
+            assert_eq!(verdict(snapshot, acknowledged), expected, "{snapshot} {acknowledged}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn event_is_told_when_its_transaction_is_acknowledged_and_not_before() {
+        let mut machine = Machine::new();
+        let presence = machine.hub.enter();
+        machine.gate.set_acknowledged(machine.database.stamp().position);
+        machine.wait_newest(1).await;
+        let first = machine.write(1, &["a", "b"]);
+        let second = machine.write(1, &["c"]);
+        machine.gate.set_acknowledged(first);
+        // The snapshot holds both transactions: the first waits for the second, or is told before it was written.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!subjects(&presence, 1).contains(&"c".to_owned()));
+        machine.gate.set_acknowledged(second);
+        machine.wait_newest(4).await;
+        assert_eq!(subjects(&presence, 1), ["a", "b", "c"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn event_of_a_lost_tail_is_never_told_though_its_number_comes_again() {
+        let mut machine = Machine::new();
+        let presence = machine.hub.enter();
+        let acknowledged = machine.write(1, &["kept"]);
+        machine.gate.set_acknowledged(acknowledged);
+        machine.wait_newest(2).await;
+        machine.write(1, &["lost"]);
+        // The next master has made other transactions of the same numbers; this replica hasn't been brought in line.
+        machine.gate.set_acknowledged(Position::new(2, acknowledged.txid.0 + 3));
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        assert_eq!(subjects(&presence, 1), ["kept"]);
+        // As after R12: the tail is gone, the reign's first transactions are there.
+        let mut batch = machine.database.begin(Term(2)).unwrap();
+        batch.internal(|db| db.execute("DELETE FROM events WHERE subject = 'lost'", [])).unwrap().unwrap();
+        batch.internal(|db| db.execute("UPDATE sqlite_sequence SET seq = 2", [])).unwrap().unwrap();
+        batch.begin_reign("pc-2", "test").unwrap();
+        put(&mut batch, &["new"]);
+        batch.commit().unwrap();
+        machine.gate.set_stored(machine.database.stamp().position);
+        machine.wait_newest(4).await;
+        assert_eq!(subjects(&presence, 1), ["kept", "pc-2", "new"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn write_from_outside_is_told_when_it_is_numbered() {
+        let mut machine = Machine::new();
+        let presence = machine.hub.enter();
+        let position = machine.write(1, &["inside"]);
+        machine.gate.set_acknowledged(position);
+        machine.wait_newest(2).await;
+        let outside = Connection::open(machine._dir.path().join("state.db")).unwrap();
+        outside.execute("INSERT INTO events (kind, subject) VALUES ('row', 'outside')", []).unwrap();
+        // Nothing says that it came, so that only the look of every second can find it.
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        assert_eq!(subjects(&presence, 1), ["inside"]);
+        let position = machine.write(1, &[]);
+        machine.gate.set_acknowledged(position);
+        machine.wait_newest(3).await;
+        assert_eq!(subjects(&presence, 1), ["inside", "outside"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn accepted_loss_of_told_events_ends_the_streams() {
+        let mut machine = Machine::new();
+        let presence = machine.hub.enter();
+        let position = machine.write(1, &["a"]);
+        machine.gate.set_acknowledged(position);
+        machine.wait_newest(2).await;
+        // A reign whose history has no place for what was told: begun by force elsewhere, with more events by now.
+        let mut batch = machine.database.begin(Term(1)).unwrap();
+        batch
+            .internal(|db| {
+                db.execute("INSERT INTO tanist_terms (term, master, first_txid, reason) VALUES (2, 'x', 2, 'forced')", [])
+            })
+            .unwrap()
+            .unwrap();
+        put(&mut batch, &["b", "c"]);
+        batch.commit().unwrap();
+        let outside = Connection::open(machine._dir.path().join("state.db")).unwrap();
+        outside.execute("UPDATE tanist_position SET term = 2, txid = 9", []).unwrap();
+        machine.gate.set_acknowledged(Position::new(2, 9));
+        machine.gate.set_stored(Position::new(2, 9));
+        machine.wait_newest(5).await;
+        assert!(matches!(presence.look(2, &Filter::default()), Look::End(super::super::End::Lost)));
+    }
+}
