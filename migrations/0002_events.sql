@@ -25,7 +25,8 @@ END;
 -- Succession: who reigns, and who takes part.
 CREATE TRIGGER tanist_terms_event AFTER INSERT ON tanist_terms BEGIN
     -- Numbers of told events that were lost must not come again.
-    UPDATE sqlite_sequence SET seq = seq + 1000000 WHERE name = 'events' AND NEW.reason LIKE '%accepting data loss%';
+    UPDATE sqlite_sequence SET seq = seq + 1000000 WHERE name = 'events' AND (
+        NEW.reason LIKE 'forced, accepting data loss%' OR NEW.reason LIKE 'recovered by an operator%');
     INSERT INTO events (kind, subject, data) VALUES ('cluster', NEW.master, json_object(
         'what', 'reign', 'term', NEW.term, 'master', NEW.master, 'first_txid', NEW.first_txid, 'reason', NEW.reason));
 END;

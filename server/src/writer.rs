@@ -21,7 +21,7 @@ use crate::{
     members,
     rejoin::{self, Board, Link, RejoinError},
     sql::{self, SqlError, SqlLimits},
-    watch::{self, Kept},
+    watch::{self, Kept, WatchTable},
     write::{WriteDone, WriteError},
 };
 
@@ -145,6 +145,7 @@ impl Writer<'_> {
                 self.members = Some(members);
                 self.keep_members();
             }
+            Command::Watch(asked, respond) => self.watch(&asked, respond),
             Command::Hold(hold) => {
                 self.held = true;
                 self.tell(Event::WritesHeld(hold));
@@ -397,6 +398,37 @@ impl Writer<'_> {
         }
     }
 
+    /// Begins or ends the telling of a table's rows, as a transaction of its own.
+    fn watch(&mut self, asked: &WatchTable, respond: Respond) {
+        let (Some(term), false) = (self.reign, self.held) else {
+            let _ = respond.send(Err(WriteError::NotMaster));
+            return;
+        };
+        let done = self.database.begin(term).and_then(|mut batch| {
+            let changed = batch.internal(|connection| watch::change(connection, asked))?;
+            let captured = if matches!(changed, Ok(Ok(_))) { batch.commit()? } else { Captured::Nothing };
+            Ok((changed, captured))
+        });
+        match done {
+            Ok((Ok(Ok(table)), captured)) => {
+                let stamp = self.database.stamp();
+                let answer = serde_json::to_vec(&table).map(Bytes::from).unwrap_or_default();
+                let answers =
+                    vec![(respond, WriteDone { position: stamp.position, answer, replayed: false })];
+                let _ = self.events.send(StoreEvent::Await(stamp, answers));
+                if captured != Captured::Nothing {
+                    self.captured(captured);
+                }
+            }
+            Ok((Ok(Err(unfit)), _)) => drop(respond.send(Err(WriteError::Unfit(unfit)))),
+            Ok((Err(error), _)) => drop(respond.send(Err(WriteError::Sql(SqlError::from_sqlite(0, &error))))),
+            Err(error) => {
+                tracing::error!(%error, table = asked.table, "a table could not be watched");
+                let _ = respond.send(Err(WriteError::Storage(error.to_string())));
+            }
+        }
+    }
+
     /// Adopts what somebody else has written to the master's database.
     fn idle(&mut self) {
         let Some(term) = self.reign else { return };
@@ -470,6 +502,11 @@ fn run_write(
         Err(error) if error.is_request() => return Ok(Err(WriteError::Sql(SqlError::refused(&error)))),
         Err(error) => return Err(error),
     };
+    if batch.altered()
+        && let Err(error) = batch.internal(watch::refresh)?
+    {
+        tracing::warn!(%error, "watched tables are told as they were before they were altered");
+    }
     let answer = serde_json::to_vec(&results).map(Bytes::from).unwrap_or_default();
     if let Some(key) = &request.idempotency {
         // Not in the request's savepoint, where Tanist's own tables are closed: if it fails, the batch is lost whole.

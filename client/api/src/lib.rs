@@ -274,6 +274,40 @@ pub mod code {
     pub const INTERNAL: &str = "internal";
 }
 
+/// One table in `/v1/watched-tables`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedTable {
+    /// Its name, as it was made.
+    pub table: String,
+    /// Whether each change of its rows is an event.
+    pub watched: bool,
+}
+
+/// Answer of `GET /v1/watched-tables`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedTables {
+    /// Names, in order.
+    pub tables: Vec<String>,
+}
+
+/// One event of `GET /v1/events`; there its `data` is a JSON object of the fields that don't stand beside it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WatchEvent {
+    /// Grows from event to event; a watcher resumes after it, on any machine.
+    pub id: u64,
+    /// What has changed: `config`, `node`, `desired`, `reported`, `command`, `cluster` or `row`.
+    pub kind: String,
+    /// When, by the master's wall clock.
+    pub at: String,
+    /// The key, node, command, member or table.
+    pub subject: String,
+    /// Who did it, if that is known.
+    pub actor: Option<String>,
+    /// What is so now. Of a row: `{"op": "insert" | "update" | "delete", "old": {…} | null, "new": {…} | null}`, with
+    /// `"truncated": true` and only the key's columns when the row is large; a blob is `{"hex": "…"}`.
+    pub data: serde_json::Value,
+}
+
 /// Answer of `GET /v1/cluster`, from any machine: how that machine sees the cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cluster {

@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, Connection};
 use tanist_replication::{Reign, Stamp, Term};
 
 use crate::{
-    authorizer::reserved_names,
+    authorizer::{events_in_sequence, reserved_names},
     database::{Captured, Database, Mode},
     error::StoreError,
     limits::Interrupted,
@@ -120,6 +120,12 @@ impl<'d> Batch<'d> {
         self.database.user_mode.denied()
     }
 
+    /// Whether the last request has altered a table: its columns, or its name.
+    #[must_use]
+    pub fn altered(&self) -> bool {
+        self.database.user_mode.altered()
+    }
+
     /// Whether others have committed since the last capture; the commit adopts it.
     #[must_use]
     pub fn has_outside_change(&self) -> bool {
@@ -211,6 +217,12 @@ impl<'d> Batch<'d> {
         }
         if sqlite_file::foreign_keys_violated(&database.writer) {
             return Ok(Some(StoreError::ForeignKeys));
+        }
+        if limited
+            && database.user_mode.renumbered()
+            && !database.sqlite("look for the events' numbers", |db| events_in_sequence(&db.writer))?
+        {
+            return Ok(Some(StoreError::ReservedName { name: "sqlite_sequence".to_owned() }));
         }
         if limited && database.user_mode.altered() {
             let (before, now) = database.sqlite("look for reserved names", |db| {

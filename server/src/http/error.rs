@@ -11,6 +11,7 @@ use crate::{
     reader::ReadError,
     sql::{SqlError, SqlErrorKind},
     view::View,
+    watch::Unfit,
     write::WriteError,
 };
 
@@ -113,6 +114,7 @@ impl ApiError {
             WriteError::Overloaded => ApiError::overloaded("too many writes wait"),
             WriteError::NotEnoughBackups(why) => unavailable(code::NOT_ENOUGH_BACKUPS, why),
             WriteError::Sql(error) => ApiError::sql(error),
+            WriteError::Unfit(unfit) => ApiError::unfit(&unfit),
             WriteError::IdempotencyMismatch => ApiError::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 code::IDEMPOTENCY_MISMATCH,
@@ -130,6 +132,15 @@ impl ApiError {
                 format!("nothing was written: {why}"),
             ),
         }
+    }
+
+    /// A table that can't be watched.
+    pub(super) fn unfit(unfit: &Unfit) -> ApiError {
+        let (status, code) = match unfit {
+            Unfit::Unknown(_) => (StatusCode::NOT_FOUND, code::NOT_FOUND),
+            Unfit::NotOrdinary(..) => (StatusCode::BAD_REQUEST, code::BAD_REQUEST),
+        };
+        ApiError::new(status, code, unfit.to_string())
     }
 
     /// A read without an answer.

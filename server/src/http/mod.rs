@@ -16,6 +16,7 @@ mod query;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod watched_tables;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -146,6 +147,11 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/query", post(query::post))
         .route("/v1/cluster/promote", post(handover::promote))
         .route("/v1/cluster/demote", post(handover::demote))
+        .route("/v1/watched-tables", get(watched_tables::list))
+        .route(
+            "/v1/watched-tables/{table}",
+            get(watched_tables::get).put(watched_tables::put).delete(watched_tables::delete),
+        )
         .route("/v1/cluster/members", post(members::add))
         .route("/v1/cluster/members/{id}", patch(members::set).delete(members::remove))
         .layer(middleware::from_fn_with_state(state.clone(), limit_requests));

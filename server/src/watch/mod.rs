@@ -13,9 +13,12 @@ mod feeder;
 mod history;
 mod hub;
 mod prune;
+mod tables;
 
 pub(crate) use event::{Filter, KINDS, Shown};
 pub(crate) use feeder::{Feeder, Parts as FeederParts};
 pub(crate) use history::{Page, page};
 pub(crate) use hub::{End, Hub, Look, Presence};
 pub(crate) use prune::{Kept, prune};
+pub(crate) use tables::{Unfit, WatchTable};
+pub(crate) use tables::{change, find, list, refresh};
