@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tanist_api::{Cluster, Problem, code};
 use tokio::time::{sleep, timeout};
 
@@ -250,7 +251,7 @@ fn redirect(headers: &HeaderMap, path: &str) -> Attempt {
     }
 }
 
-fn refusal(host: &Host, status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Attempt {
+pub(crate) fn refusal(host: &Host, status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Attempt {
     let problem: Problem = match serde_json::from_slice(body) {
         Ok(problem) => problem,
         // Not Tanist's own answer (something in between), so nothing is known of the request.
@@ -271,7 +272,7 @@ fn refusal(host: &Host, status: StatusCode, headers: &HeaderMap, body: &Bytes) -
 }
 
 /// An error with its causes: hyper's own text says little.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -279,6 +280,11 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Text as a part of a path, or as a parameter's value.
+pub(crate) fn encode(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 fn parse<T: serde::de::DeserializeOwned>(host: &str, body: &[u8]) -> Result<T, Error> {

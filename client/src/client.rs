@@ -19,11 +19,12 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tanist_api::{
     Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION, HandoverRequest,
     HandoverResponse, MemberPatch, MembersResponse, NewMember, QueryRequest, QueryResponse, Role,
+    WatchedTable, WatchedTables,
 };
 
 use crate::{
     Error,
-    call::Call,
+    call::{Call, encode},
     hosts::{self, Host, Hosts, Need},
 };
 
@@ -339,6 +340,30 @@ impl Client {
         self.operate(Method::DELETE, &format!("/v1/cluster/members/{id}"), Bytes::new()).await
     }
 
+    /// The tables whose rows are told to watchers, as the first machine that answers has them.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn watched_tables(&self) -> Result<WatchedTables, Error> {
+        self.call(Call::get("/v1/watched-tables", self.0.settings.deadline)).await
+    }
+
+    /// From now on each change of the table's rows is an event.
+    ///
+    /// # Errors
+    /// [`Error::Problem`] when there is no such table, or it is none that can be watched; see [`Error`] for the rest.
+    pub async fn watch_table(&self, table: &str) -> Result<WatchedTable, Error> {
+        self.operate(Method::PUT, &format!("/v1/watched-tables/{}", encode(table)), Bytes::new()).await
+    }
+
+    /// Changes of the table's rows are no events any more.
+    ///
+    /// # Errors
+    /// As [`Client::watch_table`].
+    pub async fn unwatch_table(&self, table: &str) -> Result<WatchedTable, Error> {
+        self.operate(Method::DELETE, &format!("/v1/watched-tables/{}", encode(table)), Bytes::new()).await
+    }
+
     /// An operator's request to the master; all of them may be repeated without harm.
     async fn operate<T: DeserializeOwned>(
         &self,
@@ -390,6 +415,10 @@ impl Client {
 
     pub(crate) fn http(&self) -> &HyperClient<HttpConnector, Full<Bytes>> {
         &self.0.http
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        self.0.settings.deadline
     }
 
     pub(crate) fn attempt_timeout(&self) -> Duration {

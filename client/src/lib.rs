@@ -37,6 +37,12 @@
 //! deadline passes while a write may have reached a machine, the error carries the key: the same call with the same key
 //! settles it later (within the cluster's `request_retention`).
 //!
+//! # Watching
+//!
+//! [`Client::watch`] gives events as they happen, from the first of the hosts that is alive. When it dies, stops or falls behind,
+//! the watch goes on at another with the event that follows the last one: none twice, none missed. A machine that says
+//! nothing for 12 s is taken for dead.
+//!
 //! # Hosts
 //!
 //! The given hosts are never forgotten. The cluster's own list is learned beside the first request, every 10 s while in use,
@@ -46,7 +52,10 @@ mod call;
 mod client;
 mod error;
 pub mod hosts;
+mod sse;
+mod watch;
 
 pub use client::{Builder, Client, Consistency, ExecuteOptions};
 pub use error::Error;
 pub use tanist_api as api;
+pub use watch::{Watch, WatchOptions};

@@ -85,7 +85,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
     let checkpoints = Checkpoints::start(&database);
     let mut writer = Writer {
         reign: None,
-        prune_at: Instant::now() + PRUNE_EVERY,
+        prune_at: Instant::now(),
         refusals: Refusals::default(),
         members: None,
         held: false,

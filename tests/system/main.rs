@@ -16,4 +16,5 @@ mod nemesis;
 mod proxy;
 mod rejoin;
 mod rot;
+mod watch;
 mod workload;

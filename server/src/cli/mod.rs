@@ -11,6 +11,7 @@ mod recover;
 mod sql;
 mod status;
 mod table;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -47,6 +48,10 @@ enum Command {
     Execute(sql::ExecuteArgs),
     /// Run SQL that reads.
     Query(sql::QueryArgs),
+    /// Print what changes as it happens, and go on at another machine when one fails.
+    Watch(watch::WatchArgs),
+    /// List, add or remove tables whose rows are told to watchers.
+    WatchedTables(watch::TablesArgs),
     /// Hand the throne to a machine, without a failed request.
     Promote(handover::PromoteArgs),
     /// Take the throne from the master, without a failed request: its heir follows.
@@ -133,6 +138,8 @@ pub fn main() -> ExitCode {
             Command::Status(connection) => status::status(&connection).await,
             Command::Execute(args) => sql::execute(&args).await,
             Command::Query(args) => sql::query(&args).await,
+            Command::Watch(args) => watch::watch(&args).await,
+            Command::WatchedTables(args) => watch::tables(&args).await,
             Command::Promote(args) => handover::promote(&args).await,
             Command::Demote(args) => handover::demote(&args).await,
             Command::Members(args) => members::members(&args).await,
