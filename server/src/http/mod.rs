@@ -18,7 +18,7 @@ mod socket;
 mod tests;
 mod watched_tables;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -61,6 +61,8 @@ const WAIT: Duration = Duration::from_secs(5);
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// How long a client may take to send its request's body.
 const BODY_TIME: Duration = Duration::from_secs(10);
+/// What a connection may keep of a request's head, or of an answer that its client doesn't take, in bytes.
+const BUFFER: usize = 64 << 10;
 /// How long requests may finish when the server stops.
 const STOP_TIME: Duration = Duration::from_secs(2);
 /// How long watchers may take to hear that the server stops.
@@ -207,6 +209,7 @@ pub async fn serve(
     let router = router(state);
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).pipeline_flush(true);
+    builder.max_buf_size(BUFFER);
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -267,11 +270,9 @@ pub async fn serve(
 }
 
 /// Ends when the connections of watchers are closed, should this be one.
-fn watchers_closed(mut closed: watch::Receiver<bool>, usage: Arc<Usage>) -> impl Future<Output = ()> {
-    async move {
-        if closed.wait_for(|closed| *closed).await.is_err() || !usage.is_watched() {
-            std::future::pending::<()>().await;
-        }
+async fn watchers_closed(mut closed: watch::Receiver<bool>, usage: Arc<Usage>) {
+    if closed.wait_for(|closed| *closed).await.is_err() || !usage.is_watched() {
+        std::future::pending::<()>().await;
     }
 }
 

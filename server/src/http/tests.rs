@@ -86,7 +86,7 @@ impl Machine {
             directory: directory.path().to_owned(),
             gate: Arc::clone(&gate),
             hub: Arc::clone(&hub),
-            stale_after: Duration::from_secs(600),
+            stale_after: Duration::MAX,
         };
         let feeder = Feeder::start(parts).unwrap();
         let writer = WriterHandle::new(Arc::clone(&inbox));

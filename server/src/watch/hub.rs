@@ -159,9 +159,11 @@ impl Hub {
         self.state.lock().told
     }
 
-    /// Nobody watches: forgets everything.
+    /// Nobody watches: forgets everything. Whether the replica is current is looked at anew for the next one.
     pub(super) fn forget(&self) {
-        self.state.lock().clear();
+        let mut state = self.state.lock();
+        state.clear();
+        state.stale = false;
     }
 
     /// This replica isn't current any more, or is again.

@@ -9,7 +9,7 @@ use tanist_store::is_reserved;
 /// Triggers that watch a table begin so.
 const PREFIX: &str = "tanist_watch_";
 /// A row of which old and new values take more than this, in bytes as stored, is told by its key alone.
-const VALUES: usize = 64 << 10;
+const VALUES: usize = 16 << 10;
 /// Rows of wider tables are told by their key alone: SQLite's functions take no more arguments.
 const COLUMNS: usize = 400;
 
