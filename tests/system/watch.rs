@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     cluster::{Cluster, HTTP_PORT, Layout, binary, read},
+    cut_off::{cuttable, isolate, mend},
     workload::{Workload, create_ledger, execute},
 };
 
@@ -133,6 +134,88 @@ async fn watchers_miss_nothing_and_see_nothing_twice_while_masters_are_killed() 
         outcome.acknowledged.len()
     );
     cluster.assert_identical().await;
+    cluster.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_tail_of_a_cut_off_master_is_told_to_nobody_though_its_numbers_come_again() {
+    let (cluster, links) = cuttable("[timing]\nlease = \"3s\"\n").await;
+    let client = cluster.client();
+    create_ledger(&client).await;
+    client.watch_table("ledger").await.unwrap();
+    let old = cluster.wait_master().await;
+    let (after, events) = watcher(&cluster.url(old)).await;
+    insert(&client, "before").await;
+    cluster.assert_identical().await;
+    isolate(&links, old);
+    // Its lease lasts a little; nobody else gets to know what it takes now.
+    let alone =
+        Client::builder().hosts(&cluster.url(old)).deadline(Duration::from_millis(500)).build().unwrap();
+    for n in 0..5 {
+        let lost = Statement::with("INSERT INTO ledger(entry) VALUES (?)", vec![json!(format!("lost {n}"))]);
+        let tail = alone.execute(execute(vec![lost])).await;
+        assert!(tail.is_err(), "nobody else has stored it: {tail:?}");
+    }
+    let entry_of = |i: usize, id: i64| {
+        read::<Option<String>>(
+            &cluster.data_dir(i),
+            &format!("SELECT max(coalesce(data ->> '$.new.entry', kind)) FROM events WHERE id = {id}"),
+        )
+    };
+    let lost = read::<i64>(&cluster.data_dir(old), "SELECT min(id) FROM events WHERE data LIKE '%lost%'");
+    assert_eq!(entry_of(old, lost).as_deref(), Some("lost 0"), "{}", cluster.logs());
+    let others = (0..3).filter(|i| *i != old).map(|i| cluster.url(i)).collect::<Vec<_>>().join(",");
+    let others = Client::new(&others).unwrap();
+    for n in 0..8 {
+        insert(&others, &format!("after {n}")).await;
+    }
+    mend(&links);
+    insert(&others, END).await;
+    let seen = tokio::time::timeout(Duration::from_secs(60), events).await;
+    let seen = seen.unwrap_or_else(|_| panic!("the watcher waits\n{}", cluster.logs())).unwrap();
+    let seen: Vec<_> = seen
+        .iter()
+        .map(|event| (event.id, event.data["new"]["entry"].as_str().unwrap().to_owned()))
+        .collect();
+    assert_eq!(seen, told(&client, after).await);
+    assert_eq!(seen.len(), 10, "{seen:?}");
+    cluster.assert_identical().await;
+    assert_ne!(entry_of(old, lost).unwrap(), "lost 0", "the number was given again");
+    cluster.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machine_that_is_not_current_for_long_sends_its_watchers_away() {
+    let mut cluster = Cluster::of(3).await;
+    let client = cluster.client();
+    create_ledger(&client).await;
+    client.watch_table("ledger").await.unwrap();
+    let master = cluster.wait_master().await;
+    let left = (master + 1) % 3;
+    let mut stream = TcpStream::connect(format!("{}:{HTTP_PORT}", cluster.machines[left].ip)).await.unwrap();
+    stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+    let hosts: Vec<_> = (0..3).map(|j| cluster.url((left + j) % 3)).collect();
+    let (_, events) = watcher(&hosts.join(",")).await;
+    cluster.kill(master);
+    cluster.kill((master + 2) % 3);
+    let mut heard = String::new();
+    let ended = tokio::time::timeout(Duration::from_secs(40), stream.read_to_string(&mut heard)).await;
+    ended.expect("the stream ends by itself").unwrap();
+    assert!(heard.contains("event: end\ndata: {\"code\":\"not-fresh\""), "{heard}");
+    let alone = Client::builder().hosts(&cluster.url(left)).deadline(Duration::from_secs(2)).build().unwrap();
+    let refused = alone.watch(WatchOptions::default());
+    let mut refused = Box::pin(refused.into_stream());
+    let refused = tokio::time::timeout(Duration::from_secs(60), async {
+        std::future::poll_fn(|cx| futures_util::Stream::poll_next(refused.as_mut(), cx)).await
+    });
+    assert!(matches!(refused.await.unwrap(), Some(Err(Error::Unavailable { .. }))));
+    cluster.start_machine(master);
+    cluster.wait_master().await;
+    insert(&client, END).await;
+    assert_eq!(tokio::time::timeout(Duration::from_secs(60), events).await.unwrap().unwrap().len(), 1);
     cluster.assert_no_panic();
 }
 
