@@ -24,11 +24,12 @@ END;
 
 -- Succession: who reigns, and who takes part.
 CREATE TRIGGER tanist_terms_event AFTER INSERT ON tanist_terms BEGIN
-    -- Numbers of told events that were lost must not come again.
-    UPDATE sqlite_sequence SET seq = seq + 1000000 WHERE name = 'events' AND (
-        NEW.reason LIKE 'forced, accepting data loss%' OR NEW.reason LIKE 'recovered by an operator%');
-    INSERT INTO events (kind, subject, data) VALUES ('cluster', NEW.master, json_object(
-        'what', 'reign', 'term', NEW.term, 'master', NEW.master, 'first_txid', NEW.first_txid, 'reason', NEW.reason));
+    -- After an accepted loss of data, numbers of events that were told and lost must not come again.
+    INSERT INTO events (id, kind, subject, data) VALUES (
+        CASE WHEN NEW.reason LIKE 'forced, accepting data loss%' OR NEW.reason LIKE 'recovered by an operator%'
+            THEN coalesce((SELECT max(id) FROM events), 0) + 1000000 END,
+        'cluster', NEW.master, json_object(
+            'what', 'reign', 'term', NEW.term, 'master', NEW.master, 'first_txid', NEW.first_txid, 'reason', NEW.reason));
 END;
 
 CREATE TRIGGER tanist_members_event AFTER INSERT ON tanist_members BEGIN

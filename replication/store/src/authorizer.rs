@@ -184,10 +184,24 @@ pub(crate) fn reserved_names(connection: &Connection) -> Result<Vec<String>, rus
     names.filter(|name| name.as_ref().map_or(true, |name| reserved(name))).collect()
 }
 
-/// Whether the next event gets the number after the newest one's: users mustn't make numbers come again, or run out.
-pub(crate) fn events_in_sequence(connection: &Connection) -> Result<bool, rusqlite::Error> {
+/// Whether the next event gets the number after the newest one's, or the one it would have got `before`: users mustn't make
+/// numbers come again, or run out.
+pub(crate) fn events_in_sequence(
+    connection: &Connection,
+    before: &Connection,
+) -> Result<bool, rusqlite::Error> {
     let exists = "SELECT count(*) FROM sqlite_schema WHERE name = 'events' AND type = 'table'";
     if connection.query_row(exists, [], |row| row.get::<_, i64>(0))? == 0 {
+        return Ok(true);
+    }
+    let sequence = |connection: &Connection| {
+        connection.query_row(
+            "SELECT group_concat(seq) FROM sqlite_sequence WHERE name = 'events'",
+            [],
+            |row| row.get::<_, Option<String>>(0),
+        )
+    };
+    if sequence(connection)? == sequence(before)? {
         return Ok(true);
     }
     connection.query_row(

@@ -220,7 +220,9 @@ impl<'d> Batch<'d> {
         }
         if limited
             && database.user_mode.renumbered()
-            && !database.sqlite("look for the events' numbers", |db| events_in_sequence(&db.writer))?
+            && !database.sqlite("look for the events' numbers", |db| {
+                events_in_sequence(&db.writer, &db.checkpoints)
+            })?
         {
             return Ok(Some(StoreError::ReservedName { name: "sqlite_sequence".to_owned() }));
         }

@@ -261,7 +261,10 @@ fn users_reach_the_events_only_through_watched_rows() {
         let error = batch.request(|db| db.execute_batch(&sql)).expect_err(&sql);
         assert!(error.is_request(), "{sql}: {error}");
     }
-    // Of their own tables users may.
+    // Of their own tables users may, whatever an administrator has removed from outside.
+    let outside = Connection::open(master._dir.path().join("state.db")).unwrap();
+    outside.execute("DELETE FROM events WHERE id > 1", []).unwrap();
+    master.user(&["CREATE TABLE other (a)"]).unwrap();
     master
         .user(&[
             "CREATE TABLE own (id INTEGER PRIMARY KEY AUTOINCREMENT)",
@@ -272,6 +275,13 @@ fn users_reach_the_events_only_through_watched_rows() {
         ])
         .unwrap();
     master.user(&["DROP TRIGGER slyest", "INSERT INTO t VALUES (1)"]).unwrap();
+    master
+        .user(&[
+            "CREATE TABLE more (id INTEGER PRIMARY KEY AUTOINCREMENT)",
+            "INSERT INTO more VALUES (1)",
+            "DROP TABLE more",
+        ])
+        .unwrap();
     assert_eq!(master.rows().len(), 1);
     // The user's own trigger on a watched table, and the watcher behind a user's trigger, do their work.
     master
