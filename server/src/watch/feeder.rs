@@ -4,6 +4,7 @@
 //! is acknowledged. Without watchers it reads nothing. Read `hub.rs` for where it puts them.
 
 use std::{
+    collections::VecDeque,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,10 +15,7 @@ use std::{
 use rusqlite::Connection;
 use tanist_replication::{Position, Txid};
 use tanist_store::{Reader, open_reader};
-use tokio::{
-    sync::{oneshot, watch},
-    time::timeout,
-};
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     event::{Filter, Read, Shown, read},
@@ -30,6 +28,8 @@ use crate::{clock, gate::Gate};
 const LOOK_BACK: u64 = 1024;
 /// Events and bytes read at once.
 const STEP: (usize, usize) = (1024, 1 << 20);
+/// Readings that wait for their acknowledgement.
+const PENDING: usize = 64;
 /// The replica is looked at at least so often.
 const TICK: Duration = Duration::from_secs(1);
 /// Between two looks at least.
@@ -127,79 +127,104 @@ async fn feed(parts: &Parts) {
     let Parts { gate, hub, .. } = parts;
     let (mut acknowledged, mut stored) = (gate.acknowledged(), gate.stored());
     let mut reader = None;
-    let mut told_at = Position::ZERO;
+    let mut pending = Pending::default();
     let mut looked: Option<Instant> = None;
     loop {
         if !hub.is_watched() {
             hub.forget();
+            pending.snapshots.clear();
             hub.wait_for_watcher().await;
+            looked = None;
         }
         check_current(parts);
-        // Under load one look finds the events of many transactions.
-        if let Some(early) = looked.and_then(|at| BETWEEN.checked_sub(at.elapsed())) {
-            tokio::time::sleep(early).await;
-        }
-        looked = Some(Instant::now());
-        stored.mark_unchanged();
-        let found = snapshot(&mut reader, &parts.directory, hub.told(), told_at);
-        let snapshot = match found {
-            Ok(Some(snapshot)) => snapshot,
-            Ok(None) => {
-                changed(&mut stored, &mut acknowledged).await;
-                continue;
+        pending.release(hub, *acknowledged.borrow_and_update());
+        let since = looked.map(|at| at.elapsed());
+        let due =
+            pending.more || stored.has_changed().unwrap_or(false) || since.is_none_or(|since| since >= TICK);
+        if due && pending.has_room() {
+            // Under load one look finds the events of many transactions.
+            if let Some(early) = since.and_then(|since| BETWEEN.checked_sub(since)) {
+                tokio::time::sleep(early).await;
             }
-            Err(why) => {
-                tracing::warn!(why, "read events");
-                reader = None;
-                tokio::time::sleep(FAILED_PAUSE).await;
-                continue;
+            looked = Some(Instant::now());
+            stored.mark_unchanged();
+            match pending.look(&mut reader, &parts.directory, hub) {
+                Ok(()) => continue,
+                Err(why) => {
+                    tracing::warn!(why, "read events");
+                    reader = None;
+                    tokio::time::sleep(FAILED_PAUSE).await;
+                }
+            }
+        }
+        let room = pending.has_room();
+        let either = async {
+            tokio::select! {
+                _ = stored.changed(), if room => stored.mark_changed(),
+                _ = acknowledged.changed() => {}
             }
         };
-        let more = snapshot.until < snapshot.newest;
-        let mut told = false;
-        loop {
-            let newest = *acknowledged.borrow_and_update();
-            match verdict(snapshot.position, newest) {
-                Verdict::Tell => {
-                    told = true;
-                    break;
-                }
-                Verdict::OffBranch => break,
-                Verdict::Wait => {
-                    let _ = timeout(TICK, acknowledged.changed()).await;
-                    check_current(parts);
-                    if !hub.is_watched() {
-                        break;
-                    }
-                }
-            }
-        }
-        if told {
-            told_at = snapshot.position;
-            if !snapshot.continues {
-                hub.lose();
-            }
-            let nothing_new = hub.told() == Some(snapshot.until) && snapshot.continues;
-            if !nothing_new || hub.newest() != Ok(Some(snapshot.newest)) {
-                hub.publish(snapshot.events, snapshot.until, snapshot.newest, snapshot.oldest);
-            }
-            if more || stored.has_changed().unwrap_or(false) {
-                continue;
-            }
-        }
-        changed(&mut stored, &mut acknowledged).await;
+        let _ = timeout(TICK, either).await;
     }
 }
 
-/// Waits until the replica has grown or more is acknowledged, or a while.
-async fn changed(stored: &mut watch::Receiver<Position>, acknowledged: &mut watch::Receiver<Position>) {
-    let either = async {
-        tokio::select! {
-            _ = stored.changed() => {}
-            _ = acknowledged.changed() => {}
+/// What has been read and may not be told yet, oldest first.
+#[derive(Debug, Default)]
+struct Pending {
+    snapshots: VecDeque<Snapshot>,
+    /// The newest reading has left something over.
+    more: bool,
+    /// The position of what was told last.
+    told_at: Position,
+}
+
+impl Pending {
+    fn has_room(&self) -> bool {
+        let bytes: usize =
+            self.snapshots.iter().flat_map(|snapshot| &snapshot.events).map(|event| event.frame.len()).sum();
+        self.snapshots.len() < PENDING && bytes < STEP.1
+    }
+
+    /// Tells what may be told by now.
+    fn release(&mut self, hub: &Hub, acknowledged: Position) {
+        while let Some(first) = self.snapshots.front() {
+            match verdict(first.position, acknowledged) {
+                Verdict::Wait => return,
+                // What was read after it may rest on it.
+                Verdict::OffBranch => self.snapshots.clear(),
+                Verdict::Tell => {
+                    let Some(snapshot) = self.snapshots.pop_front() else { return };
+                    self.told_at = snapshot.position;
+                    if !snapshot.continues {
+                        hub.lose();
+                    }
+                    hub.publish(snapshot.events, snapshot.until, snapshot.newest, snapshot.oldest);
+                }
+            }
         }
-    };
-    let _ = timeout(TICK, either).await;
+    }
+
+    /// Reads what has come.
+    fn look(&mut self, reader: &mut Option<Reader>, directory: &Path, hub: &Hub) -> Result<(), String> {
+        let last = self.snapshots.back().map(|last| (last.position, last.until));
+        let told = last.map(|(_, until)| until).or_else(|| hub.told());
+        self.more = false;
+        let Some(snapshot) = snapshot(reader, directory, told, self.told_at)? else { return Ok(()) };
+        // The replica has been brought in line meanwhile: what was read before may be gone.
+        if last.is_some_and(|(at, _)| at.term != snapshot.position.term || at > snapshot.position)
+            || (last.is_some() && !snapshot.continues)
+        {
+            self.snapshots.clear();
+            self.more = true;
+            return Ok(());
+        }
+        self.more = snapshot.until < snapshot.newest;
+        // A newer position without events tells nothing, but when the last word is old.
+        if !snapshot.events.is_empty() || told.is_none() || !snapshot.continues || last.is_none() {
+            self.snapshots.push_back(snapshot);
+        }
+        Ok(())
+    }
 }
 
 /// Says whether this replica has been current lately.

@@ -129,6 +129,7 @@ impl Hub {
         if state.told.is_none() {
             state.base = events.first().map_or(until, |first| first.id.saturating_sub(1));
         }
+        let nothing_new = events.is_empty() && (state.told, state.newest) == (Some(until), Some(newest));
         (state.told, state.newest) = (Some(until), Some(newest));
         for event in events {
             state.bytes += event.frame.len();
@@ -141,7 +142,9 @@ impl Hub {
             }
         }
         drop(state);
-        self.changed();
+        if !nothing_new {
+            self.changed();
+        }
     }
 
     /// What was told is not on this replica's branch any more.
