@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tanist_api::{Cluster, Problem, code};
 use tokio::time::{sleep, timeout};
 
@@ -48,9 +47,16 @@ impl<'a> Call<'a> {
     }
 }
 
+/// What a machine that served the request said.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
 /// How one attempt ended.
 pub(crate) enum Attempt {
-    Done(Bytes),
+    Done(Answer),
     /// Another machine is the master.
     Redirect(Host),
     /// Not served; nothing was done.
@@ -74,6 +80,12 @@ impl Attempt {
 
 impl Client {
     pub(crate) async fn call<T: serde::de::DeserializeOwned>(&self, call: Call<'_>) -> Result<T, Error> {
+        let (host, answer) = self.answer(call).await?;
+        parse(&host, &answer.body)
+    }
+
+    /// The answer with who gave it.
+    pub(crate) async fn answer(&self, call: Call<'_>) -> Result<(Host, Answer), Error> {
         let until = Instant::now() + call.deadline;
         let mut unknown = false;
         let mut tried: Vec<Host> = vec![];
@@ -110,10 +122,10 @@ impl Client {
             let now = Instant::now();
             let trouble = |trouble, retry_after| self.hosts().on_trouble(&host, trouble, retry_after, now);
             match ended {
-                Attempt::Done(body) => {
+                Attempt::Done(answer) => {
                     self.hosts().on_served(&host, call.need);
                     self.refresh(&host, attempts > 1);
-                    return parse(&host, &body);
+                    return Ok((host, answer));
                 }
                 Attempt::Final(error) => {
                     self.hosts().on_served(&host, call.need);
@@ -159,8 +171,12 @@ impl Client {
 
     async fn exchange(&self, host: &Host, call: &Call<'_>) -> Attempt {
         let mut request = Request::builder().method(call.method.clone()).uri(format!("{host}{}", call.path));
-        if !call.body.is_empty() {
+        let has_media_type = call.headers.iter().any(|(name, _)| *name == header::CONTENT_TYPE.as_str());
+        if !call.body.is_empty() && !has_media_type {
             request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(token) = self.authorization() {
+            request = request.header(header::AUTHORIZATION, token);
         }
         for (name, value) in &call.headers {
             request = request.header(*name, *value);
@@ -189,8 +205,8 @@ impl Client {
             }
             Err(error) => return Attempt::Unknown(format!("the answer broke off: {error}")),
         };
-        if head.status.is_success() {
-            Attempt::Done(body)
+        if head.status.is_success() || head.status == StatusCode::NOT_MODIFIED {
+            Attempt::Done(Answer { status: head.status, headers: head.headers, body })
         } else {
             refusal(host, head.status, &head.headers, &body)
         }
@@ -232,7 +248,7 @@ impl Client {
     ) -> Result<T, Error> {
         let unavailable = |last| Error::Unavailable { deadline: limit, tried: host.clone(), last };
         match self.attempt(host, &Call::get(path, limit), limit).await {
-            Attempt::Done(body) => parse(host, &body),
+            Attempt::Done(answer) => parse(host, &answer.body),
             Attempt::Redirect(to) | Attempt::Superseded(to) => Err(unavailable(format!("redirects to {to}"))),
             Attempt::Refused { why, .. } | Attempt::Unknown(why) => Err(unavailable(why)),
             Attempt::Final(error) => Err(error),
@@ -282,12 +298,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Text as a part of a path, or as a parameter's value.
-pub(crate) fn encode(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-fn parse<T: serde::de::DeserializeOwned>(host: &str, body: &[u8]) -> Result<T, Error> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(host: &str, body: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(body)
         .map_err(|error| Error::Unexpected { host: host.to_owned(), why: error.to_string() })
 }

@@ -9,23 +9,30 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderValue, Method};
 use http_body_util::Full;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client as HyperClient, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use tanist_api::{
-    Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION, HandoverRequest,
-    HandoverResponse, MemberPatch, MembersResponse, NewMember, QueryRequest, QueryResponse, Role,
-    WatchedTable, WatchedTables,
+    Access, Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION,
+    HandoverRequest, HandoverResponse, MadeToken, MemberPatch, MembersResponse, NewMember, NewToken, Page,
+    QueryRequest, QueryResponse, Removed, Role, TokenInfo, WatchedTable, WatchedTables,
 };
 
 use crate::{
     Error,
-    call::{Call, encode},
+    call::Call,
     hosts::{self, Host, Hosts, Need},
+    state::encoded,
 };
 
 /// The member list is asked for again after so long, beside a request.
@@ -75,6 +82,18 @@ pub struct Builder {
     deadline: Duration,
     attempt: Duration,
     connect: Duration,
+    token: Option<Token>,
+    roots: RootCertStore,
+}
+
+/// Shown by nothing.
+#[derive(Clone)]
+struct Token(HeaderValue);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 impl Default for Builder {
@@ -84,6 +103,8 @@ impl Default for Builder {
             deadline: Duration::from_secs(30),
             attempt: Duration::from_secs(5),
             connect: Duration::from_secs(1),
+            token: None,
+            roots: RootCertStore::empty(),
         }
     }
 }
@@ -117,22 +138,72 @@ impl Builder {
         self
     }
 
+    /// The token by which requests are allowed. Sent to every host, so over a network that others listen on only with TLS.
+    ///
+    /// # Errors
+    /// When it can't be a token.
+    pub fn token(mut self, token: &str) -> Result<Builder, Error> {
+        let fits =
+            !token.is_empty() && token.len() <= 500 && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let mut value = fits
+            .then(|| HeaderValue::try_from(format!("Bearer {token}")).ok())
+            .flatten()
+            .ok_or(Error::Token { length: token.len() })?;
+        value.set_sensitive(true);
+        self.token = Some(Token(value));
+        Ok(self)
+    }
+
+    /// Certificates, as PEM, by which machines with `https://` URLs are known: the authority that has signed theirs. No
+    /// others are trusted.
+    ///
+    /// # Errors
+    /// When there is none in it, or one that can't be used.
+    pub fn ca_pem(mut self, pem: &[u8]) -> Result<Builder, Error> {
+        let wrong = |why: String| Error::Certificate(why);
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+            self.roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+        }
+        if self.roots.is_empty() {
+            return Err(wrong("found none, expected at least one as PEM".to_owned()));
+        }
+        Ok(self)
+    }
+
     /// The client.
     ///
     /// # Errors
-    /// When the host list can't be used.
+    /// When the host list can't be used, or names `https://` URLs without certificates to know them by.
     pub fn build(self) -> Result<Client, Error> {
         let mut seed = [0; 8];
         // Without randomness only the jitter is the same everywhere.
         let _ = getrandom::fill(&mut seed);
-        let hosts = Hosts::new(hosts::parse(&self.hosts)?, u64::from_le_bytes(seed));
+        let given = hosts::parse(&self.hosts)?;
+        if self.roots.is_empty() && given.iter().any(|host| host.starts_with("https://")) {
+            let why = "found none, expected the authority's (`ca_pem`) for https:// hosts";
+            return Err(Error::Certificate(why.to_owned()));
+        }
+        let hosts = Hosts::new(given, u64::from_le_bytes(seed));
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
+        connector.enforce_http(false);
         connector.set_connect_timeout(Some(self.connect));
+        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::Certificate(error.to_string()))?
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
         let http = HyperClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
-            .build(connector);
+            .build(
+                HttpsConnectorBuilder::new()
+                    .with_tls_config(tls)
+                    .https_or_http()
+                    .enable_http1()
+                    .wrap_connector(connector),
+            );
         Ok(Client(Arc::new(Inner {
             hosts: Mutex::new(hosts),
             http,
@@ -146,10 +217,12 @@ impl Builder {
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Inner>);
 
+type Http = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
 #[derive(Debug)]
 struct Inner {
     hosts: Mutex<Hosts>,
-    http: HyperClient<HttpConnector, Full<Bytes>>,
+    http: Http,
     settings: Builder,
     /// When the member list was asked for last.
     learned: Mutex<Option<Instant>>,
@@ -212,16 +285,7 @@ impl Client {
         request: ExecuteRequest,
         options: ExecuteOptions,
     ) -> Result<ExecuteResponse, Error> {
-        let key = match options.idempotency_key {
-            // What isn't a header value would be refused by every machine; say so before anything is sent.
-            Some(key)
-                if key.is_empty() || key.len() > 200 || !key.bytes().all(|byte| byte.is_ascii_graphic()) =>
-            {
-                return Err(Error::Key(key));
-            }
-            Some(key) => key,
-            None => uuid::Uuid::now_v7().to_string(),
-        };
+        let key = key(options.idempotency_key)?;
         let call = Call {
             method: Method::POST,
             path: "/v1/execute",
@@ -299,7 +363,7 @@ impl Client {
         };
         let request =
             HandoverRequest { force: true, accept_data_loss: true, ..HandoverRequest::planned(member) };
-        let itself = Client::builder().hosts(url).deadline(self.0.settings.deadline).build()?;
+        let itself = self.0.settings.clone().hosts(url).build()?;
         let call = Call {
             method: Method::POST,
             body: json(&request)?,
@@ -353,7 +417,7 @@ impl Client {
     /// # Errors
     /// [`Error::Problem`] when there is no such table, or it is none that can be watched; see [`Error`] for the rest.
     pub async fn watch_table(&self, table: &str) -> Result<WatchedTable, Error> {
-        self.operate(Method::PUT, &format!("/v1/watched-tables/{}", encode(table)), Bytes::new()).await
+        self.operate(Method::PUT, &format!("/v1/watched-tables/{}", encoded(table)), Bytes::new()).await
     }
 
     /// Changes of the table's rows are no events any more.
@@ -361,7 +425,34 @@ impl Client {
     /// # Errors
     /// As [`Client::watch_table`].
     pub async fn unwatch_table(&self, table: &str) -> Result<WatchedTable, Error> {
-        self.operate(Method::DELETE, &format!("/v1/watched-tables/{}", encode(table)), Bytes::new()).await
+        self.operate(Method::DELETE, &format!("/v1/watched-tables/{}", encoded(table)), Bytes::new()).await
+    }
+
+    /// Makes a token, which is shown this once. Not repeated under the hood without harm: when the answer is lost, the name is
+    /// taken; revoke it and make another.
+    ///
+    /// # Errors
+    /// See [`Error`]; a name that is taken is a problem with the code `conflict`.
+    pub async fn make_token(&self, name: &str, role: Access) -> Result<MadeToken, Error> {
+        let new = NewToken { name: name.to_owned(), role };
+        self.operate(Method::POST, "/v1/tokens", json(&new)?).await
+    }
+
+    /// The tokens there are, by name.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn tokens(&self) -> Result<Vec<TokenInfo>, Error> {
+        let page: Page<TokenInfo> = self.operate(Method::GET, "/v1/tokens?limit=1000", Bytes::new()).await?;
+        Ok(page.entries)
+    }
+
+    /// Makes a token worthless: at once on the master, within a second or so on the other machines.
+    ///
+    /// # Errors
+    /// See [`Error`]; a name that isn't there is a problem with the code `not-found`.
+    pub async fn revoke_token(&self, name: &str) -> Result<(), Error> {
+        self.operate(Method::DELETE, &format!("/v1/tokens/{name}"), Bytes::new()).await.map(|_: Removed| ())
     }
 
     /// An operator's request to the master; all of them may be repeated without harm.
@@ -413,10 +504,15 @@ impl Client {
         self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn http(&self) -> &HyperClient<HttpConnector, Full<Bytes>> {
+    pub(crate) fn authorization(&self) -> Option<&HeaderValue> {
+        self.0.settings.token.as_ref().map(|token| &token.0)
+    }
+
+    pub(crate) fn http(&self) -> &Http {
         &self.0.http
     }
 
+    /// Total time of a call.
     pub(crate) fn deadline(&self) -> Duration {
         self.0.settings.deadline
     }
@@ -470,7 +566,21 @@ fn one(host: &str) -> Result<Host, Error> {
     }
 }
 
-fn json(value: &impl serde::Serialize) -> Result<Bytes, Error> {
+/// The caller's idempotency key, or a new one.
+pub(crate) fn key(given: Option<String>) -> Result<String, Error> {
+    match given {
+        // What isn't a header value would be refused by every machine; say so before anything is sent.
+        Some(key)
+            if key.is_empty() || key.len() > 200 || !key.bytes().all(|byte| byte.is_ascii_graphic()) =>
+        {
+            Err(Error::Key(key))
+        }
+        Some(key) => Ok(key),
+        None => Ok(uuid::Uuid::now_v7().to_string()),
+    }
+}
+
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<Bytes, Error> {
     serde_json::to_vec(value).map(Bytes::from).map_err(|error| Error::Unexpected {
         host: "this program".to_owned(),
         why: format!("write the request: {error}"),

@@ -11,6 +11,15 @@ pub enum Error {
     /// The idempotency key can't be used.
     #[error("idempotency key: found {0:?}, expected 1 to 200 visible ASCII characters")]
     Key(String),
+    /// The token can't be one. Says nothing of it but its length.
+    #[error("token: found {length} bytes, expected 1 to 500 visible ASCII characters")]
+    Token {
+        /// Bytes found.
+        length: usize,
+    },
+    /// The certificates can't be used.
+    #[error("certificates: {0}")]
+    Certificate(String),
     /// A machine refused the request for good; repeating it would not help.
     #[error("{} ({})", .0.detail, .0.code)]
     Problem(Box<tanist_api::Problem>),

@@ -77,7 +77,7 @@ pub struct Hosts {
 /// Reads `a:8080, http://b:8080/` into base URLs.
 ///
 /// # Errors
-/// When the list is empty or an entry is neither `host:port` nor an `http://` URL.
+/// When the list is empty or an entry is neither `host:port` nor an `http://` or `https://` URL.
 ///
 /// # Example
 /// ```
@@ -93,13 +93,16 @@ pub fn parse(list: &str) -> Result<Vec<Host>, Error> {
         .map(|host| {
             let url = if host.contains("://") { host.to_owned() } else { format!("http://{host}") };
             let url = url.trim_end_matches('/').to_owned();
-            let authority = url.strip_prefix("http://").unwrap_or_default();
+            let authority = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+            let authority = authority.unwrap_or_default();
             let port = authority.rsplit_once(':').map(|(name, port)| (!name.is_empty(), port.parse::<u16>()));
             let plain = authority.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@\\".contains(&byte));
             if matches!(port, Some((true, Ok(1..)))) && plain {
                 Ok(url)
             } else {
-                Err(Error::Hosts(format!("found {host:?}, expected \"host:port\" or \"http://host:port\"")))
+                Err(Error::Hosts(format!(
+                    "found {host:?}, expected \"host:port\", \"http://host:port\" or \"https://host:port\""
+                )))
             }
         })
         .collect::<Result<_, _>>()?;
@@ -266,7 +269,7 @@ mod tests {
     #[test]
     fn list_is_read_and_nonsense_is_named() {
         assert_eq!(parse("a:1,http://b:2/").unwrap(), ["http://a:1", "http://b:2"]);
-        assert_eq!(parse("[::1]:80").unwrap(), ["http://[::1]:80"]);
+        assert_eq!(parse("[::1]:80,https://b:2").unwrap(), ["http://[::1]:80", "https://b:2"]);
         for bad in [
             "",
             " , ",
@@ -275,7 +278,7 @@ mod tests {
             "a:0",
             ":1",
             "ftp://a:1",
-            "https://a:1",
+            "https://a",
             "http://a:1/path",
             "a b:1",
             "x@a:1",

@@ -53,9 +53,11 @@ mod client;
 mod error;
 pub mod hosts;
 mod sse;
+mod state;
 mod watch;
 
 pub use client::{Builder, Client, Consistency, ExecuteOptions};
 pub use error::Error;
+pub use state::{At, ChangeOptions, CommandFilter, OnlyIf, Part, ReadOptions};
 pub use tanist_api as api;
 pub use watch::{Watch, WatchOptions};

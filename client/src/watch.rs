@@ -15,9 +15,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     Client, Error,
-    call::{Attempt, chain, encode, refusal},
+    call::{Attempt, chain, refusal},
     hosts::{Host, Need, Trouble},
     sse::{Block, Parser},
+    state::encoded,
 };
 
 /// Machines say something every 5 s; one that doesn't for so long is taken for dead.
@@ -94,7 +95,7 @@ impl Client {
             ("tables", options.tables.join(",")),
         ] {
             if !value.is_empty() {
-                parameters.push(format!("{name}={}", encode(&value)));
+                parameters.push(format!("{name}={}", encoded(&value)));
             }
         }
         let separator = if parameters.is_empty() { "" } else { "?" };
@@ -250,6 +251,9 @@ impl Watch {
             .method(Method::GET)
             .uri(format!("{host}{}", self.path))
             .header(header::ACCEPT, "text/event-stream");
+        if let Some(token) = self.client.authorization() {
+            request = request.header(header::AUTHORIZATION, token);
+        }
         if let Some(after) = self.after {
             request = request.header(HEADER_LAST_EVENT_ID, after);
         }

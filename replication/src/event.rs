@@ -3,6 +3,7 @@
 //! A closed list: what isn't here can't influence the protocol. Read `effect.rs` for what comes out.
 
 use crate::{
+    complaint::Complaint,
     frame::{Stamp, Transaction},
     member::MemberId,
     message::Message,
@@ -81,6 +82,9 @@ pub enum Event {
         /// For the log and the term history.
         why: String,
     },
+    /// Whether this machine is fit to reign, or why not (disk, or what else the server looks at). One that isn't comes
+    /// last in the chain; a master that isn't hands over to a healthy member as soon as there is one.
+    Health(Option<Complaint>),
     /// Change the members; answered by [`crate::Effect::MembersChanged`].
     ChangeMembers(MemberChange),
     /// Answer to `Effect::HoldWrites`: all writes that had begun are captured, and no other begins.

@@ -3,6 +3,7 @@
 //! Everything that can happen to a machine enters as an event with a timestamp, everything it may ask for leaves
 //! as an effect. Rules (R1..) and invariants (I1..) are those of `PROTOCOL.md` in this folder.
 
+pub mod complaint;
 pub mod config;
 pub mod effect;
 pub mod event;
@@ -22,6 +23,7 @@ pub mod succession;
 pub mod time;
 pub mod wire;
 
+pub use complaint::Complaint;
 pub use config::{Config, Timing};
 pub use effect::{Effect, HardState, Note};
 pub use event::Event;

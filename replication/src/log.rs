@@ -1,7 +1,8 @@
 //! The master's catch-up buffer: the newest transactions of its branch, bounded in bytes.
 //!
 //! Owns which transactions can still be streamed; older ones are only in the database, and a replica that needs
-//! them makes a copy (R12). Never blocks the writer: it forgets the oldest.
+//! them makes a copy (R12). Never blocks the writer: it forgets the oldest. The largest transaction in it isn't counted,
+//! so that one as large as the limit doesn't make every replica that stores it just now rejoin.
 
 use std::collections::VecDeque;
 
@@ -16,14 +17,17 @@ pub struct TransactionLog {
     transactions: VecDeque<Transaction>,
     bytes: usize,
     limit: usize,
+    /// Lengths that are the largest from some transaction on, descending.
+    largest: VecDeque<usize>,
     tip: Stamp,
 }
 
 impl TransactionLog {
-    /// An empty buffer for a replica that stands at `tip`, keeping up to `limit` payload bytes.
+    /// An empty buffer for a replica that stands at `tip`, keeping up to `limit` payload bytes besides
+    /// those of the largest transaction kept.
     #[must_use]
     pub fn new(tip: Stamp, limit: usize) -> TransactionLog {
-        TransactionLog { transactions: VecDeque::new(), bytes: 0, limit, tip }
+        TransactionLog { transactions: VecDeque::new(), bytes: 0, limit, largest: VecDeque::new(), tip }
     }
 
     /// Newest stamp.
@@ -52,18 +56,24 @@ impl TransactionLog {
         );
         assert!(transaction.stamp.position.txid == self.tip.position.txid.next());
         self.tip = transaction.stamp;
-        self.bytes += transaction.payload.len();
+        let len = transaction.payload.len();
+        self.bytes += len;
         self.transactions.push_back(transaction);
-        while self.bytes > self.limit && self.transactions.len() > 1 {
-            if let Some(old) = self.transactions.pop_front() {
-                self.bytes -= old.payload.len();
-            }
+        while self.largest.back().is_some_and(|smaller| *smaller < len) {
+            self.largest.pop_back();
+        }
+        self.largest.push_back(len);
+        while self.bytes - self.largest.front().map_or(0, |largest| *largest) > self.limit {
+            let Some(old) = self.transactions.pop_front() else { return };
+            self.bytes -= old.payload.len();
+            self.largest.pop_front_if(|largest| *largest == old.payload.len());
         }
     }
 
     /// Forgets everything: the replica now is `tip`, and what lies between can't be streamed.
     pub fn reset(&mut self, tip: Stamp) {
         self.transactions.clear();
+        self.largest.clear();
         self.bytes = 0;
         self.tip = tip;
     }
@@ -127,14 +137,33 @@ mod tests {
             let transaction = next(&log, 40);
             log.push(transaction);
         }
-        assert_eq!(log.bytes(), 80);
-        assert_eq!(log.get(Txid(13)), None);
-        assert!(log.get(Txid(14)).is_some());
-        assert!(log.reaches_back_to(Position::new(1, 13)));
-        assert!(!log.reaches_back_to(Position::new(1, 12)));
-        assert_eq!(log.stamp_at(Txid(14)).unwrap().chain, ChainHash([14; 16]));
-        let huge = next(&log, 1000);
-        log.push(huge);
-        assert!(log.reaches_back_to(Position::new(1, 15)), "the newest is always kept");
+        assert_eq!(log.bytes(), 120, "80 besides one of 40");
+        assert_eq!(log.get(Txid(12)), None);
+        assert!(log.get(Txid(13)).is_some());
+        assert!(log.reaches_back_to(Position::new(1, 12)));
+        assert!(!log.reaches_back_to(Position::new(1, 11)));
+        assert_eq!(log.stamp_at(Txid(13)).unwrap().chain, ChainHash([13; 16]));
+    }
+
+    #[test]
+    fn large_transaction_stays_while_the_others_after_it_are_within_the_limit() {
+        let mut log = TransactionLog::new(Stamp { position: Position::new(1, 10), ..Stamp::default() }, 100);
+        let push = |log: &mut TransactionLog, len| {
+            let transaction = next(log, len);
+            log.push(transaction);
+        };
+        push(&mut log, 90);
+        push(&mut log, 1000);
+        assert!(log.reaches_back_to(Position::new(1, 10)));
+        push(&mut log, 30);
+        assert!(log.reaches_back_to(Position::new(1, 11)) && !log.reaches_back_to(Position::new(1, 10)));
+        push(&mut log, 70);
+        assert_eq!(log.bytes(), 1100);
+        push(&mut log, 1);
+        assert_eq!(log.bytes(), 101, "the oldest goes first, however large");
+        push(&mut log, 2000);
+        push(&mut log, 3000);
+        assert_eq!(log.bytes(), 3000, "two large ones don't stay");
+        assert!(log.reaches_back_to(Position::new(1, 16)), "the newest is always kept");
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! `wire.rs` gives the bytes; the transport moves them. Every message carries the sender's term (R6).
 
+use std::collections::BTreeSet;
+
 use minicbor::{Decode, Encode};
 
 use crate::{
+    complaint::Complaint,
     frame::{Stamp, Transaction},
     member::{Addresses, MemberId},
     position::{Position, Term},
@@ -111,6 +114,9 @@ pub struct Heartbeat {
     /// Whether the reign has begun to serve.
     #[n(7)]
     pub serving: bool,
+    /// Members that report that they aren't healthy: they come last in the chain of succession.
+    #[n(8)]
+    pub unhealthy: BTreeSet<MemberId>,
 }
 
 /// A voter's answer to a heartbeat.
@@ -138,6 +144,9 @@ pub struct HeartbeatReply {
     /// depends on it; the store's side fills it in.
     #[n(6)]
     pub sum: Option<(Position, u64)>,
+    /// Why it should not reign now, if it shouldn't.
+    #[n(7)]
+    pub unhealthy: Option<Complaint>,
 }
 
 /// Where a replica stands.

@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
+    complaint::Complaint,
     config::Config,
     effect::{Effect, HardState, Note},
     event::Event,
@@ -67,6 +68,10 @@ pub struct Node {
     pub(crate) stopping: bool,
     /// Counts `HoldWrites`, so that a late answer isn't taken for another's.
     pub(crate) holds: u64,
+    /// Why this machine shouldn't reign, if it shouldn't.
+    pub(crate) unhealthy: Option<Complaint>,
+    /// Who shouldn't, as the master last said.
+    pub(crate) known_unhealthy: BTreeSet<MemberId>,
     /// An operator has asked this machine to reign.
     pub(crate) forced: Option<Forced>,
     pub(crate) role: Role,
@@ -115,6 +120,8 @@ impl Node {
             unclean: !clean && !founding,
             stopping: false,
             holds: 0,
+            unhealthy: None,
+            known_unhealthy: BTreeSet::new(),
             forced: None,
             role: Role::Follower(Follower { leader: None, stand_at: now, attempts: 0 }),
             out: Vec::new(),
@@ -176,6 +183,7 @@ impl Node {
             }
             Event::HandOver { to, why } => self.on_hand_over(to, why),
             Event::Force { why } => self.on_force(why),
+            Event::Health(unhealthy) => self.on_health(unhealthy),
             Event::ChangeMembers(change) => self.on_change_members(change),
             Event::WritesHeld(hold) => self.on_writes_held(hold),
             Event::StorageFailed(why) => self.step_down(format!("own disk failed: {why}")),
@@ -380,9 +388,33 @@ impl Node {
 
     /// How much later than the first heir this machine stands.
     pub(crate) fn own_delay(&self) -> Duration {
-        let place = u32::try_from(self.hard.record.place(&self.config.id)).unwrap_or(u32::MAX);
+        let place = self.hard.record.place(&self.config.id, &self.unhealthy_members());
+        let place = u32::try_from(place).unwrap_or(u32::MAX);
         let unclean = u32::from(self.unclean);
         self.config.timing.election_stagger.saturating_mul(place.saturating_add(unclean))
+    }
+
+    /// Who reports that it isn't healthy: to the master each one by itself, to the others the master.
+    pub(crate) fn unhealthy_members(&self) -> BTreeSet<MemberId> {
+        let mut unhealthy = match &self.role {
+            Role::Master(master) => master.unhealthy_peers(),
+            Role::Follower(_) | Role::Candidate(_) => self.known_unhealthy.clone(),
+        };
+        if self.unhealthy.is_some() {
+            unhealthy.insert(self.config.id.clone());
+        } else {
+            unhealthy.remove(&self.config.id);
+        }
+        unhealthy
+    }
+
+    fn on_health(&mut self, unhealthy: Option<Complaint>) {
+        if self.unhealthy.is_some() != unhealthy.is_some() {
+            let what = if unhealthy.is_some() { "not healthy" } else { "healthy again" };
+            let why = unhealthy.as_ref().map(ToString::to_string).unwrap_or_default();
+            self.note(what, None, why);
+        }
+        self.unhealthy = unhealthy;
     }
 
     /// A duration from zero up to `limit`, different each time (seeded).
@@ -501,6 +533,7 @@ impl Node {
             stamp: can_say.then_some(self.stamp),
             moved: self.moved(&self.hard.record),
             sum: None,
+            unhealthy: self.unhealthy.clone(),
         }
     }
 

@@ -5,6 +5,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
+    complaint::Complaint,
     frame::Stamp,
     member::Addresses,
     position::{Position, Txid},
@@ -16,6 +17,9 @@ use crate::{
 const TRAIL_EVERY: Duration = Duration::from_millis(20);
 /// unless so many transactions wait for it.
 const TRAIL_TRANSACTIONS: u64 = 64;
+
+/// A backup that does well brings at least so many bytes a second onto its disk, over a slow link too.
+const SLOWEST: u64 = 4 << 20;
 
 /// How a replica gets its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +90,10 @@ pub struct Peer {
     pub trailed_at: Time,
     /// Its process is known to have ended.
     pub gone: bool,
+    /// Why it shouldn't reign, as it last said.
+    pub unhealthy: Option<Complaint>,
+    /// Since when it is as healthy, or as unhealthy, as it is.
+    pub health_since: Time,
 }
 
 impl Peer {
@@ -107,7 +115,27 @@ impl Peer {
             send_at: None,
             trailed_at: Time::default(),
             gone: false,
+            unhealthy: None,
+            health_since: now,
         }
+    }
+
+    /// Whether it has said in this reign how it is, and is fit to reign.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.unhealthy.is_none() && self.lease_from.is_some()
+    }
+
+    /// How long it may store nothing (R9): `timeout`, and what a large transaction takes on its way.
+    fn patience(&self, timeout: Duration) -> Duration {
+        let Progress::Stream { inflight_bytes, .. } = &self.progress else { return timeout };
+        timeout + Duration::from_millis(*inflight_bytes as u64 * 1000 / SLOWEST)
+    }
+
+    /// Whether it has stored nothing of what it lacks for too long (R9).
+    #[must_use]
+    pub fn waits_in_vain(&self, now: Time, timeout: Duration) -> bool {
+        self.waiting_since.is_some_and(|since| now.since(since) >= self.patience(timeout))
     }
 
     /// Whether it answers and stores within `timeout` (R9).
@@ -116,7 +144,7 @@ impl Peer {
         !self.gone
             && !self.stuck
             && now.since(self.last_answer) < timeout
-            && self.waiting_since.is_none_or(|since| now.since(since) < timeout)
+            && !self.waits_in_vain(now, timeout)
     }
 
     /// Whether it is being streamed to.
@@ -161,11 +189,11 @@ impl Peer {
         }
     }
 
-    /// Whether nothing of what was sent has been stored for `timeout`: it may have been lost on the way.
+    /// Whether nothing of what was sent has been stored for too long: it may have been lost on the way.
     #[must_use]
     pub fn stalls(&self, now: Time, timeout: Duration) -> bool {
         let Progress::Stream { inflight, since, .. } = &self.progress else { return false };
-        !inflight.is_empty() && now.since(self.stored_at.max(*since)) >= timeout
+        !inflight.is_empty() && now.since(self.stored_at.max(*since)) >= self.patience(timeout)
     }
 
     /// For a backup that nobody waits for: whether what it lacks, up to `limit`, is put off, so that it gets more at
@@ -190,5 +218,34 @@ impl Peer {
     pub fn probe(&mut self) {
         self.progress = Progress::Probe;
         self.send_at = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_transaction_on_its_way_is_given_its_time() {
+        let (start, timeout) = (Time::default(), Duration::from_secs(1));
+        let mut peer = Peer::unknown(start);
+        peer.waiting_since = Some(start);
+        let after = |ms| start + Duration::from_millis(ms);
+        let mut sent = |bytes| {
+            peer.progress = Progress::stream_after(Txid(0), start);
+            if let Progress::Stream { inflight, inflight_bytes, .. } = &mut peer.progress {
+                inflight.push_back((Txid(1), bytes));
+                *inflight_bytes += bytes;
+            }
+            peer.clone()
+        };
+        for (bytes, ms) in [(1000, 1000), (16 << 20, 5000), (256 << 20, 65_000)] {
+            let mut peer = sent(bytes);
+            peer.last_answer = after(ms);
+            assert!(peer.keeps_up(after(ms - 1), timeout) && !peer.stalls(after(ms - 1), timeout));
+            assert!(!peer.keeps_up(after(ms), timeout) && peer.stalls(after(ms), timeout));
+        }
+        let silent = sent(256 << 20);
+        assert!(!silent.keeps_up(after(1000), timeout), "who doesn't answer isn't waited for");
     }
 }

@@ -33,6 +33,8 @@ pub struct PeerStatus {
     pub position: Option<Position>,
     /// `probe`, `stream` or `rejoin` (known to the master only).
     pub progress: Option<&'static str>,
+    /// Why it shouldn't reign now, if it shouldn't; the reason is known to the master only.
+    pub unhealthy: Option<String>,
 }
 
 /// A snapshot of what this node knows.
@@ -60,6 +62,10 @@ pub struct Status {
     pub writes_allowed: bool,
     /// This replica was current at that moment (the master: until its lease ends).
     pub fresh_as_of: Option<Time>,
+    /// The master, and who follows it in which order.
+    pub chain: Vec<MemberId>,
+    /// Why this machine shouldn't reign now, if it shouldn't.
+    pub unhealthy: Option<String>,
     /// All other members.
     pub peers: Vec<PeerStatus>,
     /// What an operator should know now.
@@ -104,6 +110,7 @@ impl Node {
                 )
             }
         };
+        let unhealthy = self.unhealthy_members();
         let peers = self.others().into_iter().map(|id| {
             let peer = match &self.role {
                 Role::Master(master) => master.peers.get(&id),
@@ -113,6 +120,10 @@ impl Node {
             PeerStatus {
                 reachable: self.links.contains(&id),
                 position: peer.filter(|_| data).and_then(|peer| peer.reported).map(|stamp| stamp.position),
+                unhealthy: unhealthy.contains(&id).then(|| {
+                    let why = peer.and_then(|peer| peer.unhealthy.as_ref());
+                    why.map_or_else(|| "as it told the master".to_owned(), ToString::to_string)
+                }),
                 progress: peer.filter(|_| data && self.links.contains(&id)).map(|peer| peer.progress.name()),
                 id,
             }
@@ -129,6 +140,8 @@ impl Node {
             serving,
             writes_allowed: !matches!(&self.role, Role::Master(master) if !master.writes_allowed),
             fresh_as_of,
+            chain: self.hard.record.chain(&unhealthy),
+            unhealthy: self.unhealthy.as_ref().map(ToString::to_string),
             peers: peers.collect(),
             notice: self.notice(),
         }
@@ -155,6 +168,11 @@ impl Node {
                     let awaited: Vec<_> =
                         record.sync_set.iter().filter(|id| **id != self.config.id).collect();
                     return Some(format!("the reign begins: waits for {}", list(awaited)));
+                }
+                if let Some(why) = &self.unhealthy {
+                    return Some(format!(
+                        "the master isn't healthy ({why}), and no healthy member that keeps up can relieve it"
+                    ));
                 }
                 let data = record.members.iter().filter(|member| !member.rank.is_witness()).count();
                 (backups < self.config.sync_backups.min(data.saturating_sub(1))).then(|| {

@@ -117,21 +117,22 @@ impl SuccessionRecord {
     }
 
     /// The chain of succession: the master, the rest of its sync set in rank order, then the other data members
-    /// in rank order.
+    /// in rank order; who isn't healthy comes last.
     #[must_use]
-    pub fn chain(&self) -> Vec<MemberId> {
+    pub fn chain(&self, unhealthy: &BTreeSet<MemberId>) -> Vec<MemberId> {
         let mut data: Vec<&Member> = self.members.iter().filter(|member| !member.rank.is_witness()).collect();
         data.sort_by_key(|member| {
+            let heir = self.master.as_ref() != Some(&member.id);
             let in_sync = self.sync_set.contains(&member.id);
-            (self.master.as_ref() != Some(&member.id), !in_sync, member.rank, member.id.clone())
+            (heir, heir && unhealthy.contains(&member.id), !in_sync, member.rank, member.id.clone())
         });
         data.into_iter().map(|member| member.id.clone()).collect()
     }
 
     /// How many stand before `id` in the chain once the master is gone; past the end for strangers.
     #[must_use]
-    pub fn place(&self, id: &MemberId) -> usize {
-        let chain = self.chain();
+    pub fn place(&self, id: &MemberId, unhealthy: &BTreeSet<MemberId>) -> usize {
+        let chain = self.chain(unhealthy);
         let heirs = chain.iter().filter(|member| self.master.as_ref() != Some(*member));
         let heirs: Vec<_> = heirs.collect();
         heirs.iter().position(|member| *member == id).unwrap_or(heirs.len())
@@ -159,10 +160,15 @@ mod tests {
         assert_eq!(record.sync_set.len(), 4);
         record = record.first_of_reign(Term(1), &"c".parse().unwrap());
         record = record.with_sync_set(["c", "d"].iter().map(|id| id.parse().unwrap()).collect());
-        let chain: Vec<_> = record.chain().iter().map(ToString::to_string).collect();
+        let all_well = BTreeSet::new();
+        let chain: Vec<_> = record.chain(&all_well).iter().map(ToString::to_string).collect();
         assert_eq!(chain, ["c", "d", "a", "b"]);
-        assert_eq!(record.place(&"d".parse().unwrap()), 0);
-        assert_eq!(record.place(&"a".parse().unwrap()), 1);
+        assert_eq!(record.place(&"d".parse().unwrap(), &all_well), 0);
+        assert_eq!(record.place(&"a".parse().unwrap(), &all_well), 1);
+        let unhealthy = ["c", "d"].iter().map(|id| id.parse().unwrap()).collect();
+        let chain: Vec<_> = record.chain(&unhealthy).iter().map(ToString::to_string).collect();
+        assert_eq!(chain, ["c", "a", "b", "d"], "the master stays first as long as it reigns");
+        assert_eq!(record.place(&"d".parse().unwrap(), &unhealthy), 2);
         assert_eq!(record.key, RecordKey { term: Term(1), version: 2 });
     }
 

@@ -148,7 +148,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Addresses, Member, Position, Rank, frame::ChainHash, succession::SuccessionRecord, time::Time,
+        Addresses, Member, Position, Rank, complaint::Complaint, frame::ChainHash,
+        succession::SuccessionRecord, time::Time,
     };
 
     fn messages() -> Vec<Message> {
@@ -180,6 +181,7 @@ mod tests {
                 tip: Position::new(4, 9),
                 echo: Some(Time(77)),
                 serving: true,
+                unhealthy: ["c".parse().unwrap()].into(),
             }),
             Message::HeartbeatReply(HeartbeatReply {
                 term: Term(4),
@@ -189,6 +191,7 @@ mod tests {
                 stamp: Some(stamp),
                 moved: Some(Addresses { peer: vec!["a:1".to_owned()], urls: vec![] }),
                 sum: Some((Position::new(4, 8), u64::MAX)),
+                unhealthy: Some(Complaint::new("disk is slow")),
             }),
             Message::Append {
                 term: Term(4),

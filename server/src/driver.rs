@@ -12,8 +12,8 @@ use std::{
 
 use tanist_api::ClusterMember;
 use tanist_replication::{
-    Effect, Event, HardState, Member, MemberChange, MemberId, Message, Node, Position, Rank, Stamp,
-    SuccessionRecord, Term, Time, Txid, status::RoleName, wire,
+    Complaint, Effect, Event, HardState, Member, MemberChange, MemberId, Message, Node, Position, Rank,
+    Stamp, SuccessionRecord, Term, Time, Txid, status::RoleName, wire,
 };
 use tanist_store::PageSums;
 use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent};
@@ -95,6 +95,8 @@ pub(crate) enum Control {
         /// Told when this machine reigns, or why it can't.
         respond: Handed,
     },
+    /// This machine is fit to reign, or why it isn't.
+    Health(Option<Complaint>),
     /// Change the members.
     ChangeMembers {
         /// What shall be.
@@ -372,6 +374,10 @@ impl Driver {
         match control {
             Control::HandOver { to, why, respond } => self.hand_over(Event::HandOver { to, why }, respond)?,
             Control::Force { why, respond } => self.hand_over(Event::Force { why }, respond)?,
+            Control::Health(unhealthy) => {
+                self.view_due = true;
+                self.event(Event::Health(unhealthy))?;
+            }
             Control::ChangeMembers { edit, respond } => match edit.on(&self.parts.node.status().record) {
                 Ok(change) => {
                     let first = self.changed.replace(respond);

@@ -77,7 +77,7 @@ impl DirectoryLock {
     /// When it can't be made or written, or another process holds it.
     pub fn take(directory: &Path) -> Result<DirectoryLock, DurableError> {
         let fail = |source| DurableError::Directory { path: directory.to_owned(), source };
-        std::fs::create_dir_all(directory).map_err(fail)?;
+        make_durable(directory).map_err(fail)?;
         let path = directory.join("tanist.lock");
         let file = OpenOptions::new()
             .read(true)
@@ -99,6 +99,31 @@ impl DirectoryLock {
         std::fs::write(directory.join("tanist.pid"), format!("{}\n", std::process::id())).map_err(fail)?;
         Ok(DirectoryLock { _file: file })
     }
+}
+
+/// Makes the directory if needed. Its name must outlive a power cut like what is in it, which the syncs of its files
+/// don't see to.
+fn make_durable(directory: &Path) -> std::io::Result<()> {
+    let new: Vec<_> = directory.ancestors().take_while(|directory| !directory.exists()).collect();
+    std::fs::create_dir_all(directory)?;
+    if new.is_empty() {
+        // Perhaps by a start that was killed just then. An administrator's own may stand where we may not read.
+        let _ = sync_entry(directory);
+    }
+    new.into_iter().try_for_each(sync_entry)
+}
+
+/// Syncs the directory's entry in its parent.
+fn sync_entry(directory: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    match directory.parent() {
+        Some(parent) if parent == Path::new("") => File::open(".")?.sync_all()?,
+        Some(parent) => File::open(parent)?.sync_all()?,
+        None => {}
+    }
+    #[cfg(not(unix))]
+    let _ = directory;
+    Ok(())
 }
 
 /// This machine's durable protocol state.

@@ -5,6 +5,7 @@
 
 const _: () = assert!(!tanist_replication::mistakes::POSSIBLE, "a server must not be able to make mistakes");
 
+mod auth;
 pub mod cli;
 pub mod clock;
 pub mod commands;
@@ -12,6 +13,7 @@ pub mod config;
 mod driver;
 pub mod durable;
 pub mod gate;
+mod health;
 pub mod http;
 mod idempotency;
 mod inbox;
@@ -22,6 +24,7 @@ mod rejoin;
 mod scrub;
 mod server;
 pub mod sql;
+pub mod state;
 mod view;
 mod watch;
 pub mod write;

@@ -110,9 +110,10 @@ impl ReadPool {
         ReadPool { jobs: Some(jobs) }
     }
 
-    /// Whether this machine holds data.
-    pub(crate) fn has_data(&self) -> bool {
-        self.jobs.is_some()
+    /// Whether this machine holds no data.
+    #[must_use]
+    pub fn is_witness(&self) -> bool {
+        self.jobs.is_none()
     }
 
     /// Runs the statements on one snapshot.

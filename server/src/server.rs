@@ -22,7 +22,7 @@ use crate::{
     driver::{self, Control, DriverError, Parts},
     durable::{DirectoryLock, Durable, DurableError},
     gate::Gate,
-    http,
+    health, http,
     inbox::{Command, Inbox, InboxLimits},
     reader::ReadPool,
     rejoin::Board,
@@ -66,6 +66,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The certificate for clients.
+    #[error(transparent)]
+    Tls(#[from] http::TlsError),
     /// The operating system.
     #[error("{context}: {source}")]
     System {
@@ -115,6 +118,7 @@ pub struct Server {
     store: Option<(Arc<Inbox>, JoinHandle<()>)>,
     scrub: Option<ScrubThread>,
     feeder: Option<Feeder>,
+    health: Option<tokio::task::JoinHandle<()>>,
     _lock: DirectoryLock,
 }
 
@@ -161,6 +165,7 @@ impl Server {
     /// When something the configuration names can't be used; the message names it.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let lock = DirectoryLock::take(&config.data_dir)?;
+        let tls = config.tls.as_ref().map(http::acceptor).transpose()?;
         let http_listener = listen("listen.http", &config.listen.http)?;
         let peer_listener = listen("listen.peer", &config.listen.peer)?;
         let (http_address, peer_address) = (local(&http_listener)?, local(&peer_listener)?);
@@ -196,6 +201,7 @@ impl Server {
         let inbox = Arc::new(Inbox::new(InboxLimits::default()));
         let sums = database.as_ref().map(Database::sums);
         let page_size = database.as_ref().map_or(0, Database::page_size);
+        let wal = database.as_ref().map(Database::wal_sync).transpose()?;
         let store = match database {
             None => None,
             Some(database) => {
@@ -294,6 +300,13 @@ impl Server {
                 Some(start.map_err(|source| StartError::System { context: "start a thread", source })?)
             }
         };
+        // A witness never reigns.
+        let health = wal.map(|wal| {
+            let (directory, config) = (config.data_dir.clone(), config.health.clone());
+            let (gate, control) = (Arc::clone(&gate), operators.clone());
+            tokio::spawn(health::watch(health::Parts { directory, wal, config, gate, control }))
+        });
+
         let (stop_http, http_stopped) = oneshot::channel();
         let state = http::AppState::new(
             Arc::clone(&gate),
@@ -304,7 +317,7 @@ impl Server {
             &config,
         );
         let http = tokio::spawn(async move {
-            if let Err(error) = http::serve(http_listener, state, http_stopped).await {
+            if let Err(error) = http::serve(http_listener, tls, state, http_stopped).await {
                 tracing::error!(%error, "HTTP");
             }
         });
@@ -319,6 +332,7 @@ impl Server {
             store,
             scrub,
             feeder,
+            health,
             _lock: lock,
         })
     }
@@ -361,6 +375,9 @@ impl Server {
                 // Requests that others have just sent here are still to come, and to be sent on.
                 tokio::time::sleep(REDIRECT_TIME).await;
             }
+        }
+        if let Some(health) = self.health.take() {
+            health.abort();
         }
         if let Some(stop) = self.stop_http.take() {
             let _ = stop.send(());

@@ -100,10 +100,9 @@ impl SqlError {
     #[must_use]
     pub fn explain(mut self, why: Option<Interrupted>, denied: Option<String>) -> SqlError {
         match (self.kind, why, denied) {
-            (SqlErrorKind::Timeout, Some(Interrupted::TooLarge), _) => {
+            (SqlErrorKind::Timeout, Some(Interrupted::TooLarge { limit_bytes }), _) => {
                 self.kind = SqlErrorKind::TooLarge;
-                self.message =
-                    "the transaction writes more than the limit (replication.max_transaction)".to_owned();
+                self.message = too_large(limit_bytes);
             }
             (SqlErrorKind::Timeout, ..) => {
                 self.message = "stopped: it ran longer than the limit (limits.statement_time)".to_owned();
@@ -117,13 +116,18 @@ impl SqlError {
     /// A request that the store refused as a whole, after its last statement.
     #[must_use]
     pub fn refused(error: &StoreError) -> SqlError {
-        let kind = match error {
-            StoreError::TransactionTooLarge { .. } => SqlErrorKind::TooLarge,
-            StoreError::ReservedName { .. } => SqlErrorKind::Denied,
-            _ => SqlErrorKind::Constraint,
-        };
-        SqlError::new(0, kind, error.to_string())
+        match error {
+            StoreError::TransactionTooLarge { limit_bytes } => {
+                SqlError::new(0, SqlErrorKind::TooLarge, too_large(*limit_bytes))
+            }
+            StoreError::ReservedName { .. } => SqlError::new(0, SqlErrorKind::Denied, error.to_string()),
+            _ => SqlError::new(0, SqlErrorKind::Constraint, error.to_string()),
+        }
     }
+}
+
+fn too_large(limit_bytes: u64) -> String {
+    format!("the transaction writes more than the limit of {limit_bytes} bytes (replication.max_transaction)")
 }
 
 /// Runs the statements in order, each exactly one SQL statement.

@@ -89,6 +89,11 @@ pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
                 reachable: if own { Some(true) } else { peer.map(|peer| peer.reachable) },
                 in_sync: record.sync_set.contains(&member.id) && status.master.is_some(),
                 absent: member.absent,
+                unhealthy: if own {
+                    status.unhealthy.clone()
+                } else {
+                    peer.and_then(|peer| peer.unhealthy.clone())
+                },
                 differs_at: board.difference(&member.id).map(|position| position.to_string()),
                 progress: peer.and_then(|peer| peer.progress).map(str::to_owned),
                 // What is left of a rejoin that doesn't matter any more isn't shown.
@@ -116,7 +121,7 @@ pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
             writable: status.serving && status.writes_allowed,
             notice: status.notice.clone(),
             sync_set: record.sync_set.iter().map(ToString::to_string).collect(),
-            chain: record.chain().iter().map(ToString::to_string).collect(),
+            chain: status.chain.iter().map(ToString::to_string).collect(),
             members,
         },
     }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::{
     inbox::{Command, Inbox},
     sql::SqlError,
+    state::{Change, Refusal},
     watch::{Unfit, WatchTable},
 };
 
@@ -22,11 +23,20 @@ pub struct Idempotency {
     pub fingerprint: [u8; 32],
 }
 
+/// What a write does.
+#[derive(Debug)]
+pub enum WriteWork {
+    /// Users' SQL, run in order, all or nothing.
+    Statements(Vec<Statement>),
+    /// A change of Tanist's own state.
+    State(Box<Change>),
+}
+
 /// A write, checked as far as it can be without the database.
 #[derive(Debug)]
 pub struct WriteRequest {
-    /// Run in order, all or nothing.
-    pub statements: Vec<Statement>,
+    /// What to do.
+    pub work: WriteWork,
     /// The client's key, if it gave one.
     pub idempotency: Option<Idempotency>,
     /// How long the statements may run together.
@@ -38,7 +48,7 @@ pub struct WriteRequest {
 pub struct WriteDone {
     /// Where it stands.
     pub position: Position,
-    /// JSON array of the statements' results.
+    /// JSON array of the statements' results, or what the change of state made.
     pub answer: Bytes,
     /// Whether this is the first answer to the same key, given again.
     pub replayed: bool,
@@ -59,6 +69,9 @@ pub enum WriteError {
     /// A statement was refused; nothing was done.
     #[error("{0}")]
     Sql(SqlError),
+    /// A change of state was refused; nothing was done.
+    #[error("{0}")]
+    State(Refusal),
     /// The key came with another request before; nothing was done.
     #[error("the idempotency key was used for another request")]
     IdempotencyMismatch,

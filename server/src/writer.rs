@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
+use tanist_api::Statement;
 use tanist_replication::{Event, Member, MemberId, Position, Stamp, Term, Transaction};
 use tanist_store::{Batch, Captured, CheckpointOutcome, Checkpointer, Database, StoreError, WalSync};
 use tokio::sync::mpsc::UnboundedSender;
@@ -20,9 +21,10 @@ use crate::{
     inbox::{Command, Inbox, QueuedWrite, Respond, Work},
     members,
     rejoin::{self, Board, Link, RejoinError},
-    sql::{self, SqlError, SqlLimits},
+    sql::{self, SqlError, SqlErrorKind, SqlLimits},
+    state::{self, Change, ChangeError},
     watch::{self, Kept, WatchTable},
-    write::{WriteDone, WriteError},
+    write::{WriteDone, WriteError, WriteRequest, WriteWork},
 };
 
 /// What the store thread tells the driver.
@@ -306,17 +308,17 @@ impl Writer<'_> {
         let mut waiting = writes.into_iter();
         let mut later = Vec::new();
         while let Some(write) = waiting.next() {
-            match run_write(&mut batch, &write, &self.config.sql) {
+            match run_write(&mut batch, &write.request, &self.config.sql) {
                 Ok(Ok(result)) => done.push((write, result)),
                 Ok(Err(error)) => {
                     let _ = write.respond.send(Err(error));
                 }
                 Err(error) => {
-                    let interrupted = batch.interrupted();
                     drop(batch);
-                    let answer = match (&error, interrupted) {
-                        (StoreError::BatchLost { .. }, Some(why)) => {
-                            WriteError::Sql(SqlError::interrupted(why))
+                    let answer = match &error {
+                        // It was stopped, the disk is well.
+                        StoreError::BatchLost { interrupted: Some(why) } => {
+                            WriteError::Sql(SqlError::interrupted(*why))
                         }
                         _ => {
                             tracing::error!(%error, "a batch of writes was rolled back");
@@ -476,12 +478,11 @@ impl Refusals {
 }
 
 /// Runs one write in its savepoint; the inner error fails it alone, the outer one the whole batch.
-fn run_write(
+pub(crate) fn run_write(
     batch: &mut Batch<'_>,
-    write: &QueuedWrite,
+    request: &WriteRequest,
     limits: &SqlLimits,
 ) -> Result<Result<WriteDone, WriteError>, StoreError> {
-    let request = &write.request;
     if let Some(key) = &request.idempotency {
         match idempotency::stored(batch, key)? {
             idempotency::Stored::Unknown => {}
@@ -491,28 +492,67 @@ fn run_write(
             idempotency::Stored::OtherRequest => return Ok(Err(WriteError::IdempotencyMismatch)),
         }
     }
-    batch.set_deadline(Some(Instant::now() + request.time_limit));
-    let result = batch.request(|connection| sql::run(connection, &request.statements, limits));
-    batch.set_deadline(None);
-    let results = match result {
-        Ok(Ok(results)) => results,
-        Ok(Err(error)) => {
-            return Ok(Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied()))));
-        }
-        Err(error) if error.is_request() => return Ok(Err(WriteError::Sql(SqlError::refused(&error)))),
-        Err(error) => return Err(error),
+    let ran = match &request.work {
+        WriteWork::Statements(statements) => run_statements(batch, statements, request.time_limit, limits)?,
+        WriteWork::State(change) => run_change(batch, change, request.time_limit)?,
+    };
+    let answer = match ran {
+        Ok(answer) => Bytes::from(answer),
+        Err(error) => return Ok(Err(error)),
     };
     if batch.altered()
         && let Err(error) = batch.internal(watch::refresh)?
     {
         tracing::warn!(%error, "watched tables are told as they were before they were altered");
     }
-    let answer = serde_json::to_vec(&results).map(Bytes::from).unwrap_or_default();
     if let Some(key) = &request.idempotency {
         // Not in the request's savepoint, where Tanist's own tables are closed: if it fails, the batch is lost whole.
         idempotency::store(batch, key, &answer)?;
     }
     Ok(Ok(WriteDone { position: Position::ZERO, answer, replayed: false }))
+}
+
+type Ran = Result<Result<Vec<u8>, WriteError>, StoreError>;
+
+fn run_statements(
+    batch: &mut Batch<'_>,
+    statements: &[Statement],
+    time_limit: Duration,
+    limits: &SqlLimits,
+) -> Ran {
+    batch.set_deadline(Some(Instant::now() + time_limit));
+    let result = batch.request(|connection| sql::run(connection, statements, limits));
+    Ok(match result {
+        Ok(Ok(results)) => Ok(serde_json::to_vec(&results).unwrap_or_default()),
+        Ok(Err(error)) => Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied()))),
+        Err(error) if error.is_request() => Err(WriteError::Sql(SqlError::refused(&error))),
+        Err(error) => return Err(error),
+    })
+}
+
+fn run_change(batch: &mut Batch<'_>, change: &Change, time_limit: Duration) -> Ran {
+    batch.set_deadline(Some(Instant::now() + time_limit));
+    let result = batch.change(|connection| state::run(connection, change));
+    batch.set_deadline(None);
+    let done = match result {
+        Ok(done) => done,
+        Err(error) if error.is_request() => return Ok(Err(WriteError::Sql(SqlError::refused(&error)))),
+        Err(error) => return Err(error),
+    };
+    Ok(match done {
+        Ok(done) => Ok(done.encode()),
+        Err(ChangeError::Refused(refusal)) => Err(WriteError::State(refusal)),
+        Err(ChangeError::Sqlite(error)) => match SqlError::from_sqlite(0, &error) {
+            // A user's table may refer to ours: its constraints and triggers have a say.
+            error if error.kind != SqlErrorKind::Sql => {
+                Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied())))
+            }
+            error => {
+                tracing::error!(%error, "a change of state could not be written");
+                Err(WriteError::Storage(error.message))
+            }
+        },
+    })
 }
 
 fn fail_all(writes: Vec<QueuedWrite>, error: &StoreError) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tanist_client::Client;
+use tanist_client::{Builder, Client};
 
 pub const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 pub const HTTP_PORT: u16 = 8080;
@@ -21,13 +21,23 @@ pub struct Layout {
     pub ranks: Vec<u32>,
     /// Appended to every configuration file.
     pub extra: String,
+    /// Clients speak HTTPS, by a certificate that an authority made for this cluster has signed.
+    pub tls: bool,
+    /// Clients need a token; the cluster's own client has the one of the cluster key.
+    pub tokens: bool,
     /// `from, to -> peer address`, where a machine must not connect directly.
     pub peer_address: Option<Box<dyn Fn(usize, usize) -> String>>,
 }
 
 impl Layout {
     pub fn of(count: u32) -> Layout {
-        Layout { ranks: (1..=count).collect(), extra: String::new(), peer_address: None }
+        Layout {
+            ranks: (1..=count).collect(),
+            extra: String::new(),
+            tls: false,
+            tokens: false,
+            peer_address: None,
+        }
     }
 }
 
@@ -38,6 +48,8 @@ pub struct Machine {
     pub child: Option<Child>,
     /// Its data directory is a file system of its own with so many bytes, which nobody else sees and which ends with it.
     pub small_disk: Option<u64>,
+    /// Added to the process's environment.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 /// Whether this computer lets a test mount file systems of its own.
@@ -58,6 +70,9 @@ pub struct Cluster {
     /// Removed when the cluster is dropped.
     _dir: tempfile::TempDir,
     pub machines: Vec<Machine>,
+    /// What clients need besides the hosts.
+    builder: Builder,
+    scheme: &'static str,
 }
 
 /// An address block of 127.0.0.0/8 that no other cluster of this or another test process uses.
@@ -71,6 +86,20 @@ pub fn addresses(count: usize) -> Vec<String> {
 
 pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_tanist")
+}
+
+/// Writes a certificate for these addresses and its key; the certificate of the authority that has signed it.
+fn make_certificate(dir: &Path, ips: &[String]) -> Vec<u8> {
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(vec![]).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = authority.self_signed(&authority_key).unwrap();
+    let authority = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let signed = rcgen::CertificateParams::new(ips.to_vec()).unwrap().signed_by(&key, &authority).unwrap();
+    std::fs::write(dir.join("tls.crt"), signed.pem()).unwrap();
+    std::fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
+    certificate.pem().into_bytes()
 }
 
 /// Runs the command line; its exit code, and all that it says.
@@ -93,12 +122,24 @@ impl Cluster {
                 config: dir.path().join(format!("pc-{}", i + 1)).join("tanist.toml"),
                 child: None,
                 small_disk: None,
+                environment: vec![],
             })
             .collect();
+        let mut builder = Client::builder();
+        let mut extra = layout.extra.clone();
+        let scheme = if layout.tls { "https" } else { "http" };
+        if layout.tls {
+            builder = builder.ca_pem(&make_certificate(dir.path(), &ips)).unwrap();
+            let (cert, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
+            extra += &format!("\n[tls]\ncert_file = {cert:?}\nkey_file = {key:?}\n");
+        }
+        if layout.tokens {
+            extra += "\n[auth]\ntokens = true\n";
+        }
         for (i, machine) in machines.iter().enumerate() {
             let mut text = format!(
                 "cluster = \"test\"\nid = \"{}\"\ndata_dir = \"data\"\nkey = \"{KEY}\"\n[listen]\npeer = \"{}:{PEER_PORT}\"\nhttp = \"{}:{HTTP_PORT}\"\n{}\n",
-                machine.id, machine.ip, machine.ip, layout.extra
+                machine.id, machine.ip, machine.ip, extra
             );
             for (j, member) in machines.iter().enumerate() {
                 let peer = match &layout.peer_address {
@@ -106,14 +147,19 @@ impl Cluster {
                     _ => format!("{}:{PEER_PORT}", member.ip),
                 };
                 text += &format!(
-                    "[[member]]\nid = \"{}\"\nrank = {}\npeer = [\"{peer}\"]\nurl = [\"http://{}:{HTTP_PORT}\"]\n",
+                    "[[member]]\nid = \"{}\"\nrank = {}\npeer = [\"{peer}\"]\nurl = [\"{scheme}://{}:{HTTP_PORT}\"]\n",
                     member.id, layout.ranks[j], member.ip
                 );
             }
             std::fs::create_dir_all(machine.config.parent().unwrap()).unwrap();
             std::fs::write(&machine.config, text).unwrap();
         }
-        Cluster { _dir: dir, machines }
+        if layout.tokens {
+            // As a person on one of the machines would: what it prints is compared elsewhere.
+            let config = tanist_server::config::Config::load(&machines[0].config).unwrap();
+            builder = builder.token(&config.operator_token()).unwrap();
+        }
+        Cluster { _dir: dir, machines, builder, scheme }
     }
 
     /// Starts all machines and waits until one serves writes.
@@ -162,6 +208,7 @@ impl Cluster {
             .arg(&machine.config)
             .env("TANIST_LOG", std::env::var("TANIST_LOG").unwrap_or_else(|_| "info".into()))
             .env("NO_COLOR", "1")
+            .envs(machine.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -171,7 +218,7 @@ impl Cluster {
     }
 
     pub fn url(&self, i: usize) -> String {
-        format!("http://{}:{HTTP_PORT}", self.machines[i].ip)
+        format!("{}://{}:{HTTP_PORT}", self.scheme, self.machines[i].ip)
     }
 
     pub fn hosts(&self) -> String {
@@ -179,11 +226,16 @@ impl Cluster {
     }
 
     pub fn client(&self) -> Client {
-        Client::new(&self.hosts()).unwrap()
+        self.builder().hosts(&self.hosts()).build().unwrap()
     }
 
     pub fn client_of(&self, i: usize) -> Client {
-        Client::new(&self.url(i)).unwrap()
+        self.builder().hosts(&self.url(i)).build().unwrap()
+    }
+
+    /// A client of this cluster, with all that it needs but the hosts.
+    pub fn builder(&self) -> Builder {
+        self.builder.clone()
     }
 
     pub fn data_dir(&self, i: usize) -> PathBuf {

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Runs the stock shell; `None` where it isn't installed.
-fn shell(arguments: &[&str]) -> Option<(bool, String)> {
+pub fn shell(arguments: &[&str]) -> Option<(bool, String)> {
     let output = match Command::new("sqlite3").args(arguments).output() {
         Ok(output) => output,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -53,7 +53,14 @@ fn join(cluster: &mut Cluster, id: &str, ip: String) {
     let text = std::fs::read_to_string(&config).unwrap();
     let text = text.replace("0.0.0.0:", &format!("{ip}:")).replace("insecure = true", "#");
     std::fs::write(&config, text).unwrap();
-    cluster.machines.push(Machine { id: id.to_owned(), ip, config, child: None, small_disk: None });
+    cluster.machines.push(Machine {
+        id: id.to_owned(),
+        ip,
+        config,
+        child: None,
+        small_disk: None,
+        environment: vec![],
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

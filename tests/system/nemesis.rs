@@ -20,17 +20,27 @@ use crate::{
 };
 
 /// Numbers that are the same for the same seed.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
+    /// Another at each run, unless `TANIST_SEED` says which; says itself which.
+    pub fn thrown() -> Dice {
+        let seed = number("TANIST_SEED").unwrap_or_else(|| {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            u64::from(now.subsec_nanos())
+        });
+        println!("TANIST_SEED={seed}");
+        Dice(seed)
+    }
+
     /// From 0 up to, not including, `sides`.
-    fn roll(&mut self, sides: usize) -> usize {
+    pub fn roll(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % sides
     }
 }
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
@@ -170,12 +180,7 @@ async fn wreak(cluster: &mut Cluster, links: &Links, dice: &mut Dice) -> String 
 
 async fn survive(count: u32) {
     let rounds = number("TANIST_ROUNDS").unwrap_or(5);
-    let seed = number("TANIST_SEED").unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        u64::from(now.subsec_nanos())
-    });
-    println!("TANIST_SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::thrown();
     let (mut cluster, links) = cuttable_of(count, "").await;
     create_ledger(&cluster.client()).await;
     let workload = Arc::new(Workload::start(&cluster.client(), 3, "w"));

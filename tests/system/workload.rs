@@ -118,21 +118,33 @@ impl Workload {
 impl Outcome {
     /// Every acknowledged entry stands in the replica exactly once, and nothing that nobody wrote.
     pub fn assert_in(&self, dir: &std::path::Path) {
+        self.check_in(dir).unwrap();
+    }
+
+    /// What [`Outcome::assert_in`] asserts, as a sentence on what is wrong.
+    pub fn check_in(&self, dir: &std::path::Path) -> Result<(), String> {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let connection = rusqlite::Connection::open_with_flags(dir.join("state.db"), flags).unwrap();
-        connection.busy_timeout(Duration::from_secs(5)).unwrap();
-        let mut statement = connection.prepare("SELECT entry FROM ledger").unwrap();
+        let text = |error: rusqlite::Error| format!("{}: {error}", dir.display());
+        let connection = rusqlite::Connection::open_with_flags(dir.join("state.db"), flags).map_err(text)?;
+        connection.busy_timeout(Duration::from_secs(5)).map_err(text)?;
+        let mut statement = connection.prepare("SELECT entry FROM ledger").map_err(text)?;
         let mut found = BTreeSet::new();
-        for entry in statement.query_map([], |row| row.get::<_, String>(0)).unwrap() {
-            let entry = entry.unwrap();
-            assert!(found.insert(entry.clone()), "{entry} stands twice in {}", dir.display());
+        for entry in statement.query_map([], |row| row.get::<_, String>(0)).map_err(text)? {
+            let entry = entry.map_err(text)?;
+            if found.contains(&entry) {
+                return Err(format!("{entry} stands twice in {}", dir.display()));
+            }
+            found.insert(entry);
         }
         let lost: Vec<_> = self.acknowledged.difference(&found).take(5).collect();
-        assert!(lost.is_empty(), "acknowledged writes are lost in {}: {lost:?} ...", dir.display());
-        let invented = found
-            .iter()
-            .filter(|entry| !self.acknowledged.contains(*entry) && !self.unknown.contains(*entry))
-            .count();
-        assert_eq!(invented, 0, "entries that nobody wrote in {}", dir.display());
+        if !lost.is_empty() {
+            return Err(format!("acknowledged writes are lost in {}: {lost:?} ...", dir.display()));
+        }
+        let invented =
+            found.difference(&self.acknowledged).filter(|entry| !self.unknown.contains(*entry)).count();
+        if invented > 0 {
+            return Err(format!("{invented} entries in {} that nobody wrote", dir.display()));
+        }
+        Ok(())
     }
 }

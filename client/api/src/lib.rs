@@ -3,7 +3,16 @@
 //! Owns names and shapes only; no I/O. The server fills these, the client reads them, and both refuse unknown
 //! fields in requests.
 
+mod access;
+mod state;
+
 use serde::{Deserialize, Serialize};
+
+pub use access::{Access, AccessError, MadeToken, NewToken, TokenInfo};
+pub use state::{
+    Command, ConfigChange, ConfigEntry, DesiredState, NewCommand, NewConfig, NewDesired, NewOutcome, Node,
+    NodeSpec, NodeSummary, Outcome, OutcomeStatus, Page, Removed, Report, ReportedState,
+};
 
 /// Header with the position (`term.txid`) up to which an answer is current or a write was stored.
 pub const HEADER_POSITION: &str = "tanist-position";
@@ -17,6 +26,8 @@ pub const HEADER_IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub const HEADER_REPLAYED: &str = "idempotency-replayed";
 /// Request header of `GET /v1/events`: the newest event that the watcher has seen.
 pub const HEADER_LAST_EVENT_ID: &str = "last-event-id";
+/// Media type of JSON Merge Patches (RFC 7396).
+pub const MERGE_PATCH_JSON: &str = "application/merge-patch+json";
 /// Media type of error answers (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -258,11 +269,19 @@ pub mod code {
     pub const HANDOVER_FAILED: &str = "handover-failed";
     /// The members weren't changed, or it isn't known yet (409).
     pub const MEMBERS_UNCHANGED: &str = "members-unchanged";
-    /// No such route or member (404).
+    /// `If-Match` or `If-None-Match` doesn't hold: somebody else has changed it (412).
+    pub const PRECONDITION_FAILED: &str = "precondition-failed";
+    /// What is so already forbids it (409).
+    pub const CONFLICT: &str = "conflict";
+    /// No such route, member, key, node or command (404).
     pub const NOT_FOUND: &str = "not-found";
+    /// The request needs a token, and has none that is known (401).
+    pub const UNAUTHORIZED: &str = "unauthorized";
+    /// The token's role doesn't allow this (403).
+    pub const FORBIDDEN: &str = "forbidden";
     /// The route exists, the method doesn't (405).
     pub const METHOD_NOT_ALLOWED: &str = "method-not-allowed";
-    /// The body's media type isn't `application/json` (415).
+    /// The body's media type isn't the expected one (415).
     pub const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported-media-type";
     /// Events after the asked-for one were removed already (410; reload).
     pub const EVENTS_PRUNED: &str = "events-pruned";
@@ -295,7 +314,7 @@ pub struct WatchedTables {
 pub struct WatchEvent {
     /// Grows from event to event; a watcher resumes after it, on any machine.
     pub id: u64,
-    /// What has changed: `config`, `node`, `desired`, `reported`, `command`, `cluster` or `row`.
+    /// What has changed: `config`, `node`, `desired`, `reported`, `command`, `token`, `cluster` or `row`.
     pub kind: String,
     /// When, by the master's wall clock.
     pub at: String,
@@ -364,6 +383,9 @@ pub struct ClusterMember {
     /// Its database was another than the master's at this position; only known on the master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub differs_at: Option<String>,
+    /// Why it shouldn't reign now, in its own words: it comes last in the chain. The master alone knows the words of others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy: Option<String>,
     /// How it gets its data: `stream`, `rejoin`, `probe`; only known on the master.
     pub progress: Option<String>,
     /// While it is brought in line by page hashes: how far that is. Known on the master and on the machine itself.

@@ -145,6 +145,7 @@ impl Node {
         }
         // Any lease promised before a restart was to an older master, which this one's election has ended, or to this one.
         self.no_vote_before = self.now;
+        self.known_unhealthy = heartbeat.unhealthy;
         let until = self.now + self.config.timing.lease;
         self.honour = Some(Honour { master: from.clone(), until });
         let jitter = self.jitter(self.config.timing.heartbeat / 4);

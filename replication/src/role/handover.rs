@@ -15,6 +15,9 @@ use crate::{
 /// How many leases the heir may take to come into the sync set.
 const JOINING_LEASES: u32 = 10;
 
+/// A master that isn't healthy tries again to be relieved after so many leases.
+const RELIEF_LEASES: u32 = 10;
+
 /// How far a handover has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -66,7 +69,13 @@ impl Node {
                 Some(_) if !master.keeps_up(&to, now, timing.sync_timeout) => {
                     return Err(format!("{to} doesn't answer, or doesn't store what it is sent"));
                 }
-                Some(_) => to,
+                Some(_) => {
+                    match (&self.unhealthy, master.peers.get(&to).and_then(|peer| peer.unhealthy.as_ref())) {
+                        // Better than this machine it would not be, nor worse.
+                        (None, Some(why)) => return Err(format!("{to} isn't healthy: {why}")),
+                        _ => to,
+                    }
+                }
             },
             None => master
                 .heir(me, now, timing.sync_timeout)
@@ -128,6 +137,7 @@ impl Node {
         if let Some(quiet) = self.config.failback {
             master.failback_from = self.now + quiet;
         }
+        master.relief_from = self.now + self.config.timing.lease.saturating_mul(RELIEF_LEASES);
         if handover.stage != Stage::Joining {
             self.out.push(Effect::ReleaseWrites);
         }
@@ -168,6 +178,31 @@ impl Node {
         }
     }
 
+    /// A master that isn't healthy hands over to a member that is, of the sync set first; without one it stays. A member
+    /// that isn't healthy gets the throne from nobody, so it doesn't go back and forth.
+    pub(crate) fn consider_relief(&mut self) {
+        let Some(why) = &self.unhealthy else { return };
+        let (now, timeout) = (self.now, self.config.timing.sync_timeout);
+        let Role::Master(master) = &self.role else { return };
+        if master.phase != Phase::Serving
+            || master.handover.is_some()
+            || self.stopping
+            || now < master.relief_from
+        {
+            return;
+        }
+        let Some(committed) = &master.committed else { return };
+        let fit = |id: &MemberId| {
+            let healthy = master.peers.get(id).is_some_and(|peer| peer.is_healthy() && peer.streams());
+            healthy && master.keeps_up(id, now, timeout)
+        };
+        let chain = committed.chain(&master.unhealthy_peers());
+        if let Some(id) = chain.into_iter().find(|id| *id != self.config.id && fit(id)) {
+            let why = format!("this machine isn't healthy: {why}");
+            self.on_hand_over(Some(id), why);
+        }
+    }
+
     /// Failback: a machine of better rank that has kept up for the quiet period gets the throne back.
     pub(crate) fn consider_failback(&mut self) {
         let Some(quiet) = self.config.failback else { return };
@@ -184,11 +219,10 @@ impl Node {
         let own = committed.rank(me);
         let better = committed.sync_set.iter().filter(|id| committed.rank(id) < own);
         let steady = |id: &&MemberId| {
-            master
-                .peers
-                .get(*id)
-                .is_some_and(|peer| peer.streams_since().is_some_and(|since| now.since(since) >= quiet))
-                && master.keeps_up(id, now, self.config.timing.sync_timeout)
+            master.peers.get(*id).is_some_and(|peer| {
+                let steady = peer.streams_since().is_some_and(|since| now.since(since) >= quiet);
+                steady && peer.is_healthy() && now.since(peer.health_since) >= quiet
+            }) && master.keeps_up(id, now, self.config.timing.sync_timeout)
         };
         if let Some(id) = better.filter(steady).min_by_key(|id| committed.rank(id)).cloned() {
             let why = format!("failback: it is of better rank and has kept up for {quiet:?}");

@@ -63,6 +63,8 @@ pub(crate) struct Master {
     pub(crate) change: Option<Pending>,
     /// Failback isn't thought of before.
     pub(crate) failback_from: Time,
+    /// Nor is a handover because this machine isn't healthy.
+    pub(crate) relief_from: Time,
     pub(crate) reason: String,
 }
 
@@ -84,11 +86,17 @@ impl Master {
     /// The backup that should stand when this master leaves.
     pub(crate) fn heir(&self, me: &MemberId, now: Time, timeout: Duration) -> Option<MemberId> {
         let record = self.committed.as_ref()?;
-        record.chain().into_iter().find(|id| {
+        record.chain(&self.unhealthy_peers()).into_iter().find(|id| {
             id != me
                 && record.sync_set.contains(id)
                 && self.peers.get(id).is_some_and(|peer| peer.keeps_up(now, timeout))
         })
+    }
+
+    /// Who reports that it isn't healthy.
+    pub(crate) fn unhealthy_peers(&self) -> BTreeSet<MemberId> {
+        let unhealthy = self.peers.iter().filter(|(_, peer)| peer.unhealthy.is_some());
+        unhealthy.map(|(id, _)| id.clone()).collect()
     }
 
     pub(crate) fn deadline(&self, now: Time, sync_timeout: Duration) -> Time {
@@ -165,6 +173,7 @@ impl Node {
             handover: None,
             change: None,
             failback_from: self.now + self.config.failback.unwrap_or_default(),
+            relief_from: self.now,
             reason,
         };
         self.honour = None;
@@ -190,6 +199,7 @@ impl Node {
         }
         self.review();
         self.follow_change();
+        self.consider_relief();
         self.consider_failback();
         self.step_handover();
     }
@@ -236,6 +246,7 @@ impl Node {
             echo: master.peers.get(to).and_then(|peer| peer.echo),
             serving: (master.phase == Phase::Serving && self.now < master.lease_until)
                 || made(Mistake::ServesEarly),
+            unhealthy: self.unhealthy_members(),
         };
         self.send(to.clone(), Message::Heartbeat(heartbeat));
     }
@@ -258,6 +269,12 @@ impl Node {
             peer.echo = Some(reply.sent); // not the greatest: its clock may have started anew
         }
         peer.moved = reply.moved.clone().filter(Addresses::fits);
+        let was_healthy = peer.unhealthy.is_none();
+        let changed = was_healthy != reply.unhealthy.is_none();
+        peer.unhealthy = reply.unhealthy.clone();
+        if changed {
+            peer.health_since = now;
+        }
         let granted = if made(Mistake::LeaseFromAnswer) { now } else { reply.heartbeat_sent };
         peer.lease_from = peer.lease_from.max(Some(granted));
         match reply.stamp {
@@ -267,6 +284,11 @@ impl Node {
                     peer.probe();
                 }
             }
+        }
+        if changed {
+            let what = if was_healthy { "member is not healthy" } else { "member is healthy again" };
+            let why = reply.unhealthy.as_ref().map(ToString::to_string).unwrap_or_default();
+            self.note(what, Some(from.clone()), why);
         }
         self.update_lease();
         self.try_commit_record();

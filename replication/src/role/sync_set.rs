@@ -31,7 +31,7 @@ impl Node {
         })
     }
 
-    /// Backups outside the sync set that could be taken in: those that stream first, then by rank. One that hasn't
+    /// Backups outside the sync set that could be taken in: those that stream first, then the healthy, then by rank. One that hasn't
     /// answered in this reign is awaited for a heartbeat's time only: it may be the dead master.
     fn candidates(&self, master: &Master) -> Vec<MemberId> {
         let Some(record) = master.record() else { return vec![] };
@@ -52,7 +52,10 @@ impl Node {
             })
             .collect();
         let streams = |id: &MemberId| master.peers.get(id).is_some_and(|peer| peer.streams());
-        candidates.sort_by_key(|member| (!streams(&member.id), member.rank, member.id.clone()));
+        let unhealthy = |id: &MemberId| master.peers.get(id).is_some_and(|peer| peer.unhealthy.is_some());
+        candidates.sort_by_key(|member| {
+            (!streams(&member.id), unhealthy(&member.id), member.rank, member.id.clone())
+        });
         candidates.into_iter().map(|member| member.id.clone()).collect()
     }
 
@@ -70,9 +73,10 @@ impl Node {
         let committed = master.committed.as_ref()?;
         let timing = &self.config.timing;
         let me = &self.config.id;
-        // Who is to be the next master comes first.
+        // Who is to be the next master comes first; who shouldn't be comes last.
         let heir = master.handover.as_ref().map(|handover| &handover.to);
-        let rank = |id: &MemberId| (Some(id) != heir, committed.rank(id), id.clone());
+        let unhealthy = |id: &MemberId| master.peers.get(id).is_some_and(|peer| peer.unhealthy.is_some());
+        let rank = |id: &MemberId| (Some(id) != heir, unhealthy(id), committed.rank(id), id.clone());
         // R9, and R12: a replica off the branch, or one that has lost what was acknowledged, is never in the sync set.
         let acknowledged = master.acknowledged.txid;
         let leaving = master.leaving();
@@ -154,7 +158,7 @@ impl Node {
                 let behind = peer.stored.unwrap_or_default() < due;
                 peer.waiting_since = if behind { peer.waiting_since.or(Some(now)) } else { None };
                 // Left out and lacking nothing that is acknowledged, it would be taken in again at once, in vain.
-                peer.stuck |= peer.waiting_since.is_some_and(|since| now.since(since) >= timeout);
+                peer.stuck |= peer.waits_in_vain(now, timeout);
                 peer.stuck &= peer.stored.unwrap_or_default() < tip;
             }
         }

@@ -15,13 +15,14 @@ use rusqlite::{
 };
 
 /// Tables besides `tanist_*` that only the API changes.
-const RESERVED: [&str; 11] = [
+const RESERVED: [&str; 12] = [
     "config",
     "config_history",
     "nodes",
     "desired_state",
     "reported_state",
     "commands",
+    "command_outcomes",
     "events",
     "requests",
     "v_cluster",

@@ -148,14 +148,33 @@ impl<'d> Batch<'d> {
         &mut self,
         run: impl FnOnce(&Connection) -> Result<T, E>,
     ) -> Result<Result<T, E>, StoreError> {
+        self.limited(|database| {
+            let _users = database.user_mode.enter();
+            run(&database.writer)
+        })
+    }
+
+    /// Runs the server's own SQL for a request: within the limits of requests, but without the denials of users' SQL.
+    ///
+    /// # Errors
+    /// As [`Batch::request`].
+    pub fn change<T, E>(
+        &mut self,
+        run: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<Result<T, E>, StoreError> {
+        self.limited(|database| run(&database.writer))
+    }
+
+    fn limited<T, E>(
+        &mut self,
+        run: impl FnOnce(&Database) -> Result<T, E>,
+    ) -> Result<Result<T, E>, StoreError> {
         let limit = self.request_pages();
         let start = sqlite_file::spilled_pages(&self.database.writer);
         // While it runs, only a request far over the limit is stopped, since that costs the whole batch.
-        self.database.limits.set_spill(start, limit.saturating_mul(2));
-        let result = self.in_savepoint(true, |database| {
-            let _users = database.user_mode.enter();
-            run(&database.writer)
-        });
+        let limit_bytes = self.database.options.max_transaction_bytes;
+        self.database.limits.set_spill(start, limit.saturating_mul(2), limit_bytes);
+        let result = self.in_savepoint(true, run);
         self.database.limits.lift();
         result
     }

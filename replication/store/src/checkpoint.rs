@@ -3,7 +3,13 @@
 //! Owns the rule that the WAL starts over only where everything is captured. Never waits for readers: one that stays
 //! keeps the WAL growing, and the outcome says so. Read `database.rs` for the guard.
 
-use std::{fs::File, io, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use rusqlite::Connection;
 
@@ -179,14 +185,24 @@ impl Checkpointer {
 
 /// Syncs the WAL file: what was committed before the call is *stored* (on this disk) after it. `Send`, cheap to clone.
 #[derive(Debug, Clone)]
-pub struct WalSync(Arc<File>);
+pub struct WalSync {
+    file: Arc<File>,
+    times: Arc<Mutex<SyncTimes>>,
+}
+
+/// How long the disk takes, as far as nobody has asked for it yet.
+#[derive(Debug, Default)]
+struct SyncTimes {
+    longest: Duration,
+    under_way: Option<Instant>,
+}
 
 impl WalSync {
     pub(crate) fn open(dir: &Path) -> Result<WalSync, StoreError> {
         let path = connection::wal_path(dir);
         // Unlike the database file the WAL carries no locks that another handle could drop.
         match File::options().read(true).write(true).open(&path) {
-            Ok(file) => Ok(WalSync(Arc::new(file))),
+            Ok(file) => Ok(WalSync { file: Arc::new(file), times: Arc::default() }),
             Err(source) => Err(StoreError::Io { path, doing: "open the WAL", source }),
         }
     }
@@ -196,6 +212,24 @@ impl WalSync {
     /// # Errors
     /// The system's. After one, nothing written since the last good sync may be reported as stored.
     pub fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.times().under_way = Some(Instant::now());
+        let synced = self.file.sync_data();
+        let mut times = self.times();
+        if let Some(begun) = times.under_way.take() {
+            times.longest = times.longest.max(begun.elapsed());
+        }
+        synced
+    }
+
+    /// How long the longest sync since the last call took, one that still lasts included; zero when there was none.
+    #[must_use]
+    pub fn take_longest(&self) -> Duration {
+        let mut times = self.times();
+        let lasts = times.under_way.map_or(Duration::ZERO, |begun| begun.elapsed());
+        std::mem::take(&mut times.longest).max(lasts)
+    }
+
+    fn times(&self) -> MutexGuard<'_, SyncTimes> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

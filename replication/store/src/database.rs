@@ -23,7 +23,7 @@ use crate::{
     connection::{self, Use},
     encode::{Decoder, Encoder},
     error::StoreError,
-    limits::Limits,
+    limits::{self, Limits},
     sqlite_file::{self, WalIndex},
     sums::PageSums,
     tables, wal,
@@ -461,7 +461,7 @@ fn wal_index(connection: &Connection, page_size: u32) -> Result<WalIndex, rusqli
 }
 
 fn hooks(writer: &Connection) -> Result<(UserMode, Limits, CommitGate), rusqlite::Error> {
-    Ok((UserMode::install(writer)?, Limits::install(writer)?, CommitGate::install(writer)?))
+    Ok((UserMode::install(writer)?, Limits::install(writer, limits::WRITES)?, CommitGate::install(writer)?))
 }
 
 /// Lets only the store's own commits pass: SQL that SQLite threw out of its transaction mustn't commit by itself.

@@ -21,20 +21,28 @@ pub enum Interrupted {
     /// Its deadline passed.
     Deadline,
     /// It wrote far more than a transaction may hold.
-    TooLarge,
+    TooLarge {
+        /// What it may hold, in bytes.
+        limit_bytes: u64,
+    },
 }
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Interrupted::Deadline => "statement ran past its deadline",
-            Interrupted::TooLarge => "transaction too large",
-        })
+        match self {
+            Interrupted::Deadline => f.write_str("statement ran past its deadline"),
+            Interrupted::TooLarge { limit_bytes } => {
+                write!(f, "transaction writes more than {limit_bytes} bytes")
+            }
+        }
     }
 }
 
-/// Virtual machine instructions between two looks at the limits: some tens of microseconds.
-const LOOK_EVERY: i32 = 2000;
+/// Virtual machine instructions between two looks at the limits of a connection that only reads: some tens of
+/// microseconds.
+pub(crate) const READS: i32 = 2000;
+/// The same for the writer: some rows, each of which may write a value of the greatest length.
+pub(crate) const WRITES: i32 = 100;
 const NEVER: u64 = u64::MAX;
 
 struct Shared {
@@ -42,6 +50,7 @@ struct Shared {
     deadline_nanos: AtomicU64,
     spill_start: AtomicU32,
     spill_pages: AtomicU32,
+    limit_bytes: AtomicU64,
     interrupted: AtomicU8,
 }
 
@@ -50,18 +59,20 @@ struct Shared {
 pub(crate) struct Limits(Arc<Shared>);
 
 impl Limits {
-    /// Installs the progress handler on `connection`, without limits yet.
-    pub(crate) fn install(connection: &Connection) -> Result<Limits, rusqlite::Error> {
+    /// Installs the progress handler on `connection`, without limits yet; it looks at them after each `every`
+    /// instructions.
+    pub(crate) fn install(connection: &Connection, every: i32) -> Result<Limits, rusqlite::Error> {
         let limits = Limits(Arc::new(Shared {
             origin: Instant::now(),
             deadline_nanos: AtomicU64::new(NEVER),
             spill_start: AtomicU32::new(0),
             spill_pages: AtomicU32::new(u32::MAX),
+            limit_bytes: AtomicU64::new(0),
             interrupted: AtomicU8::new(0),
         }));
         let shared = Arc::clone(&limits.0);
         let meter = SpillMeter::of(connection);
-        connection.progress_handler(LOOK_EVERY, Some(move || shared.exceeded(&meter)))?;
+        connection.progress_handler(every, Some(move || shared.exceeded(&meter)))?;
         Ok(limits)
     }
 
@@ -74,8 +85,10 @@ impl Limits {
         self.0.interrupted.store(0, Relaxed);
     }
 
-    /// Statements are interrupted once more than `pages` were spilled since the count stood at `start`.
-    pub(crate) fn set_spill(&self, start: u32, pages: u32) {
+    /// Statements are interrupted once more than `pages` were spilled since the count stood at `start`; the limit behind
+    /// it is `limit_bytes`.
+    pub(crate) fn set_spill(&self, start: u32, pages: u32, limit_bytes: u64) {
+        self.0.limit_bytes.store(limit_bytes, Relaxed);
         self.0.spill_start.store(start, Relaxed);
         self.0.spill_pages.store(pages, Relaxed);
         self.0.interrupted.store(0, Relaxed);
@@ -91,7 +104,7 @@ impl Limits {
     pub(crate) fn interrupted(&self) -> Option<Interrupted> {
         match self.0.interrupted.load(Relaxed) {
             1 => Some(Interrupted::Deadline),
-            2 => Some(Interrupted::TooLarge),
+            2 => Some(Interrupted::TooLarge { limit_bytes: self.0.limit_bytes.load(Relaxed) }),
             _ => None,
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     authorizer::UserMode,
     connection,
     error::StoreError,
-    limits::{Interrupted, Limits},
+    limits::{self, Interrupted, Limits},
     tables,
 };
 
@@ -32,7 +32,7 @@ pub struct Reader {
 pub fn open_reader(dir: &Path, cache_bytes: u64) -> Result<Reader, StoreError> {
     let path = connection::database_path(dir);
     let connection = connection::open_read_only(dir, cache_bytes)?;
-    let hooks = || Ok((UserMode::install(&connection)?, Limits::install(&connection)?));
+    let hooks = || Ok((UserMode::install(&connection)?, Limits::install(&connection, limits::READS)?));
     let (user_mode, limits) = hooks().map_err(|error| StoreError::sqlite(&path, "open a reader", error))?;
     Ok(Reader { connection, user_mode, limits, path })
 }

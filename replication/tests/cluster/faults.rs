@@ -4,7 +4,7 @@
 //! synced, clocks keep within the drift margin, a bulk link reports its loss, a refused connection means that the
 //! process has ended.
 
-use tanist_replication::{Event, Member, MemberChange, Rank};
+use tanist_replication::{Complaint, Event, Member, MemberChange, Rank};
 
 use super::{At, Cluster, Ev, MS, Rng, SECOND, Setup, network::Weather, store::End};
 
@@ -114,6 +114,10 @@ pub enum Fault {
         cut: bool,
         away: u64,
     },
+    Health {
+        who: Who,
+        healthy: bool,
+    },
     /// Disks and links are as they were.
     Repair,
 }
@@ -188,6 +192,7 @@ fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
             let site = if rng.chance(600) { u64::MAX } else { rng.below(1 << machines) };
             Fault::SiteOut { site, elsewhere: rng.chance(500), cut: rng.chance(500), away: away.min(SECOND) }
         }
+        42 => Fault::Health { who, healthy: rng.chance(400) },
         _ => Fault::Repair,
     }
 }
@@ -284,6 +289,10 @@ impl Cluster {
                         self.push(away, Ev::Restart { node });
                     }
                 }
+            }
+            Fault::Health { who, healthy } => {
+                let unhealthy = (!healthy).then(|| Complaint::new("a fault"));
+                self.deliver(self.who(who), Event::Health(unhealthy));
             }
             Fault::Repair => self.repair(),
         }

@@ -237,6 +237,7 @@ fn stale_heartbeat_is_answered_with_the_higher_term_and_not_obeyed() {
         tip: Position::ZERO,
         echo: None,
         serving: true,
+        unhealthy: Default::default(),
     };
     let from = c.machines[0].id.clone();
     let message = Message::Heartbeat(heartbeat);

@@ -4,6 +4,7 @@
 mod election;
 mod force;
 mod handover;
+mod health;
 mod members;
 mod messages;
 mod rejoin;

@@ -113,6 +113,12 @@ impl ClusterKey {
         BASE64.encode(self.0)
     }
 
+    /// 32 other secret bytes that follow from the key, for the purpose that `context` names; they don't show the key.
+    #[must_use]
+    pub fn derive(&self, context: &str) -> [u8; 32] {
+        blake3::derive_key(context, &self.0)
+    }
+
     pub(crate) fn bytes(&self) -> &[u8; 32] {
         &self.0
     }

@@ -2,17 +2,18 @@
 
 use std::{
     io::Write as _,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use tanist_api::{ClusterMember, NewMember};
+use tanist_api::{ClusterMember, NewMember, code};
 use tanist_client::Client;
 use tanist_transport::ClusterKey;
 
 use super::Usage;
-use crate::config::Config;
+use crate::{auth::operator_token, config::Config};
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
@@ -53,6 +54,12 @@ struct Planned {
 }
 
 impl Planned {
+    /// Whether only this computer reaches it.
+    fn is_local(&self) -> bool {
+        let address = self.host.trim_matches(['[', ']']).parse::<IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    }
+
     fn member(&self) -> NewMember {
         NewMember {
             id: self.id.clone(),
@@ -143,36 +150,55 @@ pub(super) async fn init(args: &InitArgs) -> anyhow::Result<()> {
     };
     let joined = match &args.join {
         None => None,
-        Some(hosts) => Some(join(args, hosts, &planned).await?),
+        Some(hosts) => Some(join(args, hosts, &planned, &key).await?),
     };
-    let (cluster, members) = match &joined {
-        Some((cluster, members)) => (cluster, members.clone()),
-        None => (&args.cluster, ranked(planned.clone())?.iter().map(Planned::member).collect()),
+    let joins = joined.is_some();
+    let cluster = match joined {
+        Some(joined) => joined,
+        None => {
+            let members: Vec<_> = ranked(planned.clone())?.iter().map(Planned::member).collect();
+            let tokens = planned.iter().any(|member| !member.is_local());
+            Joined { cluster: args.cluster.clone(), members, tokens }
+        }
     };
     let me = planned.iter().find(|member| member.id == args.id).ok_or_else(|| {
         let ids: Vec<_> = planned.iter().map(|member| member.id.as_str()).collect();
         Usage(format!("--id: found {:?}, expected one of the members: {}", args.id, ids.join(", ")))
     })?;
-    let text = config_text(cluster, me, &members);
+    let text = config_text(&cluster, me);
     std::fs::create_dir_all(&args.dir).with_context(|| format!("make {}", args.dir.display()))?;
     write_secret(&key_path, &format!("{}\n", key.to_text()))?;
     std::fs::write(&config_path, text).with_context(|| format!("write {}", config_path.display()))?;
     // What was written must be readable: a name with a space, say, is found here and not at the first start.
     Config::load(&config_path)?;
     println!("Wrote {} and {}.", config_path.display(), key_path.display());
-    if joined.is_some() {
-        println!("{} is a member of {cluster} now, and counts as soon as it runs:", args.id);
+    if joins {
+        println!("{} is a member of {} now, and counts as soon as it runs:", args.id, cluster.cluster);
         println!("`tanist run --config {}`.", config_path.display());
     } else {
         println!("Copy cluster.key to the other machines and keep it secret: who has it is a member.");
         println!("On each: the same file with its own id, then `tanist run --config tanist.toml`.");
         println!("The first start of a new cluster needs all machines once.");
+        if cluster.tokens {
+            println!(
+                "Clients need a token: `tanist token make ui --role write --config {}`.",
+                config_path.display()
+            );
+        }
     }
     Ok(())
 }
 
-/// Makes this machine a member of a running cluster; its name, and all members.
-async fn join(args: &InitArgs, hosts: &str, planned: &[Planned]) -> anyhow::Result<(String, Vec<NewMember>)> {
+/// The cluster that the configuration is for.
+struct Joined {
+    cluster: String,
+    members: Vec<NewMember>,
+    /// Whether requests need a token.
+    tokens: bool,
+}
+
+/// Makes this machine a member of a running cluster.
+async fn join(args: &InitArgs, hosts: &str, planned: &[Planned], key: &ClusterKey) -> anyhow::Result<Joined> {
     let [me] = planned else {
         return Err(Usage(format!(
             "--member: found {} machines, expected this one with --join",
@@ -189,8 +215,14 @@ async fn join(args: &InitArgs, hosts: &str, planned: &[Planned]) -> anyhow::Resu
             Usage("--key-file: found nothing, expected the cluster's key with --join".to_owned()).into()
         );
     }
-    let client = Client::new(hosts)?;
+    let key = operator_token(key);
+    let client = Client::builder().hosts(hosts).token(&key)?.build()?;
     let cluster = client.cluster().await?;
+    // As the others do it: a token is asked for everywhere or nowhere.
+    let tokens = match Client::new(hosts)?.cluster().await {
+        Err(tanist_client::Error::Problem(problem)) if problem.code == code::UNAUTHORIZED => true,
+        other => other.map(|_| false)?,
+    };
     let last = cluster.members.iter().map(|member| member.rank).max().unwrap_or_default();
     let new = NewMember { rank: me.rank.unwrap_or(last + 1), ..me.member() };
     let now = client.add_member(&new).await?;
@@ -200,12 +232,17 @@ async fn join(args: &InitArgs, hosts: &str, planned: &[Planned]) -> anyhow::Resu
         peer_addresses: member.peer_addresses,
         urls: member.urls,
     };
-    Ok((cluster.cluster, now.members.into_iter().map(as_given).collect()))
+    let members = now.members.into_iter().map(as_given).collect();
+    Ok(Joined { cluster: cluster.cluster, members, tokens })
 }
 
-fn config_text(cluster: &str, me: &Planned, members: &[NewMember]) -> String {
-    let loopback = me.host == "127.0.0.1" || me.host == "localhost";
-    let listen = if loopback { "127.0.0.1" } else { "0.0.0.0" };
+fn config_text(cluster: &Joined, me: &Planned) -> String {
+    let Joined { cluster, members, tokens } = cluster;
+    let listen = match me.host.as_str() {
+        "localhost" => "127.0.0.1",
+        host if me.is_local() => host,
+        _ => "0.0.0.0",
+    };
     let mut text = format!(
         r#"# One machine of a Tanist cluster. The same on all machines but for `id`.
 
@@ -220,8 +257,10 @@ http = "{listen}:{}"       # for clients
 "#,
         cluster, me.id, me.peer, me.http
     );
-    if !loopback {
-        text += "insecure = true            # there is no access control yet: everybody on this network may read and write\n";
+    if *tokens {
+        text += "\n[auth]\ntokens = true              # who asks needs a token: `tanist token make ui --role write --config tanist.toml`\n";
+    } else if !me.is_local() {
+        text += "insecure = true            # as on the other machines: everybody on this network may read and write\n";
     }
     for member in members {
         text += &format!(
@@ -246,7 +285,7 @@ failback = "off"           # "10m": a better-ranked machine that has kept up for
 sync_backups = 1           # backups that must have a write on disk before it is answered
 min_sync_backups = 0       # 1: rather refuse writes than go on with a single copy
 buffer = "16MiB"           # transactions kept for backups that catch up
-max_transaction = "16MiB"
+max_transaction = "16MiB"  # at most "256MiB"; a transaction is whole in memory on each machine
 
 [store]
 wal_limit = "16MiB"
@@ -266,6 +305,19 @@ request_retention = "1h"   # how long a repeated Idempotency-Key gives the first
 watchers = 1000            # streams of /v1/events; each also counts as a connection
 event_retention = "24h"    # how long events are kept for watchers who were away (the newest 1000 always)
 events = 100000            # and how many at most
+
+# [tls]                    # clients speak https:// then; name the machines' URLs so, and give clients the authority: --ca-file
+# cert_file = "tls.crt"
+# key_file = "tls.key"
+
+[health]                   # an unhealthy machine comes last in the chain, and hands over if it is the master
+program = []               # ["/usr/bin/check", "-q"]: your own check; exit code 0 is healthy, else its first line says why not
+every = "5s"
+timeout = "5s"             # the program counts as failed then
+failures = 3               # so many in a row, and the machine is unhealthy
+recovery = "60s"           # good for so long, and it is healthy again
+min_free = "64MiB"         # with less room on the data directory's disk it is unhealthy; "off"
+slow_sync = "1s"           # a sync to disk that takes so long counts as failed; "off"
 
 [log]
 filter = "info"

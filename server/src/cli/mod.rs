@@ -3,22 +3,31 @@
 //! Owns no logic of a machine or a cluster: `run` and `dev` are in `commands/`, the others talk through the client crate.
 
 mod bench;
+mod command;
+mod config;
 mod divergence;
 mod handover;
 mod init;
 mod members;
+mod node;
+mod options;
 mod recover;
 mod sql;
 mod status;
 mod table;
+mod token;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use tanist_client::Client;
+use tanist_client::{Builder, Client};
 
-use crate::commands::{self, DevOptions};
+use crate::{
+    commands::{self, DevOptions},
+    config::Config,
+};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no machine could serve the request; 4 the outcome of a write is unknown.";
 
@@ -52,12 +61,21 @@ enum Command {
     Watch(watch::WatchArgs),
     /// List, add or remove tables whose rows are told to watchers.
     WatchedTables(watch::TablesArgs),
+    /// Read and change the configuration that the cluster keeps.
+    Config(config::ConfigArgs),
+    /// Show, add, change or remove managed machines, what they shall have and what they say they have.
+    Node(node::NodeArgs),
+    /// Send commands to managed machines and see what becomes of them.
+    #[command(name = "command")]
+    Commands(command::CommandArgs),
     /// Hand the throne to a machine, without a failed request.
     Promote(handover::PromoteArgs),
     /// Take the throne from the master, without a failed request: its heir follows.
     Demote(handover::DemoteArgs),
     /// Show, add, change or remove machines, while the cluster serves.
     Members(members::MembersArgs),
+    /// Make, show and revoke the tokens by which clients are known.
+    Token(token::TokenArgs),
     /// Go on without a majority that is gone for good: on a stopped machine, by an operator's word.
     Recover(recover::RecoverArgs),
     /// Show or print what this machine held that the cluster didn't, saved before it was replaced.
@@ -96,6 +114,15 @@ struct Connection {
     /// Some of its machines: `a:8080,b:8080`.
     #[arg(long, env = "TANIST_HOSTS", default_value = "127.0.0.1:8080")]
     hosts: String,
+    /// A token, where the cluster wants one.
+    #[arg(long, env = "TANIST_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// The configuration file of a machine of the cluster: its cluster key allows everything, without a token.
+    #[arg(long, conflicts_with = "token")]
+    config: Option<PathBuf>,
+    /// Certificates (PEM) of the authority that has signed the machines', for https:// hosts.
+    #[arg(long, env = "TANIST_CA_FILE")]
+    ca_file: Option<PathBuf>,
     /// JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -105,9 +132,29 @@ struct Connection {
 }
 
 impl Connection {
-    fn client(&self) -> Result<Client, tanist_client::Error> {
+    fn client(&self) -> anyhow::Result<Client> {
+        Ok(self.builder()?.build()?)
+    }
+
+    fn builder(&self) -> anyhow::Result<Builder> {
         let deadline = std::time::Duration::from_secs(self.deadline);
-        Client::builder().hosts(&self.hosts).deadline(deadline).build()
+        let mut builder = Client::builder().hosts(&self.hosts).deadline(deadline);
+        if let Some(path) = &self.ca_file {
+            let pem = std::fs::read(path).with_context(|| format!("--ca-file: read {}", path.display()))?;
+            builder = builder.ca_pem(&pem)?;
+        }
+        Ok(match self.bearer()? {
+            Some(token) => builder.token(&token)?,
+            None => builder,
+        })
+    }
+
+    /// The token to be sent.
+    fn bearer(&self) -> anyhow::Result<Option<String>> {
+        if let Some(path) = &self.config {
+            return Ok(Some(Config::load(path)?.operator_token()));
+        }
+        Ok(self.token.as_ref().map(|token| token.trim().to_owned()))
     }
 }
 
@@ -140,9 +187,13 @@ pub fn main() -> ExitCode {
             Command::Query(args) => sql::query(&args).await,
             Command::Watch(args) => watch::watch(&args).await,
             Command::WatchedTables(args) => watch::tables(&args).await,
+            Command::Config(args) => config::config(&args).await,
+            Command::Node(args) => node::node(&args).await,
+            Command::Commands(args) => command::command(&args).await,
             Command::Promote(args) => handover::promote(&args).await,
             Command::Demote(args) => handover::demote(&args).await,
             Command::Members(args) => members::members(&args).await,
+            Command::Token(args) => token::token(&args).await,
             Command::Recover(args) => recover::recover(&args),
             Command::Divergence(args) => divergence::divergence(&args),
             Command::Bench(args) => bench::bench(&args).await,
@@ -163,12 +214,16 @@ pub fn main() -> ExitCode {
 
 /// Exit code, and what to do about it.
 fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
-    use tanist_client::Error;
+    use tanist_client::{Error, api::code};
     if error.is::<Usage>() {
         return (2, Some("See `tanist help` and `tanist help <command>`.".to_owned()));
     }
     match error.downcast_ref::<Error>() {
-        Some(Error::Hosts(_) | Error::Key(_)) => (2, None),
+        Some(Error::Hosts(_) | Error::Key(_) | Error::Token { .. } | Error::Certificate(_)) => (2, None),
+        Some(Error::Problem(problem)) if problem.code == code::UNAUTHORIZED => {
+            let advice = "The cluster wants a token: --token or TANIST_TOKEN, or on one of its machines --config tanist.toml.";
+            (1, Some(advice.to_owned()))
+        }
         Some(Error::Unavailable { .. }) => {
             let advice = "Nothing was done. Do the machines run, and are these their addresses (--hosts or TANIST_HOSTS)? `tanist status` asks any of them.";
             (3, Some(advice.to_owned()))
@@ -179,6 +234,10 @@ fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
             );
             (4, Some(advice))
         }
+        Some(Error::Problem(problem)) if problem.code == tanist_client::api::code::PRECONDITION_FAILED => {
+            let advice = "Somebody else was first. Look at what is so now, and decide again.";
+            (1, Some(advice.to_owned()))
+        }
         _ => (1, None),
     }
 }
@@ -187,7 +246,6 @@ fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
 mod tests {
     use std::time::Duration;
 
-    use anyhow::Context as _;
     use clap::CommandFactory as _;
     use tanist_client::Error;
 

@@ -85,7 +85,7 @@ pub(super) async fn query(args: &QueryArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn consistency(text: &str) -> Result<Consistency, String> {
+pub(super) fn consistency(text: &str) -> Result<Consistency, String> {
     let limit = |text: &str| match text.strip_suffix("ms") {
         Some(ms) => ms.parse().ok().map(Duration::from_millis),
         None => text.strip_suffix('s')?.parse().ok().map(Duration::from_secs),
@@ -100,14 +100,11 @@ fn consistency(text: &str) -> Result<Consistency, String> {
     }
 }
 
-/// A value in one line; what would move the cursor or color the screen is shown, not done.
+/// A value in one line.
 fn cell(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::Null => "NULL".to_owned(),
-        serde_json::Value::String(text) => {
-            let shown = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
-            text.chars().map(shown).collect::<String>()
-        }
+        serde_json::Value::String(text) => table::safe(text),
         other => other.to_string(),
     }
 }

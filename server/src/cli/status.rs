@@ -53,9 +53,11 @@ fn text(cluster: &Cluster) -> String {
         .map(|member| {
             let role = match (member.role, member.reachable) {
                 _ if member.differs_at.is_some() => "differs from the master",
+                (Role::Master, _) if member.unhealthy.is_some() => "master, not healthy",
                 (_, Some(false)) if member.absent => "not reached, doesn't count",
                 (_, Some(false)) => "not reached",
                 (Role::Master, _) => "master",
+                (Role::Backup, _) if member.unhealthy.is_some() => "not healthy",
                 (Role::Backup, _) if cluster.chain.get(1) == Some(&member.id) => "heir",
                 (Role::Backup, _) => "backup",
                 (Role::Candidate, _) => "candidate",
@@ -74,5 +76,12 @@ fn text(cluster: &Cluster) -> String {
             ]
         })
         .collect();
-    text + "\n" + &table::layout(&headings, &rows)
+    text += "\n";
+    text += &table::layout(&headings, &rows);
+    for (member, why) in
+        cluster.members.iter().filter_map(|member| Some((&member.id, member.unhealthy.as_ref()?)))
+    {
+        text += &format!("{member} isn't healthy: {why}\n");
+    }
+    text
 }

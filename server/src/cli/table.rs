@@ -34,6 +34,12 @@ pub(super) fn layout(headings: &[String], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Text in one line; what would move the cursor or color the screen is shown, not done.
+pub(super) fn safe(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+    text.chars().map(shown).collect::<String>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::layout;

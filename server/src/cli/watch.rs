@@ -15,7 +15,7 @@ pub(super) struct WatchArgs {
     /// Begin after this event; otherwise with what happens from now on. 0: from the oldest kept, if none was removed.
     #[arg(long)]
     after: Option<u64>,
-    /// Only these kinds: config, node, desired, reported, command, cluster, row.
+    /// Only these kinds: config, node, desired, reported, command, token, cluster, row.
     #[arg(long, value_delimiter = ',')]
     kinds: Vec<String>,
     /// Only subjects (keys, nodes, members, tables) that begin so.

@@ -25,6 +25,12 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) limits: RawLimits,
     #[serde(default)]
+    pub(super) auth: RawAuth,
+    #[serde(default)]
+    pub(super) tls: RawTls,
+    #[serde(default)]
+    pub(super) health: RawHealth,
+    #[serde(default)]
     pub(super) log: RawLog,
 }
 
@@ -96,6 +102,33 @@ pub(super) struct RawLimits {
     pub(super) watchers: Option<usize>,
     pub(super) event_retention: Option<String>,
     pub(super) events: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTls {
+    pub(super) cert_file: Option<String>,
+    pub(super) key_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAuth {
+    #[serde(default)]
+    pub(super) tokens: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHealth {
+    #[serde(default)]
+    pub(super) program: Vec<String>,
+    pub(super) every: Option<String>,
+    pub(super) timeout: Option<String>,
+    pub(super) failures: Option<usize>,
+    pub(super) recovery: Option<String>,
+    pub(super) min_free: Option<String>,
+    pub(super) slow_sync: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -12,10 +12,10 @@ use tanist_store::Options;
 use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits as LinkLimits};
 
 use super::{
-    raw::{Raw, RawLimits, RawMember, RawTiming},
+    raw::{Raw, RawHealth, RawLimits, RawMember, RawTiming},
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
-use crate::{reader::ReadPoolConfig, sql::SqlLimits};
+use crate::{auth::operator_token, reader::ReadPoolConfig, sql::SqlLimits};
 
 /// Why a configuration file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,35 @@ pub struct HttpLimits {
     pub events: usize,
 }
 
+/// The certificate by which clients know this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates as PEM, this machine's first.
+    pub cert_file: PathBuf,
+    /// Its private key as PEM.
+    pub key_file: PathBuf,
+}
+
+/// When this machine reports that it isn't fit to reign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// The user's own check and its arguments; empty: none. It succeeds when the machine is fit, otherwise its first
+    /// line says why not.
+    pub program: Vec<String>,
+    /// How often is looked.
+    pub every: Duration,
+    /// How long the program may run.
+    pub timeout: Duration,
+    /// So many bad results in a row, and it isn't healthy any more.
+    pub failures: u32,
+    /// Good results for so long, and it is healthy again.
+    pub recovery: Duration,
+    /// With fewer bytes free on the data directory's disk it isn't healthy; `None`: nobody looks.
+    pub min_free: Option<u64>,
+    /// A sync that takes so long is a bad result; `None`: nobody looks.
+    pub slow_sync: Option<Duration>,
+}
+
 /// How logs look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -119,6 +148,10 @@ pub struct Config {
     pub key: ClusterKey,
     /// Where it listens.
     pub listen: Listen,
+    /// Whether requests need a token.
+    pub tokens: bool,
+    /// TLS for clients; `None`: plain HTTP.
+    pub tls: Option<Tls>,
     /// All machines.
     pub members: Vec<Member>,
     /// Times of the protocol.
@@ -143,6 +176,8 @@ pub struct Config {
     pub scrub: Option<u64>,
     /// Limits on requests.
     pub limits: HttpLimits,
+    /// What makes this machine unfit to reign.
+    pub health: Health,
     /// Logging.
     pub log: Log,
 }
@@ -267,11 +302,13 @@ impl Config {
         };
         addresses(&fields, "listen.peer", &listen.peer)?;
         let http = addresses(&fields, "listen.http", &listen.http)?;
-        if !http.iter().all(|address| address.ip().is_loopback()) && !raw.listen.insecure {
+        let reachable = !http.iter().all(|address| address.ip().is_loopback());
+        if reachable && !raw.auth.tokens && !raw.listen.insecure {
             return Err(fields.error(
                 "listen.http",
                 format!("{:?}, which others can reach, and no access control", listen.http),
-                "a loopback address, or insecure = true in [listen] on a network where everybody may read and write",
+                "a loopback address, or tokens = true in [auth], or insecure = true in [listen] on a network where everybody may \
+                 read and write",
             ));
         }
         let timing = timing(&fields, &raw.timing)?;
@@ -320,6 +357,19 @@ impl Config {
             data_dir: folder.join(&raw.data_dir),
             key,
             listen,
+            tokens: raw.auth.tokens,
+            tls: match (raw.tls.cert_file, raw.tls.key_file) {
+                (None, None) => None,
+                (Some(cert), Some(key)) => {
+                    Some(Tls { cert_file: folder.join(cert), key_file: folder.join(key) })
+                }
+                (Some(_), None) => {
+                    return Err(fields.error("tls.key_file", "nothing", "the key of tls.cert_file"));
+                }
+                (None, Some(_)) => {
+                    return Err(fields.error("tls.cert_file", "nothing", "the certificate of tls.key_file"));
+                }
+            },
             members,
             timing,
             failback,
@@ -340,6 +390,7 @@ impl Config {
                 _ => Some(size("store.scrub", &raw.store.scrub, mib(2), (1 << 14, mib(1024)))?),
             },
             limits: limits(&fields, &raw.limits)?,
+            health: health(&fields, raw.health)?,
             log: Log {
                 filter: raw.log.filter.unwrap_or_else(|| "info".to_owned()),
                 format: match raw.log.format.as_deref() {
@@ -366,6 +417,12 @@ impl Config {
             warnings.push("one data member: every write has one copy".to_owned());
         }
         warnings
+    }
+
+    /// The bearer token that whoever has the cluster key has: it allows everything.
+    #[must_use]
+    pub fn operator_token(&self) -> String {
+        operator_token(&self.key)
     }
 
     /// This machine's own entry.
@@ -407,6 +464,9 @@ impl Config {
     #[must_use]
     pub fn transport(&self, incarnation: [u8; 16]) -> TransportConfig {
         let payload = usize_of(self.store_options().payload_limit());
+        let bulk_message = payload.saturating_add(1 << 16);
+        // The largest transaction finds room behind all others that are on their way.
+        let queue_bytes = bulk_message.saturating_add(self.buffer);
         TransportConfig {
             cluster: self.cluster.clone(),
             me: self.id.clone(),
@@ -414,7 +474,7 @@ impl Config {
             key: self.key.clone(),
             addresses: self.me().peer_addresses.clone(),
             admit_strangers: true,
-            limits: LinkLimits { bulk_message: payload.saturating_add(1 << 16), ..LinkLimits::default() },
+            limits: LinkLimits { bulk_message, queue_bytes, ..LinkLimits::default() },
         }
     }
 
@@ -584,6 +644,37 @@ fn timing(fields: &Fields<'_>, raw: &RawTiming) -> Result<Timing, ConfigError> {
     })
 }
 
+fn health(fields: &Fields<'_>, raw: RawHealth) -> Result<Health, ConfigError> {
+    let (ms, s) = (Duration::from_millis, Duration::from_secs);
+    let is_off = |text: &Option<String>| text.as_deref() == Some("off");
+    if raw.program.first().is_some_and(String::is_empty) {
+        return Err(fields.error(
+            "health.program",
+            "\"\"",
+            "a program and its arguments, such as [\"/usr/bin/check\", \"-q\"]",
+        ));
+    }
+    let every = fields.duration("health.every", raw.every.as_ref(), s(5), (ms(100), s(3600)))?;
+    let failures = fields.count("health.failures", raw.failures, 3, 1000)?;
+    Ok(Health {
+        program: raw.program,
+        every,
+        timeout: fields.duration("health.timeout", raw.timeout.as_ref(), s(5), (ms(10), s(600)))?,
+        failures: u32::try_from(failures).unwrap_or(u32::MAX),
+        recovery: fields.duration("health.recovery", raw.recovery.as_ref(), s(60), (ms(0), s(86_400)))?,
+        min_free: match is_off(&raw.min_free) {
+            true => None,
+            false => Some(fields.bytes("health.min_free", raw.min_free.as_ref(), 64 << 20, (1, 1 << 50))?),
+        },
+        slow_sync: match is_off(&raw.slow_sync) {
+            true => None,
+            false => {
+                Some(fields.duration("health.slow_sync", raw.slow_sync.as_ref(), s(1), (ms(1), s(600)))?)
+            }
+        },
+    })
+}
+
 fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigError> {
     let ms = Duration::from_millis;
     let hour = Duration::from_secs(3600);
@@ -672,6 +763,16 @@ peer = ["10.0.0.3:7450"]
             let error = Config::parse(Path::new("t.toml"), &text).unwrap_err().to_string();
             assert!(error.contains("t.toml: line 4"), "{error}");
             assert!(!error.contains("AAECAwQ"), "{error}");
+        }
+    }
+
+    #[test]
+    fn largest_transaction_fits_into_a_link_behind_all_that_may_be_in_flight() {
+        for limit in ["16MiB", "256MiB"] {
+            let text = format!("{GOOD}[replication]\nmax_transaction = \"{limit}\"");
+            let config = parse(&text).unwrap();
+            let limits = config.transport([0; 16]).limits;
+            assert!(limits.queue_bytes >= limits.bulk_message + config.node().inflight_bytes, "{limits:?}");
         }
     }
 

@@ -10,6 +10,7 @@ use tanist_api::{HEADER_MASTER, PROBLEM_JSON, Problem, code};
 use crate::{
     reader::ReadError,
     sql::{SqlError, SqlErrorKind},
+    state::Refusal,
     view::View,
     watch::Unfit,
     write::WriteError,
@@ -45,6 +46,11 @@ impl ApiError {
     /// 400 with what was found and what was expected.
     pub fn bad_request(detail: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, code::BAD_REQUEST, detail)
+    }
+
+    /// 401: who asks must say by which right.
+    pub fn unauthorized(detail: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::UNAUTHORIZED, code::UNAUTHORIZED, detail)
     }
 
     /// 503: too much at once.
@@ -115,6 +121,7 @@ impl ApiError {
             WriteError::NotEnoughBackups(why) => unavailable(code::NOT_ENOUGH_BACKUPS, why),
             WriteError::Sql(error) => ApiError::sql(error),
             WriteError::Unfit(unfit) => ApiError::unfit(&unfit),
+            WriteError::State(refusal) => ApiError::refused(refusal),
             WriteError::IdempotencyMismatch => ApiError::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 code::IDEMPOTENCY_MISMATCH,
@@ -141,6 +148,17 @@ impl ApiError {
             Unfit::NotOrdinary(..) => (StatusCode::BAD_REQUEST, code::BAD_REQUEST),
         };
         ApiError::new(status, code, unfit.to_string())
+    }
+
+    /// A refused change of state.
+    fn refused(refusal: Refusal) -> ApiError {
+        let (status, code) = match refusal {
+            Refusal::NotFound(_) => (StatusCode::NOT_FOUND, code::NOT_FOUND),
+            Refusal::Condition(_) => (StatusCode::PRECONDITION_FAILED, code::PRECONDITION_FAILED),
+            Refusal::Invalid(_) => (StatusCode::BAD_REQUEST, code::BAD_REQUEST),
+            Refusal::Conflict(_) => (StatusCode::CONFLICT, code::CONFLICT),
+        };
+        ApiError::new(status, code, refusal.to_string())
     }
 
     /// A read without an answer.
@@ -177,6 +195,9 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Body::from(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{ApiError, AppState, Inner, WAIT, socket::Usage};
+use super::{ApiError, AppState, Inner, WAIT, authorize::judge, socket::Usage};
 use crate::{
     clock,
     reader::{ReadError, ReadPool},
@@ -47,9 +47,11 @@ struct Asked {
 }
 
 pub(super) async fn get(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
+    let access =
+        Access { state: state.clone(), authorization: request.headers().get(header::AUTHORIZATION).cloned() };
     let state = &*state.0;
     let (after, filter) = asked(&request)?;
-    if !state.readers.has_data() {
+    if state.readers.is_witness() {
         return Err(ApiError::read(ReadError::Witness));
     }
     let permit = Arc::clone(&state.watchers)
@@ -75,6 +77,8 @@ pub(super) async fn get(State(state): State<AppState>, request: Request) -> Resu
         page: VecDeque::new(),
         page_until: after,
         stage: Stage::Begins,
+        access,
+        allowed_until: Instant::now() + KEEP_ALIVE,
         quiet_until: Instant::now() + KEEP_ALIVE,
         _permit: permit,
     };
@@ -184,6 +188,20 @@ enum Stage {
     Ended,
 }
 
+/// By what right a watcher watches.
+struct Access {
+    state: AppState,
+    authorization: Option<HeaderValue>,
+}
+
+impl Access {
+    async fn is_refused(&self) -> bool {
+        let judged = judge(&self.state, Some(tanist_api::Access::Read), self.authorization.clone()).await;
+        // Tokens that can't be read now were good before.
+        judged.is_err_and(|error| error.into_response().status().is_client_error())
+    }
+}
+
 struct Watcher {
     presence: Presence,
     changes: watch::Receiver<u64>,
@@ -196,6 +214,9 @@ struct Watcher {
     page: VecDeque<Shown>,
     page_until: u64,
     stage: Stage,
+    access: Access,
+    /// Its token is looked at again then.
+    allowed_until: Instant,
     quiet_until: Instant,
     _permit: OwnedSemaphorePermit,
 }
@@ -211,10 +232,25 @@ impl Watcher {
                 // The id without data makes no event, but a client remembers it.
                 Bytes::from(format!("retry: 500\nid: {after}\n: begins after event {after}\n\n"))
             }
-            Stage::Goes => self.following().await,
+            Stage::Goes => match self.refused().await {
+                Some(why) => self.end(code::UNAUTHORIZED, why),
+                None => self.following().await,
+            },
         };
         self.quiet_until = Instant::now() + KEEP_ALIVE;
         Some(frame)
+    }
+
+    /// Why the watcher may not go on: its token was revoked meanwhile.
+    async fn refused(&mut self) -> Option<&'static str> {
+        if Instant::now() < self.allowed_until {
+            return None;
+        }
+        self.allowed_until = Instant::now() + KEEP_ALIVE;
+        self.access
+            .is_refused()
+            .await
+            .then_some("this token isn't known (any more), or may do less than before")
     }
 
     async fn following(&mut self) -> Bytes {

@@ -9,10 +9,10 @@ use axum::{
 use serde::de::DeserializeOwned;
 use tanist_api::{ExecuteRequest, HEADER_IDEMPOTENCY_KEY, HEADER_POSITION, HEADER_REPLAYED, Statement, code};
 
-use super::{ApiError, AppState, read_body, results_body};
+use super::{ApiError, AppState, Inner, read_body, results_body};
 use crate::{
     config::HttpLimits,
-    write::{Idempotency, WriteError, WriteRequest},
+    write::{Idempotency, WriteDone, WriteError, WriteRequest, WriteWork},
 };
 
 pub(super) async fn post(
@@ -25,15 +25,7 @@ pub(super) async fn post(
     state.reign(&uri).await?;
     let body = read_body(body, state.limits.body).await?;
     let write = write_request(&headers, &body, &state.limits)?;
-    let done = match state.writer.write(write).await {
-        Ok(done) => done,
-        Err(WriteError::NotMaster) => {
-            // The throne was handed over while the write waited: nothing was done, the next master takes it.
-            state.reign(&uri).await?;
-            return Err(ApiError::not_master(&state.gate.view(), &uri));
-        }
-        Err(error) => return Err(ApiError::write(error, &state.gate.view(), &uri)),
-    };
+    let done = submit(state, &uri, write).await?;
     let mut response = (StatusCode::OK, results_body(done.position, &done.answer)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -42,6 +34,19 @@ pub(super) async fn post(
         headers.insert(HEADER_REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+/// Hands a write in and waits for its answer; it has been seen that this machine reigns.
+pub(super) async fn submit(state: &Inner, uri: &Uri, write: WriteRequest) -> Result<WriteDone, ApiError> {
+    match state.writer.write(write).await {
+        Ok(done) => Ok(done),
+        Err(WriteError::NotMaster) => {
+            // The throne was handed over while the write waited: nothing was done, the next master takes it.
+            state.reign(uri).await?;
+            Err(ApiError::not_master(&state.gate.view(), uri))
+        }
+        Err(error) => Err(ApiError::write(error, &state.gate.view(), uri)),
+    }
 }
 
 /// The write that a request asks for, checked as far as it can be without the database.
@@ -55,8 +60,9 @@ pub(super) fn write_request(
     if !request.transaction {
         return Err(ApiError::bad_request("transaction: found false, expected true (all or nothing)"));
     }
-    let idempotency = idempotency(headers, body)?;
-    Ok(WriteRequest { statements: request.statements, idempotency, time_limit: limits.statement_time })
+    let idempotency = idempotency(headers, || *blake3::hash(body).as_bytes())?;
+    let work = WriteWork::Statements(request.statements);
+    Ok(WriteRequest { work, idempotency, time_limit: limits.statement_time })
 }
 
 pub(super) fn insert_position(headers: &mut HeaderMap, position: tanist_replication::Position) {
@@ -67,11 +73,24 @@ pub(super) fn insert_position(headers: &mut HeaderMap, position: tanist_replicat
 
 /// Reads a JSON body; errors name the place and what was expected.
 pub(super) fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, ApiError> {
+    parse_as("application/json", headers, body)
+}
+
+/// Reads a body of this media type, some kind of JSON.
+pub(super) fn parse_as<T: DeserializeOwned>(
+    expected: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<T, ApiError> {
     // Demanded, not assumed: a page of another site can make a browser send anything but this.
     let media = headers.get(header::CONTENT_TYPE).map_or("nothing", |value| value.to_str().unwrap_or("?"));
-    if !media.trim_start().to_ascii_lowercase().starts_with("application/json") {
-        let detail = format!("content-type: found {media:?}, expected \"application/json\"");
+    if !media.trim_start().to_ascii_lowercase().starts_with(expected) {
+        let detail = format!("content-type: found {media:?}, expected {expected:?}");
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    // A struct may be written as an array, for all that serde cares; then "[]" would set every field to its default.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(ApiError::bad_request("body: found an array, expected an object"));
     }
     serde_json::from_slice(body).map_err(|_| {
         // Read once more, for the place; good bodies don't pay for it.
@@ -94,7 +113,11 @@ pub(super) fn check_statements(statements: &[Statement], limit: usize) -> Result
     Ok(())
 }
 
-fn idempotency(headers: &HeaderMap, body: &[u8]) -> Result<Option<Idempotency>, ApiError> {
+/// The client's key, with the request's fingerprint.
+pub(super) fn idempotency(
+    headers: &HeaderMap,
+    fingerprint: impl FnOnce() -> [u8; 32],
+) -> Result<Option<Idempotency>, ApiError> {
     let Some(value) = headers.get(HEADER_IDEMPOTENCY_KEY) else { return Ok(None) };
     let key = value
         .to_str()
@@ -106,5 +129,5 @@ fn idempotency(headers: &HeaderMap, body: &[u8]) -> Result<Option<Idempotency>, 
             value.len()
         )));
     };
-    Ok(Some(Idempotency { key: key.to_owned(), fingerprint: *blake3::hash(body).as_bytes() }))
+    Ok(Some(Idempotency { key: key.to_owned(), fingerprint: fingerprint() }))
 }

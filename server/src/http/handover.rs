@@ -5,23 +5,24 @@
 use std::time::Duration;
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode, Uri},
 };
-use tanist_api::{Cluster, HandoverRequest, HandoverResponse, code};
+use tanist_api::{Access, Cluster, HandoverRequest, HandoverResponse, code};
 use tanist_replication::MemberId;
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{ApiError, AppState, Inner, execute::parse, read_body};
-use crate::driver::Control;
+use super::{ApiError, AppState, Inner, authorize::demand, execute::parse, read_body};
+use crate::{auth::Holder, driver::Control};
 
 /// How long the next master may take to serve before the answer says so.
 const NEXT_MASTER: Duration = Duration::from_secs(5);
 
 pub(super) async fn promote(
     State(state): State<AppState>,
+    holder: Option<Extension<Holder>>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -29,6 +30,9 @@ pub(super) async fn promote(
     let state = &*state.0;
     let request: HandoverRequest = parse(&headers, &read_body(body, state.limits.body).await?)?;
     if request.force || request.accept_data_loss {
+        if let Some(Extension(holder)) = holder {
+            demand(&holder, Access::Admin)?;
+        }
         return force(state, &request).await;
     }
     state.reign(&uri).await?;

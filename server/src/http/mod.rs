@@ -3,6 +3,8 @@
 //! Owns the listening socket and who may come in; the gate decides whether this machine may answer at all. Read
 //! `execute.rs` and `query.rs` for the two that matter.
 
+mod actor;
+mod authorize;
 mod cluster;
 mod error;
 mod events;
@@ -14,8 +16,10 @@ mod members;
 pub mod parsers;
 mod query;
 mod socket;
+mod state;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod watched_tables;
 
 use std::{sync::Arc, time::Duration};
@@ -39,10 +43,12 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
+    auth::Tokens,
     clock,
     config::{Config, HttpLimits},
     driver::Control,
@@ -54,6 +60,8 @@ use crate::{
 
 pub use error::ApiError;
 use socket::{Socket, Usage};
+pub use tls::TlsError;
+pub(crate) use tls::acceptor;
 
 /// How long a request waits for a position, or for the acknowledgement of what it read.
 const WAIT: Duration = Duration::from_secs(5);
@@ -83,6 +91,8 @@ struct Inner {
     hub: Arc<Hub>,
     watchers: Arc<Semaphore>,
     catching_up: Arc<Semaphore>,
+    /// Whose tokens are whose; `None`: everybody may do everything.
+    tokens: Option<Tokens>,
     max_staleness: Duration,
 }
 
@@ -100,6 +110,7 @@ impl AppState {
         AppState(Arc::new(Inner {
             gate,
             writer,
+            tokens: config.tokens.then(|| Tokens::new(&config.key, readers.clone())),
             readers,
             operators,
             requests: Semaphore::new(config.limits.concurrent_requests),
@@ -109,6 +120,15 @@ impl AppState {
             max_staleness: config.timing.lease,
             limits: config.limits.clone(),
         }))
+    }
+}
+
+impl AppState {
+    /// Tokens were made or revoked: what is known of them is read anew.
+    fn forget_tokens(&self) {
+        if let Some(tokens) = &self.0.tokens {
+            tokens.forget();
+        }
     }
 }
 
@@ -156,6 +176,7 @@ pub fn router(state: AppState) -> Router {
         )
         .route("/v1/cluster/members", post(members::add))
         .route("/v1/cluster/members/{id}", patch(members::set).delete(members::remove))
+        .merge(state::routes())
         .layer(middleware::from_fn_with_state(state.clone(), limit_requests));
     // What tells how the machine is must answer however busy it is.
     Router::new()
@@ -170,6 +191,7 @@ pub fn router(state: AppState) -> Router {
         .merge(limited)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(middleware::from_fn_with_state(state.clone(), authorize::authorize))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::map_response_with_state(state.clone(), add_position))
         .with_state(state)
@@ -199,6 +221,7 @@ async fn limit_requests(State(state): State<AppState>, request: Request, next: N
 /// When the socket can't be used at all.
 pub async fn serve(
     listener: std::net::TcpListener,
+    tls: Option<TlsAcceptor>,
     state: AppState,
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
@@ -238,9 +261,25 @@ pub async fn serve(
                 request.extensions_mut().insert(Arc::clone(&for_requests));
                 request
             });
-        let socket = TokioIo::new(Socket::new(stream, peer, Arc::clone(&usage)));
-        let connection = graceful.watch(builder.serve_connection(socket, TowerToHyperService::new(service)));
+        let service = TowerToHyperService::new(service);
+        let stream = Socket::new(stream, peer, Arc::clone(&usage));
+        let (builder, tls, watcher) = (builder.clone(), tls.clone(), graceful.watcher());
         let closed = watchers_closed(closed.clone(), usage);
+        let connection = async move {
+            match tls {
+                None => watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await,
+                Some(tls) => match timeout(HEAD_TIME, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await
+                    }
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "TLS");
+                        Ok(())
+                    }
+                    Err(_) => Ok(()),
+                },
+            }
+        };
         tokio::spawn(async move {
             let _permit = permit;
             tokio::select! {

@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
 };
-use tanist_api::{HEADER_MIN_POSITION, QueryRequest, code};
+use tanist_api::{HEADER_MIN_POSITION, QueryRequest, Statement, code};
 use tanist_replication::Position;
 use tokio::{sync::watch, time::timeout};
 
@@ -45,18 +45,7 @@ pub(super) async fn post(
     let body = read_body(body, state.limits.body).await?;
     let request: QueryRequest = parse(&headers, &body)?;
     check_statements(&request.statements, state.limits.statements)?;
-    if let Some(min) = min_position {
-        wait_for(state.gate.stored(), min).await.map_err(|found| {
-            ApiError::not_fresh(format!(
-                "this replica stands at {found}, not yet at {min} as {HEADER_MIN_POSITION} asks"
-            ))
-        })?;
-    }
-    let done = match consistency {
-        Consistency::Local => state.readers.read(request.statements).await.map_err(ApiError::read)?,
-        Consistency::Bounded(staleness) => bounded(state, request, staleness, &uri).await?,
-        Consistency::Strong => strong(state, request, &uri).await?,
-    };
+    let done = read(state, request.statements, consistency, min_position, &uri).await?;
     let mut response = (StatusCode::OK, results_body(done.position, &done.answer)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -64,11 +53,33 @@ pub(super) async fn post(
     Ok(response)
 }
 
+/// Runs the statements on one snapshot that is as current as asked for.
+pub(super) async fn read(
+    state: &Inner,
+    statements: Vec<Statement>,
+    consistency: Consistency,
+    min_position: Option<Position>,
+    uri: &Uri,
+) -> Result<ReadDone, ApiError> {
+    if let Some(min) = min_position {
+        wait_for(state.gate.stored(), min).await.map_err(|found| {
+            ApiError::not_fresh(format!(
+                "this replica stands at {found}, not yet at {min} as {HEADER_MIN_POSITION} asks"
+            ))
+        })?;
+    }
+    match consistency {
+        Consistency::Local => state.readers.read(statements).await.map_err(ApiError::read),
+        Consistency::Bounded(staleness) => bounded(state, statements, staleness, uri).await,
+        Consistency::Strong => strong(state, statements, uri).await,
+    }
+}
+
 /// R11, I5, I6: read, wait until all that was seen is acknowledged, and answer only if the lease still lasts then.
-async fn strong(state: &Inner, request: QueryRequest, uri: &Uri) -> Result<ReadDone, ApiError> {
+async fn strong(state: &Inner, statements: Vec<Statement>, uri: &Uri) -> Result<ReadDone, ApiError> {
     let gate = &state.gate;
     let term = state.reign(uri).await?;
-    let done = state.readers.read(request.statements).await.map_err(ApiError::read)?;
+    let done = state.readers.read(statements).await.map_err(ApiError::read)?;
     wait_for(gate.acknowledged(), done.position).await.map_err(|acknowledged| {
         ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -85,18 +96,18 @@ async fn strong(state: &Inner, request: QueryRequest, uri: &Uri) -> Result<ReadD
 
 async fn bounded(
     state: &Inner,
-    request: QueryRequest,
+    statements: Vec<Statement>,
     staleness: Duration,
     uri: &Uri,
 ) -> Result<ReadDone, ApiError> {
     if state.gate.is_open(clock::now_ns()).is_some() {
-        return strong(state, request, uri).await;
+        return strong(state, statements, uri).await;
     }
     // What was fresh before the read is at least as fresh after it.
     let Some(fresh_as_of) = state.gate.view().fresh_as_of_ns else {
         return Err(ApiError::not_fresh("this replica doesn't know how current it is"));
     };
-    let done = state.readers.read(request.statements).await.map_err(ApiError::read)?;
+    let done = state.readers.read(statements).await.map_err(ApiError::read)?;
     let age = Duration::from_nanos(clock::now_ns().saturating_sub(fresh_as_of));
     if age > staleness {
         return Err(ApiError::not_fresh(format!(
@@ -121,19 +132,30 @@ pub(super) fn consistency(query: Option<&str>, default_staleness: Duration) -> R
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         match name {
             "consistency" => kind = Some(value),
-            "max_staleness" => {
-                staleness = Some(milliseconds(value).ok_or_else(|| {
-                    ApiError::bad_request(format!(
-                        "max_staleness: found {value:?}, expected a duration such as 500ms or 2s"
-                    ))
-                })?);
-            }
+            "max_staleness" => staleness = Some(value),
             _ => {
                 let detail = format!("query parameter {name:?}: expected consistency or max_staleness");
                 return Err(ApiError::bad_request(detail));
             }
         }
     }
+    consistency_of(kind, staleness, default_staleness)
+}
+
+/// The same from the values of the two parameters.
+pub(super) fn consistency_of(
+    kind: Option<&str>,
+    staleness: Option<&str>,
+    default_staleness: Duration,
+) -> Result<Consistency, ApiError> {
+    let staleness = staleness.map(|value| {
+        milliseconds(value).ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "max_staleness: found {value:?}, expected a duration such as 500ms or 2s"
+            ))
+        })
+    });
+    let staleness = staleness.transpose()?;
     match kind {
         None | Some("strong") => Ok(Consistency::Strong),
         Some("local") => Ok(Consistency::Local),

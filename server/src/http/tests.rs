@@ -26,18 +26,20 @@ use crate::{
     http::{self, AppState},
     inbox::{Command, Inbox, InboxLimits, Work},
     reader::ReadPool,
-    sql::{self, SqlLimits},
+    sql::SqlLimits,
     view::View,
     watch::{Feeder, FeederParts, Hub},
-    write::{WriteDone, WriteError, WriterHandle},
+    write::{WriteDone, WriterHandle},
+    writer::run_write,
 };
 
-struct Machine {
+pub(super) struct Machine {
     address: SocketAddr,
-    gate: Arc<Gate>,
+    pub(super) gate: Arc<Gate>,
     inbox: Arc<Inbox>,
     store: Option<thread::JoinHandle<()>>,
     stop: Option<oneshot::Sender<()>>,
+    hub: Arc<Hub>,
     _feeder: Feeder,
     serving: tokio::task::JoinHandle<()>,
     directory: tempfile::TempDir,
@@ -55,7 +57,7 @@ impl Drop for Machine {
 const FOREVER: u64 = u64::MAX;
 
 impl Machine {
-    async fn start(extra: &str) -> Machine {
+    pub(super) async fn start(extra: &str) -> Machine {
         let directory = tempfile::tempdir().unwrap();
         let text = format!(
             "cluster = \"test\"\nid = \"pc-1\"\nkey = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\
@@ -90,13 +92,13 @@ impl Machine {
         };
         let feeder = Feeder::start(parts).unwrap();
         let writer = WriterHandle::new(Arc::clone(&inbox));
-        let state = AppState::new(Arc::clone(&gate), writer, operators, pool, hub, &config);
-        let serving = tokio::spawn(async move { http::serve(listener, state, stopped).await.unwrap() });
+        let state = AppState::new(Arc::clone(&gate), writer, operators, pool, Arc::clone(&hub), &config);
+        let serving = tokio::spawn(async move { http::serve(listener, None, state, stopped).await.unwrap() });
         let (store, stop) = (Some(store), Some(stop));
-        Machine { address, gate, inbox, store, stop, _feeder: feeder, serving, directory }
+        Machine { address, gate, inbox, store, stop, hub, _feeder: feeder, serving, directory }
     }
 
-    async fn master(extra: &str) -> Machine {
+    pub(super) async fn master(extra: &str) -> Machine {
         let machine = Machine::start(extra).await;
         machine.gate.open(Term(1));
         machine.gate.extend(FOREVER);
@@ -107,7 +109,7 @@ impl Machine {
         machine
     }
 
-    async fn send(&self, request: &[u8]) -> (u16, String) {
+    pub(super) async fn send(&self, request: &[u8]) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let _ = stream.write_all(request).await;
         let mut answer = Vec::new();
@@ -116,7 +118,7 @@ impl Machine {
         (answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0), answer)
     }
 
-    async fn post(&self, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
+    pub(super) async fn post(&self, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
             body.len()
@@ -124,7 +126,7 @@ impl Machine {
         self.send(&[head.as_bytes(), body].concat()).await
     }
 
-    async fn execute(&self, body: &str) -> (u16, String) {
+    pub(super) async fn execute(&self, body: &str) -> (u16, String) {
         self.post("/v1/execute", "content-type: application/json\r\n", body.as_bytes()).await
     }
 
@@ -134,11 +136,16 @@ impl Machine {
         self.post(&format!("/v1/query{parameters}"), &headers, body.as_bytes()).await
     }
 
-    async fn get(&self, path: &str) -> (u16, String) {
+    pub(super) async fn get(&self, path: &str) -> (u16, String) {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await
     }
 
-    fn follow(&self, url: &str) {
+    /// The database, for a look from outside.
+    pub(super) fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.directory.path().join("state.db")).unwrap()
+    }
+
+    pub(super) fn follow(&self, url: &str) {
         let mut view = (*self.gate.view()).clone();
         view.cluster.master = Some("pc-2".to_owned());
         view.cluster.master_urls = vec![url.to_owned()];
@@ -158,24 +165,19 @@ fn store(mut database: Database, inbox: &Inbox, gate: &Gate, limits: SqlLimits) 
             Work::Batch(term, writes) => {
                 for write in writes {
                     let mut batch = database.begin(term).unwrap();
-                    batch.set_deadline(Some(Instant::now() + write.request.time_limit));
-                    let ran =
-                        batch.request(|connection| sql::run(connection, &write.request.statements, &limits));
-                    batch.set_deadline(None);
-                    let answer = match ran.unwrap() {
-                        Ok(results) => {
+                    let answer = match run_write(&mut batch, &write.request, &limits).unwrap() {
+                        Ok(done) => {
                             batch.commit().unwrap();
                             let position = database.stamp().position;
                             inbox.captured(Some(position));
                             inbox.acknowledged(position);
                             gate.set_stored(position);
                             gate.set_acknowledged(position);
-                            let answer = serde_json::to_vec(&results).unwrap().into();
-                            Ok(WriteDone { position, answer, replayed: false })
+                            Ok(WriteDone { position, ..done })
                         }
                         Err(error) => {
                             inbox.captured(None);
-                            Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied())))
+                            Err(error)
                         }
                     };
                     let _ = write.respond.send(answer);
@@ -186,7 +188,7 @@ fn store(mut database: Database, inbox: &Inbox, gate: &Gate, limits: SqlLimits) 
     }
 }
 
-fn assert_problem(case: &str, (status, answer): &(u16, String), expected: u16, names: &[&str]) {
+pub(super) fn assert_problem(case: &str, (status, answer): &(u16, String), expected: u16, names: &[&str]) {
     assert_eq!(*status, expected, "{case}: {answer}");
     assert!(answer.contains("application/problem+json"), "{case}: {answer}");
     assert_eq!(answer.contains("retry-after:"), expected == 503, "{case}: {answer}");

@@ -5,7 +5,8 @@ use rusqlite::{Connection, types::ValueRef};
 use serde_json::json;
 
 /// All kinds of events.
-pub(crate) const KINDS: [&str; 7] = ["config", "node", "desired", "reported", "command", "cluster", "row"];
+pub(crate) const KINDS: [&str; 8] =
+    ["config", "node", "desired", "reported", "command", "token", "cluster", "row"];
 
 /// An event, ready to be sent to any number of watchers.
 #[derive(Debug)]

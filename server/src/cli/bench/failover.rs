@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use serde_json::json;
 use tanist_api::{Cluster, ExecuteRequest, QueryRequest, Statement};
-use tanist_client::{Client, Consistency};
+use tanist_client::{Builder, Client, Consistency};
 
 use super::{
     report::{Failover, Round},
@@ -69,13 +69,14 @@ impl DevCluster {
 
 /// Runs the rounds.
 pub(super) async fn failover(
-    hosts: &str,
+    builder: &Builder,
     removal: &Removal,
     rounds: u32,
     writer_count: usize,
     keep: bool,
 ) -> anyhow::Result<Failover> {
-    let client = Client::builder().hosts(hosts).deadline(WRITE_LIMIT).build()?;
+    let builder = builder.clone().deadline(WRITE_LIMIT);
+    let client = builder.clone().build()?;
     let mut view = whole(&client, 0, 0).await?;
     if view.members.iter().filter(|member| member.rank > 0).count() < 2 {
         bail!("--failover, --handover: found a cluster of one data machine, expected at least two");
@@ -103,7 +104,7 @@ pub(super) async fn failover(
     for member in after.members.iter().filter(|member| member.rank > 0) {
         let url =
             member.urls.first().with_context(|| format!("{} has no URL in the cluster's list", member.id))?;
-        check(&member.id, url, &after.acknowledged, &records).await?;
+        check(&builder, &member.id, url, &after.acknowledged, &records).await?;
     }
     if !keep {
         let drop = ExecuteRequest { statements: vec![Statement::new(writers::DROP)], transaction: true };
@@ -265,8 +266,14 @@ fn kill_process(pid: u32) -> anyhow::Result<()> {
 }
 
 /// Every acknowledged row stands in this machine's replica, none twice.
-async fn check(id: &str, url: &str, position: &str, records: &[Record]) -> anyhow::Result<()> {
-    let client = Client::builder().hosts(url).deadline(WRITE_LIMIT).build()?;
+async fn check(
+    builder: &Builder,
+    id: &str,
+    url: &str,
+    position: &str,
+    records: &[Record],
+) -> anyhow::Result<()> {
+    let client = builder.clone().hosts(url).build()?;
     for (writer, record) in records.iter().enumerate() {
         let except = json!(record.unknown).to_string();
         let statement = Statement::with(

@@ -35,6 +35,8 @@ pub(super) struct Work {
     pub(super) bodies: Arc<[Bytes]>,
     /// A new idempotency key with each request.
     pub(super) keys: bool,
+    /// The token, if there is one.
+    pub(super) authorization: Option<HeaderValue>,
 }
 
 /// What came of it.
@@ -81,6 +83,9 @@ pub(super) async fn load(
     time: Duration,
 ) -> anyhow::Result<Tally> {
     let uri: Uri = url.parse().with_context(|| format!("read the master's URL {url}"))?;
+    if uri.scheme_str() == Some("https") {
+        bail!("{url}: the load speaks plain HTTP only; measure where the cluster has no TLS");
+    }
     let Some(authority) = uri.authority().map(ToString::to_string) else {
         bail!("the master's URL {url} has no host")
     };
@@ -107,6 +112,9 @@ async fn worker(authority: String, work: Work, index: usize, (from, until): (Ins
     let mut headers = HeaderMap::new();
     if let Ok(host) = HeaderValue::try_from(&authority) {
         headers.insert(header::HOST, host);
+    }
+    if let Some(authorization) = &work.authorization {
+        headers.insert(header::AUTHORIZATION, authorization.clone());
     }
     if !work.bodies.is_empty() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

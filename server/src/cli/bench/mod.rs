@@ -95,8 +95,8 @@ pub(super) async fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         Some(dir) => DevCluster::read(dir)?.hosts(),
         None => args.connection.hosts.clone(),
     };
-    let client =
-        Client::builder().hosts(&hosts).deadline(Duration::from_secs(args.connection.deadline)).build()?;
+    let builder = args.connection.builder()?.hosts(&hosts);
+    let client = builder.clone().build()?;
     let cluster = client.cluster().await?;
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -124,7 +124,8 @@ pub(super) async fn bench(args: &BenchArgs) -> anyhow::Result<()> {
                 return Err(Usage(why.to_owned()).into());
             }
         };
-        let found = failover::failover(&hosts, &removal, args.rounds, args.writers.into(), args.keep).await?;
+        let found =
+            failover::failover(&builder, &removal, args.rounds, args.writers.into(), args.keep).await?;
         report.failover = Some(found);
     } else {
         measure(args, &client, &cluster, &mut report).await?;
@@ -192,20 +193,27 @@ async fn load_all(
         master = client.cluster().await?.master_urls.first().cloned();
     }
     let url = master.context("the cluster's list has no URL of the master; see `tanist status`")?;
-    let nothing = Work { method: Method::GET, path: "/healthz", bodies: Arc::new([]), keys: false };
+    let authorization =
+        args.connection.bearer()?.map(|token| format!("Bearer {token}").parse()).transpose()?;
+    let work = |method, path, bodies, keys| Work {
+        method,
+        path,
+        bodies,
+        keys,
+        authorization: authorization.clone(),
+    };
+    let nothing = work(Method::GET, "/healthz", Arc::new([]), false);
     eprintln!("measuring {url}: an HTTP exchange without a write");
     report.exchange = Some(Quantiles::of(&load::load(&url, &nothing, 1, EXCHANGE_TIME).await?.latencies));
     let time = Duration::from_secs(args.seconds);
-    let writes =
-        Work { method: Method::POST, path: "/v1/execute", bodies: upserts(args.rows)?, keys: args.keys };
+    let writes = work(Method::POST, "/v1/execute", upserts(args.rows)?, args.keys);
     for &connections in &args.connections {
         eprintln!("measuring {url}: writes on {connections} connections for {time:?}");
         let tally = load::load(&url, &writes, connections.into(), time).await?;
         report.writes.push(Run::of_writes(connections.into(), &tally));
     }
     if args.reads {
-        let reads =
-            Work { method: Method::POST, path: "/v1/query", bodies: selects(args.rows)?, keys: false };
+        let reads = work(Method::POST, "/v1/query", selects(args.rows)?, false);
         for &connections in &args.connections {
             eprintln!("measuring {url}: strong reads on {connections} connections for {time:?}");
             let tally = load::load(&url, &reads, connections.into(), time).await?;

@@ -1,10 +1,10 @@
 //! What other machines send.
 
-use std::error::Error;
+use std::{collections::BTreeSet, error::Error};
 
 use bytes::Bytes;
 use tanist_replication::{
-    Addresses, ChainHash, Checksum, Encoding, Member, Message, PagesWriter, Position, Rank, Stamp,
+    Addresses, ChainHash, Checksum, Complaint, Encoding, Member, Message, PagesWriter, Position, Rank, Stamp,
     SuccessionRecord, Term, Time, Transaction,
     message::{Heartbeat, HeartbeatReply, Report, VoteReply, VoteRequest},
     wire,
@@ -48,6 +48,7 @@ pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
             tip,
             echo: None,
             serving: true,
+            unhealthy: BTreeSet::new(),
         }))
     };
     let first = Stamp { position: Position::new(1, 1), chain: ChainHash([7; 16]) };
@@ -140,6 +141,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
                 tip: Position::new(4, 70_001),
                 echo: Some(Time(77)),
                 serving: true,
+                unhealthy: ["pc-3".parse()?].into(),
             }),
         ),
         (
@@ -152,6 +154,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
                 stamp: Some(stamp),
                 moved: Some(Addresses { peer: vec!["10.0.0.9:7450".to_owned()], urls: vec![] }),
                 sum: Some((Position::new(4, 70_000), 0x0123_4567_89ab_cdef)),
+                unhealthy: Some(Complaint::new("the disk is slow")),
             }),
         ),
         ("append", Message::Append { term, transaction }),

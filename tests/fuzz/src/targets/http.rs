@@ -1,10 +1,11 @@
-//! A client's request: the first byte says which route, then come its query, two headers and the body.
+//! A client's request: the first byte says which route, then come its query, its headers and the body.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tanist_api::{ExecuteRequest, QueryRequest, Statement};
 use tanist_server::{
     config::{Config, HttpLimits},
     http::parsers,
+    write::WriteWork,
 };
 
 use crate::script::Script;
@@ -14,7 +15,7 @@ pub(crate) const WORDS: &[&[u8]] = &[
     br#"{"statements":[{"sql":"SELECT ?","params":[1]}]}"#, b"\"params\":{", b"\"base64\":", b"null", b"true", b"1e400", b"-0",
     b"1e-400", b"9223372036854775808", b"18446744073709551616", b"31.245270191439438", b"\"\\ud800\"", b"\"\\u0000\"", b"[[[[[[[[",
     b"{\"a\":", b"]", b"}", b",", b"\xff", b"application/json", b"consistency=", b"bounded", b"max_staleness=", b"99999999999999999s",
-    b"&", b"=", b"\"transaction\":false", b"10.0.0.1:7450", b"http://",
+    b"&", b"=", b"\"state\":{", b"\"labels\":{\"a\":\"b\"}", b"\"nodes\":[\"n1\"]", b"\"status\":\"done\"", b"W/\"812\"", b"\"812\"", b"*", b"prefix=", b"limit=", b"%2F", b"\"transaction\":false", b"10.0.0.1:7450", b"http://",
 ];
 
 /// A valid configuration's limits.
@@ -46,10 +47,14 @@ pub(crate) fn run(input: &[u8]) {
     header(&mut headers, tanist_api::HEADER_IDEMPOTENCY_KEY, other);
     header(&mut headers, tanist_api::HEADER_MIN_POSITION, other);
     let body = script.rest();
-    let result = LIMITS.with(|limits| match route % 5 {
+    for name in ["if-match", "if-none-match"] {
+        header(&mut headers, name, other);
+    }
+    let result = LIMITS.with(|limits| match route % 8 {
         0 => parsers::write(&headers, body, limits).map(|write| {
-            check(&write.statements, limits);
-            let request = ExecuteRequest { statements: write.statements, transaction: true };
+            let WriteWork::Statements(statements) = write.work else { panic!("a change of state") };
+            check(&statements, limits);
+            let request = ExecuteRequest { statements, transaction: true };
             again(&request);
             if let Some(key) = write.idempotency {
                 assert!((1..=200).contains(&key.key.len()), "{:?}", key.key);
@@ -66,7 +71,23 @@ pub(crate) fn run(input: &[u8]) {
             assert!(lengths.max().unwrap_or(0) <= 280, "{member:?}");
         }),
         3 => parsers::member_patch(&headers, body).map(|patch| again(&patch)),
-        _ => parsers::handover(&headers, body).map(|request| again(&request)),
+        4 => parsers::handover(&headers, body).map(|request| again(&request)),
+        5 => parsers::change(other.first().copied().unwrap_or(0), &headers, body).map(|understood| {
+            // What is written again means the same.
+            let written = understood.to_string();
+            let again = parsers::change(other.first().copied().unwrap_or(0), &headers, written.as_bytes());
+            assert_eq!(again.as_ref(), Ok(&understood), "{written}");
+        }),
+        6 => parsers::conditions(&headers, 812).map(|known| {
+            let any = headers.get("if-none-match").is_some_and(|tags| tags == "*");
+            assert!(!any || known, "* is every revision");
+        }),
+        _ => parsers::list(query.unwrap_or_default()).map(|(prefix, limit)| {
+            assert!(
+                prefix.len() <= 255 && prefix.is_ascii() && (1..=1000).contains(&limit),
+                "{prefix:?} {limit}"
+            );
+        }),
     });
     let refusals = [StatusCode::BAD_REQUEST, StatusCode::UNSUPPORTED_MEDIA_TYPE];
     if let Err(status) = result {

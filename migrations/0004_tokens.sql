@@ -1,0 +1,27 @@
+-- Bearer tokens, by which clients are known. Made and revoked through the API; nothing here gives a token away.
+
+CREATE TABLE tanist_tokens (
+    name     TEXT    NOT NULL PRIMARY KEY
+        CHECK (length(name) <= 63 AND name GLOB '[A-Za-z0-9]*' AND name NOT GLOB '*[^-A-Za-z0-9_.]*'),
+    role     TEXT    NOT NULL CHECK (role IN ('read', 'write', 'operate', 'admin')), -- each includes those before it
+    hash     BLOB    NOT NULL UNIQUE CHECK (length(hash) = 32), -- of the token, which is kept nowhere
+    revision INTEGER NOT NULL DEFAULT 0,
+    made_at  TEXT    NOT NULL DEFAULT '',         -- by the master's wall clock, which may be wrong
+    made_by  TEXT                                 -- the token that made it; 'cluster-key': whoever has the key
+) STRICT;
+
+CREATE TRIGGER tanist_token_made AFTER INSERT ON tanist_tokens BEGIN
+    INSERT INTO events (kind, subject, actor, data)
+    VALUES ('token', NEW.name, (SELECT name FROM tanist_actor), json_object('role', NEW.role));
+    UPDATE tanist_tokens SET (revision, made_at, made_by) = (SELECT id, at, actor FROM events ORDER BY id DESC LIMIT 1)
+    WHERE name = NEW.name;
+END;
+
+CREATE TRIGGER tanist_token_changed AFTER UPDATE OF role, hash ON tanist_tokens BEGIN
+    INSERT INTO events (kind, subject, actor, data)
+    VALUES ('token', NEW.name, (SELECT name FROM tanist_actor), json_object('role', NEW.role));
+END;
+
+CREATE TRIGGER tanist_token_revoked AFTER DELETE ON tanist_tokens BEGIN
+    INSERT INTO events (kind, subject, actor) VALUES ('token', OLD.name, (SELECT name FROM tanist_actor));
+END;

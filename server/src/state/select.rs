@@ -1,0 +1,126 @@
+//! How configuration, nodes, states and commands are shown: SQL that makes the JSON of `tanist-api`.
+//!
+//! The same for reads of any replica and for the answer of a change, so that both say the same.
+
+/// Revision and entry of a key.
+pub(crate) const CONFIG: &str = "SELECT revision, json_object('key', key, 'value', json(value), 'revision', revision, \
+    'changed_at', changed_at, 'changed_by', changed_by) FROM config WHERE key = ?1";
+
+/// Revision and entry of a node.
+pub(crate) const NODE: &str = "SELECT revision, json_object('name', name, 'address', address, 'row', grid_row, \
+    'column', grid_column, 'labels', json(labels), 'revision', revision, 'changed_at', changed_at, \
+    'changed_by', changed_by) FROM nodes WHERE name = ?1";
+
+/// Revision and desired state of a node; both NULL when it has none.
+pub(crate) const DESIRED: &str = "SELECT d.revision, CASE WHEN d.node IS NOT NULL THEN json_object('node', d.node, \
+    'state', json(d.state), 'revision', d.revision, 'changed_at', d.changed_at, 'changed_by', d.changed_by) END \
+    FROM nodes AS n LEFT JOIN desired_state AS d ON d.node = n.name WHERE n.name = ?1";
+
+/// Revision and reported state of a node; both NULL when it has none.
+pub(crate) const REPORTED: &str = "SELECT r.revision, CASE WHEN r.node IS NOT NULL THEN json_object('node', r.node, \
+    'state', json(r.state), 'desired_revision', r.desired_revision, 'error', r.error, 'revision', r.revision, \
+    'reported_at', r.reported_at) END \
+    FROM nodes AS n LEFT JOIN reported_state AS r ON r.node = n.name WHERE n.name = ?1";
+
+/// Revision and entry of a command.
+pub(crate) const COMMAND: &str = "SELECT revision, json_object('id', id, 'name', name, 'arguments', json(arguments), \
+    'nodes', json(nodes), 'revision', revision, 'sent_at', sent_at, 'sent_by', sent_by, 'outcomes', \
+    (SELECT json_group_array(json_object('node', node, 'status', status, 'detail', json(detail), \
+    'changed_at', changed_at) ORDER BY node) FROM command_outcomes WHERE command = commands.id)) \
+    FROM commands WHERE id = CAST(?1 AS INTEGER)";
+
+/// Revision and entry of a token; never its hash.
+pub(crate) const TOKEN: &str = "SELECT revision, json_object('name', name, 'role', role, 'made_at', made_at, \
+    'made_by', made_by) FROM tanist_tokens WHERE name = ?1";
+
+/// A list that comes in pages.
+pub(crate) struct List {
+    /// Finds `cursor` and `size` (bytes, about) of all that belong to it, in its order. ?1 is what the page comes behind.
+    find: &'static str,
+    descending: bool,
+    /// Columns and table of an entry, for `b.cursor`.
+    show: &'static str,
+}
+
+/// ?1: where the page begins, inclusive; ?4: what no such key reaches.
+pub(crate) const CONFIGS: List = List {
+    find: "SELECT key AS cursor, octet_length(value) AS size FROM config \
+        WHERE key >= ?1 AND key < ?4 ORDER BY key",
+    descending: false,
+    show: "json_object('key', key, 'value', json(value), 'revision', revision, 'changed_at', changed_at, \
+        'changed_by', changed_by) FROM b JOIN config ON key = b.cursor",
+};
+
+/// ?4: the key.
+pub(crate) const HISTORY: List = List {
+    find: "SELECT revision AS cursor, octet_length(coalesce(old_value, '')) + octet_length(coalesce(new_value, '')) AS size \
+        FROM config_history WHERE key = ?4 AND revision < coalesce(?1, 9223372036854775807) ORDER BY revision DESC",
+    descending: true,
+    // Only a field that isn't there means that there is no value.
+    show: "json_remove(json_object('revision', revision, 'old', json(old_value), 'new', json(new_value), \
+        'changed_at', changed_at, 'changed_by', changed_by), \
+        iif(old_value IS NULL, '$.old', '$.none'), iif(new_value IS NULL, '$.new', '$.none')) \
+        FROM b JOIN config_history ON key = ?4 AND revision = b.cursor",
+};
+
+pub(crate) const NODES: List = List {
+    find: "SELECT name AS cursor, octet_length(labels) AS size FROM nodes WHERE name > coalesce(?1, '') ORDER BY name",
+    descending: false,
+    show: "json_object('name', v.name, 'address', v.address, 'row', v.grid_row, 'column', v.grid_column, \
+        'labels', json(v.labels), 'revision', n.revision, 'changed_at', n.changed_at, 'changed_by', n.changed_by, \
+        'in_step', json(CASE v.in_step WHEN 1 THEN 'true' WHEN 0 THEN 'false' END), \
+        'desired_revision', v.desired_revision, 'reported_for', v.reported_for, 'error', v.error, \
+        'reported_at', v.reported_at) \
+        FROM b JOIN nodes AS n ON n.name = b.cursor JOIN v_nodes AS v ON v.name = n.name",
+};
+
+pub(crate) const TOKENS: List = List {
+    find: "SELECT name AS cursor, 0 AS size FROM tanist_tokens WHERE name > coalesce(?1, '') ORDER BY name",
+    descending: false,
+    show: "json_object('name', name, 'role', role, 'made_at', made_at, 'made_by', made_by) \
+        FROM b JOIN tanist_tokens ON name = b.cursor",
+};
+
+/// ?4: only those of which an outcome is such, or NULL.
+pub(crate) const COMMANDS: List = List {
+    find: "SELECT id AS cursor, octet_length(arguments) + octet_length(nodes) + (SELECT \
+        coalesce(sum(octet_length(detail) + 150), 0) FROM command_outcomes WHERE command = id) AS size FROM commands \
+        WHERE id < coalesce(?1, 9223372036854775807) AND (?4 IS NULL OR EXISTS (SELECT 1 FROM command_outcomes \
+        WHERE command = id AND status = ?4)) ORDER BY id DESC",
+    descending: true,
+    show: COMMAND_ROW,
+};
+
+/// ?4: to this node; ?5: JSON array of how far it is there.
+pub(crate) const COMMANDS_TO: List = List {
+    find: "SELECT id AS cursor, octet_length(arguments) + octet_length(nodes) + (SELECT \
+        coalesce(sum(octet_length(detail) + 150), 0) FROM command_outcomes WHERE command = id) AS size FROM (\
+        SELECT command FROM command_outcomes WHERE node = ?4 AND status IN (SELECT value FROM json_each(?5)) \
+        AND command < coalesce(?1, 9223372036854775807) ORDER BY command DESC LIMIT ?2 + 1) JOIN commands ON id = command \
+        ORDER BY id DESC",
+    descending: true,
+    show: COMMAND_ROW,
+};
+
+const COMMAND_ROW: &str = "json_object('id', id, 'name', name, 'arguments', json(arguments), 'nodes', json(nodes), \
+    'revision', revision, 'sent_at', sent_at, 'sent_by', sent_by, 'outcomes', (SELECT json_group_array(json_object( \
+    'node', node, 'status', status, 'detail', json(detail), 'changed_at', changed_at) ORDER BY node) \
+    FROM command_outcomes WHERE command = commands.id)) FROM b JOIN commands ON id = b.cursor";
+
+impl List {
+    /// One page: cursor, whether more follow, entry. ?2 is how many entries at most, ?3 how many bytes, about; one entry
+    /// comes whatever its size. Only the entries of the page are read.
+    pub(crate) fn page(&self) -> String {
+        let order = if self.descending { "DESC" } else { "ASC" };
+        format!(
+            "WITH k AS MATERIALIZED ({find} LIMIT ?2 + 1), \
+             b AS MATERIALIZED (SELECT cursor, row_number() OVER w AS n, sum(size + 400) OVER w AS bytes, \
+             (SELECT count(*) FROM k) AS found FROM k \
+             WINDOW w AS (ORDER BY cursor {order} ROWS UNBOUNDED PRECEDING)) \
+             SELECT CAST(b.cursor AS TEXT), b.found > b.n, {show} \
+             WHERE b.n <= ?2 AND (b.n = 1 OR b.bytes <= ?3) ORDER BY b.n",
+            find = self.find,
+            show = self.show,
+        )
+    }
+}
