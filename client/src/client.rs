@@ -25,13 +25,14 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tanist_api::{
     Access, Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION,
     HandoverRequest, HandoverResponse, MadeToken, MemberPatch, MembersResponse, NewMember, NewToken, Page,
-    QueryRequest, QueryResponse, Removed, Role, TokenInfo,
+    QueryRequest, QueryResponse, Removed, Role, TokenInfo, WatchedTable, WatchedTables,
 };
 
 use crate::{
     Error,
     call::Call,
     hosts::{self, Host, Hosts, Need},
+    state::encoded,
 };
 
 /// The member list is asked for again after so long, beside a request.
@@ -401,6 +402,30 @@ impl Client {
     /// As [`Client::add_member`].
     pub async fn remove_member(&self, id: &str) -> Result<MembersResponse, Error> {
         self.operate(Method::DELETE, &format!("/v1/cluster/members/{id}"), Bytes::new()).await
+    }
+
+    /// The tables whose rows are told to watchers, as the first machine that answers has them.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn watched_tables(&self) -> Result<WatchedTables, Error> {
+        self.call(Call::get("/v1/watched-tables", self.0.settings.deadline)).await
+    }
+
+    /// From now on each change of the table's rows is an event.
+    ///
+    /// # Errors
+    /// [`Error::Problem`] when there is no such table, or it is none that can be watched; see [`Error`] for the rest.
+    pub async fn watch_table(&self, table: &str) -> Result<WatchedTable, Error> {
+        self.operate(Method::PUT, &format!("/v1/watched-tables/{}", encoded(table)), Bytes::new()).await
+    }
+
+    /// Changes of the table's rows are no events any more.
+    ///
+    /// # Errors
+    /// As [`Client::watch_table`].
+    pub async fn unwatch_table(&self, table: &str) -> Result<WatchedTable, Error> {
+        self.operate(Method::DELETE, &format!("/v1/watched-tables/{}", encoded(table)), Bytes::new()).await
     }
 
     /// Makes a token, which is shown this once. Not repeated under the hood without harm: when the answer is lost, the name is

@@ -43,6 +43,12 @@
 //! same calls with types. A change may have a condition ([`OnlyIf`]); a read may ask for what it doesn't know yet
 //! ([`Client::config_unless`]).
 //!
+//! # Watching
+//!
+//! [`Client::watch`] gives events as they happen, from the first of the hosts that is alive. When it dies, stops or falls behind,
+//! the watch goes on at another with the event that follows the last one: none twice, none missed. A machine that says
+//! nothing for 12 s is taken for dead.
+//!
 //! # Hosts
 //!
 //! The given hosts are never forgotten. The cluster's own list is learned beside the first request, every 10 s while in use,
@@ -52,9 +58,12 @@ mod call;
 mod client;
 mod error;
 pub mod hosts;
+mod sse;
 mod state;
+mod watch;
 
 pub use client::{Builder, Client, Consistency, ExecuteOptions};
 pub use error::Error;
 pub use state::{At, ChangeOptions, CommandFilter, OnlyIf, Part, ReadOptions};
 pub use tanist_api as api;
+pub use watch::{Watch, WatchOptions};

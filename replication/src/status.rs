@@ -73,6 +73,16 @@ pub struct Status {
 }
 
 impl Node {
+    /// The newest position that this node's master (or itself, reigning) has acknowledged, as far as it has heard.
+    #[must_use]
+    pub fn acknowledged(&self) -> Option<Position> {
+        match &self.role {
+            Role::Master(master) => Some(master.acknowledged),
+            Role::Candidate(_) => None,
+            Role::Follower(follower) => follower.leader.as_ref().map(|leader| leader.acknowledged),
+        }
+    }
+
     /// What this node knows now.
     #[must_use]
     pub fn status(&self) -> Status {

@@ -324,7 +324,12 @@ impl Driver {
                     if let Message::HeartbeatReply(reply) = &message {
                         self.compare(&from, reply.sum);
                     }
-                    self.event(Event::Message { from, message })
+                    let heartbeat = matches!(message, Message::Heartbeat(_));
+                    self.event(Event::Message { from, message })?;
+                    if heartbeat && let Some(acknowledged) = self.parts.node.acknowledged() {
+                        self.parts.gate.hear_acknowledged(acknowledged);
+                    }
+                    Ok(())
                 }
                 Err(error) => {
                     tracing::warn!(peer = %from, %error, "a message was refused");

@@ -24,6 +24,8 @@ pub struct Gate {
     view: watch::Sender<Arc<View>>,
     /// Since when the view knows no master; meaningful only while it knows none.
     masterless_since_ns: AtomicU64,
+    /// When this replica was last known to be current.
+    current_ns: AtomicU64,
 }
 
 impl Gate {
@@ -37,6 +39,7 @@ impl Gate {
             stored: watch::Sender::new(Position::ZERO),
             view: watch::Sender::new(Arc::new(view)),
             masterless_since_ns: AtomicU64::new(now_ns),
+            current_ns: AtomicU64::new(now_ns),
         }
     }
 
@@ -69,7 +72,8 @@ impl Gate {
         (self.term.load(SeqCst) == term).then_some(Term(term))
     }
 
-    /// Follows the newest acknowledged position of this machine's reign.
+    /// Follows the newest acknowledged position that this machine knows: its own reign's, or what the master's heartbeat
+    /// told. What was acknowledged stays so, whoever reigns: it never goes back.
     #[must_use]
     pub fn acknowledged(&self) -> watch::Receiver<Position> {
         self.acknowledged.subscribe()
@@ -78,6 +82,15 @@ impl Gate {
     /// Everything up to here is acknowledged (R7).
     pub fn set_acknowledged(&self, position: Position) {
         set(&self.acknowledged, position);
+    }
+
+    /// The master has told that everything up to here is acknowledged; who has just begun to reign may know less.
+    pub fn hear_acknowledged(&self, position: Position) {
+        self.acknowledged.send_if_modified(|current| {
+            let newer = position > *current;
+            *current = position.max(*current);
+            newer
+        });
     }
 
     /// Follows this machine's own replica, on disk.
@@ -109,10 +122,20 @@ impl Gate {
         self.view.borrow().cluster.master.is_none().then(|| self.masterless_since_ns.load(SeqCst))
     }
 
+    /// When this replica was last known to be current, or the machine started (on `clock::now_ns`).
+    #[must_use]
+    pub fn current_ns(&self) -> u64 {
+        self.current_ns.load(SeqCst)
+    }
+
     /// Publishes a view.
     pub fn set_view(&self, view: View, now_ns: u64) {
         if view.cluster.master.is_none() && self.view.borrow().cluster.master.is_some() {
             self.masterless_since_ns.store(now_ns, SeqCst);
+        }
+        if let Some(fresh) = view.fresh_as_of_ns {
+            // A master is so until its lease ends.
+            self.current_ns.fetch_max(fresh.min(now_ns), SeqCst);
         }
         self.view.send_replace(Arc::new(view));
     }
@@ -174,6 +197,11 @@ mod tests {
         gate.set_view(View::default(), 9);
         gate.set_view(View::default(), 10);
         assert_eq!(gate.masterless_since_ns(), Some(9));
+        let fresh = |at| View { fresh_as_of_ns: Some(at), ..View::default() };
+        assert_eq!(gate.current_ns(), 7);
+        gate.set_view(fresh(20), 12);
+        gate.set_view(fresh(11), 13);
+        assert_eq!(gate.current_ns(), 12);
     }
 
     #[tokio::test]
@@ -186,6 +214,7 @@ mod tests {
         gate.set_stored(Position::new(1, 8));
         assert_eq!(waiter.await.unwrap(), Position::new(1, 8));
         gate.set_acknowledged(Position::new(2, 9));
-        assert_eq!(*gate.acknowledged().borrow(), Position::new(2, 9));
+        gate.hear_acknowledged(Position::new(1, 12));
+        assert_eq!(*gate.acknowledged().borrow(), Position::new(2, 9), "an old reign's is no news");
     }
 }

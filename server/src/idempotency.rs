@@ -11,6 +11,9 @@ use tanist_store::{Batch, StoreError};
 
 use crate::write::Idempotency;
 
+/// Keys forgotten at a time.
+const STEP: u32 = 10_000;
+
 /// What is known of a key.
 #[derive(Debug)]
 pub(crate) enum Stored {
@@ -66,23 +69,28 @@ pub(crate) fn store(batch: &mut Batch<'_>, key: &Idempotency, answer: &[u8]) -> 
         .map_err(|source| StoreError::Sqlite { doing: "keep an idempotency key", source })
 }
 
-/// Forgets answers older than the retention, a bounded number at a time.
+/// Forgets answers older than the retention, a bounded number at a time, and says whether more of them wait.
 ///
 /// # Errors
 /// When the batch is lost.
-pub(crate) fn prune(batch: &mut Batch<'_>, retention: Duration) -> Result<(), StoreError> {
+pub(crate) fn prune(batch: &mut Batch<'_>, retention: Duration) -> Result<bool, StoreError> {
     let before = now_ms().saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX));
     let pruned = batch.internal(|connection| {
         connection
             .prepare_cached(
-                "DELETE FROM requests WHERE key IN (SELECT key FROM requests WHERE created_ms < ?1 LIMIT 10000)",
+                "DELETE FROM requests WHERE key IN (SELECT key FROM requests WHERE created_ms < ?1 LIMIT ?2)",
             )?
-            .execute([before])
+            .execute(params![before, STEP])
     })?;
     match pruned {
-        Ok(0) => {}
-        Ok(count) => tracing::debug!(count, "idempotency keys pruned"),
-        Err(error) => tracing::warn!(%error, "prune idempotency keys"),
+        Ok(0) => Ok(false),
+        Ok(count) => {
+            tracing::debug!(count, "idempotency keys pruned");
+            Ok(count >= STEP as usize)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "prune idempotency keys");
+            Ok(false)
+        }
     }
-    Ok(())
 }

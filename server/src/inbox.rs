@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::{
     pacing::{Pace, Pacing},
     rejoin::Link,
+    watch::WatchTable,
     write::{WriteDone, WriteError, WriteRequest},
 };
 
@@ -34,6 +35,8 @@ pub enum Command {
     EndReign,
     /// As master, keep these in the table of members.
     Members(Vec<Member>),
+    /// As master, tell the rows of a table, or tell them no more.
+    Watch(WatchTable, Respond),
     /// Say that no write is under way; the inbox has been told to begin none.
     Hold(u64),
     /// Be brought in line with the master's database.

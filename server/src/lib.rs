@@ -27,6 +27,7 @@ mod server;
 pub mod sql;
 pub mod state;
 mod view;
+mod watch;
 pub mod write;
 mod writer;
 

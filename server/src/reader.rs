@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rusqlite::Connection;
 use tanist_api::Statement;
 use tanist_replication::Position;
 use tanist_store::{Reader, StoreError, open_reader};
@@ -64,10 +65,17 @@ pub struct ReadDone {
 
 type Answer = Result<ReadDone, ReadError>;
 
-struct Job {
-    statements: Vec<Statement>,
-    respond: oneshot::Sender<Answer>,
+enum Job {
+    Statements {
+        statements: Vec<Statement>,
+        respond: oneshot::Sender<Answer>,
+    },
+    /// A read of the server's own.
+    Own(OwnRead),
 }
+
+/// Gets the reader, or why there is none; says whether the reader is to be kept.
+type OwnRead = Box<dyn FnOnce(Result<&mut Reader, ReadError>) -> bool + Send>;
 
 /// A handle on the pool; cheap to clone. The threads end with the last handle.
 #[derive(Clone)]
@@ -113,13 +121,39 @@ impl ReadPool {
     /// # Errors
     /// See [`ReadError`].
     pub async fn read(&self, statements: Vec<Statement>) -> Answer {
-        let jobs = self.jobs.as_ref().ok_or(ReadError::Witness)?;
         let (respond, answer) = oneshot::channel();
-        jobs.try_send(Job { statements, respond }).map_err(|error| match error {
+        self.send(Job::Statements { statements, respond })?;
+        answer.await.unwrap_or_else(|_| Err(ReadError::Storage("the reader stopped".to_owned())))
+    }
+
+    /// Runs a read of the server's own on one snapshot.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let (respond, answer) = oneshot::channel();
+        self.send(Job::Own(Box::new(move |reader| {
+            let found = reader.and_then(|reader| match reader.snapshot(|connection, _| read(connection)) {
+                Ok(Ok(found)) => Ok(found),
+                Ok(Err(error)) => Err(ReadError::Storage(error.to_string())),
+                Err(error) => Err(ReadError::Storage(error.to_string())),
+            });
+            let keep = found.is_ok();
+            let _ = respond.send(found);
+            keep
+        })))?;
+        answer.await.unwrap_or_else(|_| Err(ReadError::Storage("the reader stopped".to_owned())))
+    }
+
+    fn send(&self, job: Job) -> Result<(), ReadError> {
+        let jobs = self.jobs.as_ref().ok_or(ReadError::Witness)?;
+        jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => ReadError::Overloaded,
             TrySendError::Disconnected(_) => ReadError::Storage("no reader thread runs".to_owned()),
-        })?;
-        answer.await.unwrap_or_else(|_| Err(ReadError::Storage("the reader stopped".to_owned())))
+        })
     }
 }
 
@@ -128,14 +162,40 @@ fn work(queue: &Mutex<Receiver<Job>>, directory: &Path, config: &ReadPoolConfig)
     loop {
         // One thread waits in `recv` while it holds the lock; the others wait for the lock. Both end together.
         let Ok(job) = queue.lock().recv() else { return };
-        if job.respond.is_closed() {
-            continue; // nobody waits for it any more
-        }
-        let answer = read(&mut reader, directory, config, &job.statements);
-        if matches!(answer, Err(ReadError::Storage(_))) {
+        let keep = match job {
+            Job::Statements { respond, .. } if respond.is_closed() => true, // nobody waits for it any more
+            Job::Statements { statements, respond } => {
+                let answer = read(&mut reader, directory, config, &statements);
+                let keep = !matches!(answer, Err(ReadError::Storage(_)));
+                let _ = respond.send(answer);
+                keep
+            }
+            Job::Own(run) => {
+                let opened = opened(&mut reader, directory, config);
+                if let Ok(reader) = &opened {
+                    reader.set_deadline(Some(Instant::now() + config.time_limit));
+                }
+                run(opened)
+            }
+        };
+        if !keep {
             reader = None; // opened anew for the next one
         }
-        let _ = job.respond.send(answer);
+    }
+}
+
+fn opened<'r>(
+    slot: &'r mut Option<Reader>,
+    directory: &Path,
+    config: &ReadPoolConfig,
+) -> Result<&'r mut Reader, ReadError> {
+    match slot {
+        Some(reader) => Ok(reader),
+        None => {
+            let reader = open_reader(directory, config.cache_bytes)
+                .map_err(|error| ReadError::Storage(error.to_string()))?;
+            Ok(slot.insert(reader))
+        }
     }
 }
 
@@ -146,10 +206,7 @@ fn read(
     statements: &[Statement],
 ) -> Answer {
     let storage = |error: StoreError| ReadError::Storage(error.to_string());
-    let reader = match slot {
-        Some(reader) => reader,
-        None => slot.insert(open_reader(directory, config.cache_bytes).map_err(storage)?),
-    };
+    let reader = opened(slot, directory, config)?;
     reader.set_deadline(Some(Instant::now() + config.time_limit));
     let result =
         reader.snapshot(|connection, stamp| (sql::run(connection, statements, &config.sql), stamp.position));

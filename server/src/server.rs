@@ -29,6 +29,7 @@ use crate::{
     rejoin::Board,
     scrub::{self, ScrubThread},
     view,
+    watch::{Feeder, FeederParts, Hub, Kept},
     write::WriterHandle,
     writer::{self, WriterConfig},
 };
@@ -42,6 +43,8 @@ const CONTROLS: usize = 16;
 const BACKLOG: i32 = 1024;
 /// How long a former master that stops sends requests on to the next one.
 const REDIRECT_TIME: Duration = Duration::from_millis(200);
+/// A replica that has not been current for so long tells watchers nothing more: they go on at another machine.
+const STALE_AFTER: Duration = Duration::from_secs(10);
 /// How long a stop waits for the goodbye.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -117,6 +120,7 @@ pub struct Server {
     scrub: Option<ScrubThread>,
     /// What goes on beside the service, and ends with it.
     beside: Vec<tokio::task::JoinHandle<()>>,
+    feeder: Option<Feeder>,
     _lock: DirectoryLock,
 }
 
@@ -209,6 +213,10 @@ impl Server {
                     board: Arc::clone(&board),
                     sql: config.sql_limits(),
                     request_retention: config.limits.request_retention,
+                    events: Kept {
+                        retention: config.limits.event_retention,
+                        count: config.limits.events as u64,
+                    },
                 };
                 let run = move || writer::run(database, &for_thread, &store_sender, writer_config);
                 let thread = spawn("store", run)?;
@@ -280,6 +288,20 @@ impl Server {
             spawn("replication", run)?
         };
 
+        let hub = Hub::new();
+        let feeder = match witness {
+            true => None,
+            false => {
+                let parts = FeederParts {
+                    directory: config.data_dir.clone(),
+                    gate: Arc::clone(&gate),
+                    hub: Arc::clone(&hub),
+                    stale_after: STALE_AFTER.max(config.timing.lease * 3),
+                };
+                let start = Feeder::start(parts);
+                Some(start.map_err(|source| StartError::System { context: "start a thread", source })?)
+            }
+        };
         // A witness never reigns.
         let health = wal.map(|wal| {
             let (directory, config) = (config.data_dir.clone(), config.health.clone());
@@ -300,7 +322,8 @@ impl Server {
                 silent_after: config.silent_after,
             }))
         });
-        let state = http::AppState::new(Arc::clone(&gate), writer, operators, readers, presence, &config);
+        let state =
+            http::AppState::new(Arc::clone(&gate), writer, operators, readers, presence, hub, &config);
         let http = tokio::spawn(async move {
             if let Err(error) = http::serve(http_listener, tls, state, http_stopped).await {
                 tracing::error!(%error, "HTTP");
@@ -317,6 +340,7 @@ impl Server {
             store,
             scrub,
             beside: health.into_iter().chain(nodes).collect(),
+            feeder,
             _lock: lock,
         })
     }
@@ -370,6 +394,9 @@ impl Server {
         let (done, _) = oneshot::channel();
         let _ = self.stop_driver.send(done).await;
         let durable = join(self.driver.take()).await.flatten();
+        if let Some(feeder) = self.feeder.take() {
+            let _ = tokio::task::spawn_blocking(|| drop(feeder)).await;
+        }
         if let Some(scrub) = self.scrub.take() {
             let _ = tokio::task::spawn_blocking(|| scrub.stop()).await;
         }

@@ -8,9 +8,10 @@ use tanist_replication::Position;
 use tokio::sync::oneshot;
 
 use crate::{
-    inbox::Inbox,
+    inbox::{Command, Inbox},
     sql::SqlError,
     state::{Change, Refusal},
+    watch::{Unfit, WatchTable},
 };
 
 /// A key that makes a repeated write return its first answer.
@@ -77,6 +78,9 @@ pub enum WriteError {
     /// The write was committed here, and whether it lasts isn't known.
     #[error("outcome unknown: {0}")]
     OutcomeUnknown(String),
+    /// A table that can't be watched; nothing was done.
+    #[error("{0}")]
+    Unfit(Unfit),
     /// The disk refused; nothing was done.
     #[error("{0}")]
     Storage(String),
@@ -93,6 +97,16 @@ impl WriterHandle {
     #[must_use]
     pub fn new(inbox: Arc<Inbox>) -> WriterHandle {
         WriterHandle { inbox }
+    }
+
+    /// Begins or ends the telling of a table's rows, and waits until that is acknowledged (R7). Repeating it is harmless.
+    ///
+    /// # Errors
+    /// As [`WriterHandle::write`].
+    pub(crate) async fn watch(&self, asked: WatchTable) -> Result<WriteDone, WriteError> {
+        let (respond, answer) = oneshot::channel();
+        self.inbox.command(Command::Watch(asked, respond));
+        answer.await.unwrap_or_else(|_| Err(WriteError::OutcomeUnknown("the server stopped".to_owned())))
     }
 
     /// Does the write and waits until it is acknowledged (R7).

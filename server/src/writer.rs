@@ -23,6 +23,7 @@ use crate::{
     rejoin::{self, Board, Link, RejoinError},
     sql::{self, SqlError, SqlErrorKind, SqlLimits},
     state::{self, Change, ChangeError},
+    watch::{self, Kept, WatchTable},
     write::{WriteDone, WriteError, WriteRequest, WriteWork},
 };
 
@@ -56,7 +57,7 @@ const TOO_LONG: u64 = 4;
 /// Between two such warnings.
 const WARN_EVERY: Duration = Duration::from_secs(30);
 
-/// Between two looks for idempotency keys to forget.
+/// Between two looks for idempotency keys and events to forget.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// Settings of the store thread.
@@ -70,6 +71,8 @@ pub(crate) struct WriterConfig {
     pub sql: SqlLimits,
     /// How long answers of idempotent writes are kept.
     pub request_retention: Duration,
+    /// Which events are kept.
+    pub events: Kept,
 }
 
 /// Runs the store thread's loop until `Stop`.
@@ -84,7 +87,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
     let checkpoints = Checkpoints::start(&database);
     let mut writer = Writer {
         reign: None,
-        pruned: Instant::now(),
+        prune_at: Instant::now(),
         refusals: Refusals::default(),
         members: None,
         held: false,
@@ -117,7 +120,7 @@ struct Writer<'a> {
     syncer: Syncer,
     checkpoints: Checkpoints,
     reign: Option<Term>,
-    pruned: Instant,
+    prune_at: Instant,
     refusals: Refusals,
     /// To be brought into their table.
     members: Option<Vec<Member>>,
@@ -144,6 +147,7 @@ impl Writer<'_> {
                 self.members = Some(members);
                 self.keep_members();
             }
+            Command::Watch(asked, respond) => self.watch(&asked, respond),
             Command::Hold(hold) => {
                 self.held = true;
                 self.tell(Event::WritesHeld(hold));
@@ -290,7 +294,7 @@ impl Writer<'_> {
         term: Term,
         writes: Vec<QueuedWrite>,
     ) -> Result<Option<Captured>, Vec<QueuedWrite>> {
-        let prune = self.pruned.elapsed() > PRUNE_EVERY;
+        let prune = Instant::now() >= self.prune_at;
         let mut batch = match self.database.begin(term) {
             Ok(batch) => batch,
             Err(error) => {
@@ -333,9 +337,13 @@ impl Writer<'_> {
         }
         self.inbox.put_back(later);
         if prune {
-            self.pruned = Instant::now();
-            if let Err(error) = idempotency::prune(&mut batch, self.config.request_retention) {
-                tracing::error!(%error, "prune idempotency keys");
+            let pruned = idempotency::prune(&mut batch, self.config.request_retention);
+            let pruned = pruned.and_then(|more| Ok(more | watch::prune(&mut batch, &self.config.events)?));
+            // What is left over goes with the next batch, so that what comes can't outrun what is removed.
+            self.prune_at =
+                Instant::now() + if matches!(pruned, Ok(true)) { Duration::ZERO } else { PRUNE_EVERY };
+            if let Err(error) = pruned {
+                tracing::error!(%error, "prune idempotency keys and events");
                 drop(batch);
                 return Err(done.into_iter().map(|(write, _)| write).collect());
             }
@@ -389,6 +397,37 @@ impl Writer<'_> {
             Ok(captured) => self.captured(captured),
             // Nothing is decided by the table; the next reign writes it again.
             Err(error) => tracing::warn!(%error, "the table of members could not be written"),
+        }
+    }
+
+    /// Begins or ends the telling of a table's rows, as a transaction of its own.
+    fn watch(&mut self, asked: &WatchTable, respond: Respond) {
+        let (Some(term), false) = (self.reign, self.held) else {
+            let _ = respond.send(Err(WriteError::NotMaster));
+            return;
+        };
+        let done = self.database.begin(term).and_then(|mut batch| {
+            let changed = batch.internal(|connection| watch::change(connection, asked))?;
+            let captured = if matches!(changed, Ok(Ok(_))) { batch.commit()? } else { Captured::Nothing };
+            Ok((changed, captured))
+        });
+        match done {
+            Ok((Ok(Ok(table)), captured)) => {
+                let stamp = self.database.stamp();
+                let answer = serde_json::to_vec(&table).map(Bytes::from).unwrap_or_default();
+                let answers =
+                    vec![(respond, WriteDone { position: stamp.position, answer, replayed: false })];
+                let _ = self.events.send(StoreEvent::Await(stamp, answers));
+                if captured != Captured::Nothing {
+                    self.captured(captured);
+                }
+            }
+            Ok((Ok(Err(unfit)), _)) => drop(respond.send(Err(WriteError::Unfit(unfit)))),
+            Ok((Err(error), _)) => drop(respond.send(Err(WriteError::Sql(SqlError::from_sqlite(0, &error))))),
+            Err(error) => {
+                tracing::error!(%error, table = asked.table, "a table could not be watched");
+                let _ = respond.send(Err(WriteError::Storage(error.to_string())));
+            }
         }
     }
 
@@ -461,6 +500,11 @@ pub(crate) fn run_write(
         Ok(answer) => Bytes::from(answer),
         Err(error) => return Ok(Err(error)),
     };
+    if batch.altered()
+        && let Err(error) = batch.internal(watch::refresh)?
+    {
+        tracing::warn!(%error, "watched tables are told as they were before they were altered");
+    }
     if let Some(key) = &request.idempotency {
         // Not in the request's savepoint, where Tanist's own tables are closed: if it fails, the batch is lost whole.
         idempotency::store(batch, key, &answer)?;

@@ -73,7 +73,18 @@ async fn lost_holders_are_waited_for_until_an_operator_gives_them_up() {
         read(&cluster.data_dir(0), "SELECT reason FROM tanist_terms WHERE reason LIKE 'forced%'");
     assert!(reason.contains("accepting data loss: an operator asked pc-3 to; stood at"), "{reason}");
     assert!(reason.contains("pc-1, pc-2"), "{reason}");
+    assert_jump(&cluster, 0, &reason);
     cluster.assert_no_panic();
+}
+
+/// The events of the reign that began so have numbers that no lost event can have had.
+fn assert_jump(cluster: &Cluster, i: usize, reason: &str) {
+    let data = read::<String>(
+        &cluster.data_dir(i),
+        "SELECT data FROM events WHERE id > 1000000 ORDER BY id LIMIT 1",
+    );
+    let data: serde_json::Value = serde_json::from_str(&data).unwrap();
+    assert_eq!((&data["what"], &data["reason"]), (&json!("reign"), &json!(reason)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,6 +153,7 @@ async fn lost_majority_is_left_behind_by_recover() {
     let reason: String =
         read(&cluster.data_dir(1), "SELECT reason FROM tanist_terms ORDER BY term DESC LIMIT 1");
     assert!(reason.starts_with("recovered by an operator with pc-2; stood at"), "{reason}");
+    assert_jump(&cluster, 1, &reason);
     // A new machine takes the place of a lost one.
     std::fs::remove_dir_all(cluster.data_dir(2)).unwrap();
     let ip = cluster.machines[2].ip.clone();

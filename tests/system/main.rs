@@ -24,4 +24,5 @@ mod rot;
 mod state;
 mod tls;
 mod tokens;
+mod watch;
 mod workload;

@@ -214,46 +214,59 @@ async fn command_line_reads_and_changes_the_state() {
         let arguments: Vec<_> = line.split('|').map(str::trim).chain(["--hosts", &hosts]).collect();
         tanist(&arguments)
     };
-    // What is run, its exit code, and words of what it says.
+    // Revisions are numbers of events, which begin with those of the reign and the members.
+    let members = || async {
+        (read::<i64>(&cluster.data_dir(0), "SELECT count(*) FROM tanist_members") == 3).then_some(())
+    };
+    cluster.wait("the members are in their table", members).await;
+    let before = read::<i64>(&cluster.data_dir(0), "SELECT max(id) FROM events");
+    let numbered = |text: &str| {
+        (1..=9).fold(text.to_owned(), |text, n| text.replace(&format!("{{{n}}}"), &format!("{}", before + n)))
+    };
+    // What is run, its exit code, and words of what it says; {1} is the first revision.
     let lines: [(&str, i32, &[&str]); 32] = [
         ("config | list", 0, &["key", "value"]),
         ("config | get | wall/title", 1, &["wall/title", "not-found"]),
-        ("config | set | wall/title | {\"text\": \"hello\"}", 0, &["wall/title has revision 1"]),
+        ("config | set | wall/title | {\"text\": \"hello\"}", 0, &["wall/title has revision {1}"]),
         (
             "config | set | wall/title | {\"text\": \"hello\"} | --if-new",
             1,
             &["precondition-failed", "Somebody else"],
         ),
         ("config | get | wall/title", 0, &["{\"text\":\"hello\"}"]),
-        ("config | set | wall/size | -5", 0, &["revision 2"]),
-        ("config | set | wall/size | plain text | --if-revision | 2", 0, &["revision 3"]),
-        ("config | set | wall/size | 6 | --if-revision | 2", 1, &["precondition-failed"]),
+        ("config | set | wall/size | -5", 0, &["revision {2}"]),
+        ("config | set | wall/size | plain text | --if-revision | {2}", 0, &["revision {3}"]),
+        ("config | set | wall/size | 6 | --if-revision | {2}", 1, &["precondition-failed"]),
         ("config | list | wall/", 0, &["wall/size", "\"plain text\"", "wall/title"]),
         ("config | list | --limit | 1", 0, &["wall/size", "--next wall/size"]),
         ("config | list | --limit | 1 | --next | wall/size", 0, &["wall/title"]),
         ("config | history | wall/size", 0, &["(none)", "-5", "\"plain text\""]),
-        ("config | unset | wall/size", 0, &["removed, revision 4"]),
+        ("config | unset | wall/size", 0, &["removed, revision {4}"]),
         ("config | unset | wall/size", 1, &["not-found"]),
         ("config | history | wall/size | --json", 0, &["\"old\": \"plain text\""]),
         ("config | set | a b | 1", 1, &["bad-request", "letters, digits"]),
         (
             "node | set | n1 | --address | 10.0.0.1 | --row | 1 | --label | side=left",
             0,
-            &["n1 has revision 5"],
+            &["n1 has revision {5}"],
         ),
-        ("node | set | n1 | --column | 2 | --label | side=", 0, &["n1 has revision 6"]),
-        ("node | set | n2", 0, &["n2 has revision 7"]),
+        ("node | set | n1 | --column | 2 | --label | side=", 0, &["n1 has revision {6}"]),
+        ("node | set | n2", 0, &["n2 has revision {7}"]),
         ("node | desired | n1", 1, &["none yet"]),
         (
             "node | desired | n1 | {\"on\":true,\"port\":2}",
             0,
-            &["n1 shall have {\"on\":true,\"port\":2} (revision 8"],
+            &["n1 shall have {\"on\":true,\"port\":2} (revision {8}"],
         ),
-        ("node | desired | n1 | {\"port\":null} | --patch", 0, &["n1 shall have {\"on\":true} (revision 9"]),
+        (
+            "node | desired | n1 | {\"port\":null} | --patch",
+            0,
+            &["n1 shall have {\"on\":true} (revision {9}"],
+        ),
         ("node | desired | n1 | 5", 2, &["STATE", "expected a JSON object"]),
-        ("node | reported | n1 | {} | --for | 9 | --error | no signal", 0, &["n1 failed: no signal"]),
+        ("node | reported | n1 | {} | --for | {9} | --error | no signal", 0, &["n1 failed: no signal"]),
         ("node | list", 0, &["failed: no signal", "nothing desired"]),
-        ("node | reported | n1 | {\"on\":true} | --for | 9", 0, &["for desired revision 9"]),
+        ("node | reported | n1 | {\"on\":true} | --for | {9}", 0, &["for desired revision {9}"]),
         ("node | show | n1", 0, &["at 10.0.0.1, row 1, column 2, changed", "shall have", "says it has"]),
         ("command | send | restart | --all | --arguments | now", 0, &["command 1 sent to 2 nodes"]),
         ("command | report | 1 | n1 | done", 0, &["done", "pending"]),
@@ -262,10 +275,10 @@ async fn command_line_reads_and_changes_the_state() {
         ("command | show | 1", 0, &["failed", "the node was removed"]),
     ];
     for (line, code, words) in lines {
-        let (found, text) = run(line);
+        let (found, text) = run(&numbered(line));
         assert_eq!(found, Some(code), "{line}: {text}");
-        for word in words {
-            assert!(text.contains(word), "{line}: expected {word:?} in\n{text}");
+        for word in words.iter().map(|word| numbered(word)) {
+            assert!(text.contains(&word), "{line}: expected {word:?} in\n{text}");
         }
     }
     cluster.assert_no_panic();

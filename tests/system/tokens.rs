@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tanist_api::{Access, QueryRequest, Statement, code};
-use tanist_client::{Client, Consistency, Error};
+use tanist_client::{Client, Consistency, Error, WatchOptions};
 
 use crate::{
     cluster::{Cluster, Layout, read, tanist},
@@ -78,7 +78,22 @@ async fn each_role_may_do_its_own_and_no_more_on_every_machine_and_after_a_failo
     workload.wait_for(20).await;
     cluster.start_machine(master);
 
+    // A stream of events ends with its token.
+    assert_eq!(code_of(nobody.watch(WatchOptions::default()).next().await), code::UNAUTHORIZED);
+    assert_eq!(code_of(writer.watch_table("ledger").await), code::FORBIDDEN);
+    assert!(operating.watch_table("ledger").await.unwrap().watched);
+    let mut watch = reader.watch(WatchOptions { kinds: vec!["token".into()], ..WatchOptions::default() });
+    watch.begin().await.unwrap();
     admin.revoke_token("a-read").await.unwrap();
+    let ended = async {
+        loop {
+            if let Err(error) = watch.next().await {
+                return error;
+            }
+        }
+    };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), ended).await.unwrap();
+    assert_eq!(code_of::<()>(Err(ended)), code::UNAUTHORIZED);
     for machine in 0..3 {
         let here = cluster.builder().hosts(&cluster.url(machine)).token(&reading).unwrap().build().unwrap();
         // A backup may look a second later.

@@ -25,6 +25,8 @@ pub const HEADER_MASTER: &str = "tanist-master";
 pub const HEADER_IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Response header, `true` when the answer is the stored first answer of an idempotent write.
 pub const HEADER_REPLAYED: &str = "idempotency-replayed";
+/// Request header of `GET /v1/events`: the newest event that the watcher has seen.
+pub const HEADER_LAST_EVENT_ID: &str = "last-event-id";
 /// Media type of JSON Merge Patches (RFC 7396).
 pub const MERGE_PATCH_JSON: &str = "application/merge-patch+json";
 /// Media type of error answers (RFC 9457).
@@ -282,8 +284,48 @@ pub mod code {
     pub const METHOD_NOT_ALLOWED: &str = "method-not-allowed";
     /// The body's media type isn't the expected one (415).
     pub const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported-media-type";
+    /// Events after the asked-for one were removed already (410; reload).
+    pub const EVENTS_PRUNED: &str = "events-pruned";
+    /// Events that were told are lost: an operator has accepted the loss of data (ends a stream of events; reload).
+    pub const EVENTS_LOST: &str = "events-lost";
+    /// The machine stops (ends a stream of events; go on at another).
+    pub const STOPPING: &str = "stopping";
     /// Our bug (500).
     pub const INTERNAL: &str = "internal";
+}
+
+/// One table in `/v1/watched-tables`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedTable {
+    /// Its name, as it was made.
+    pub table: String,
+    /// Whether each change of its rows is an event.
+    pub watched: bool,
+}
+
+/// Answer of `GET /v1/watched-tables`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedTables {
+    /// Names, in order.
+    pub tables: Vec<String>,
+}
+
+/// One event of `GET /v1/events`; there its `data` is a JSON object of the fields that don't stand beside it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WatchEvent {
+    /// Grows from event to event; a watcher resumes after it, on any machine.
+    pub id: u64,
+    /// What has changed: `config`, `node`, `desired`, `reported`, `command`, `token`, `cluster` or `row`.
+    pub kind: String,
+    /// When, by the master's wall clock.
+    pub at: String,
+    /// The key, node, command, member or table.
+    pub subject: String,
+    /// Who did it, if that is known.
+    pub actor: Option<String>,
+    /// What is so now. Of a row: `{"op": "insert" | "update" | "delete", "old": {…} | null, "new": {…} | null}`, with
+    /// `"truncated": true` and only the key's columns when the row is large; a blob is `{"hex": "…"}`.
+    pub data: serde_json::Value,
 }
 
 /// Answer of `GET /v1/cluster`, from any machine: how that machine sees the cluster.

@@ -31,6 +31,9 @@ const RESERVED: [&str; 13] = [
     "sqlite_dbpage",
 ];
 
+/// Triggers that tell the rows of users' tables begin so.
+const WATCH_TRIGGER: &str = "tanist_watch_";
+
 const MODULES: [&str; 5] = ["fts5", "fts5vocab", "rtree", "rtree_i32", "geopoly"];
 
 /// Read-only whatever their argument.
@@ -86,6 +89,8 @@ struct Shared {
     on: AtomicBool,
     /// Users' SQL has altered a table, perhaps its name.
     altered: AtomicBool,
+    /// Users' SQL has written the numbers that AUTOINCREMENT gives, as DROP TABLE and ALTER TABLE do, too.
+    renumbered: AtomicBool,
     denied: Mutex<Option<String>>,
 }
 
@@ -115,6 +120,7 @@ impl UserMode {
     pub(crate) fn enter(&self) -> UserModeOn<'_> {
         *self.0.denied.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.0.altered.store(false, Relaxed);
+        self.0.renumbered.store(false, Relaxed);
         self.0.on.store(true, Relaxed);
         UserModeOn(self)
     }
@@ -122,6 +128,11 @@ impl UserMode {
     /// Whether a table may have got another name since users' SQL began; which one, the authorizer isn't told.
     pub(crate) fn altered(&self) -> bool {
         self.0.altered.load(Relaxed)
+    }
+
+    /// Whether the numbers of reserved tables may have been changed; of which table, the authorizer isn't told.
+    pub(crate) fn renumbered(&self) -> bool {
+        self.0.renumbered.load(Relaxed)
     }
 
     /// What was denied last since users' SQL began, such as `PRAGMA journal_mode`.
@@ -136,7 +147,14 @@ impl Shared {
             if matches!(context.action, AuthAction::AlterTable { .. }) {
                 self.altered.store(true, Relaxed);
             }
-            denied_to_users(&context.action)
+            if let AuthAction::Insert { table_name }
+            | AuthAction::Update { table_name, .. }
+            | AuthAction::Delete { table_name } = context.action
+                && table_name.eq_ignore_ascii_case("sqlite_sequence")
+            {
+                self.renumbered.store(true, Relaxed);
+            }
+            if is_watched_row(context) { None } else { denied_to_users(&context.action) }
         } else {
             // A user's trigger must not reach reserved tables when the server's own SQL fires it.
             context.accessor.filter(|name| !reserved(name)).and_then(|_| reserved_write(&context.action))
@@ -151,12 +169,54 @@ impl Shared {
     }
 }
 
+/// The one way by which users' SQL adds an event: it changes a row of a watched table, whose trigger does. Users can't make,
+/// drop or rename a trigger of such a name, nor anything else by which the accessor of a write gets one.
+fn is_watched_row(context: &AuthContext<'_>) -> bool {
+    let prefix = WATCH_TRIGGER.as_bytes();
+    let by_trigger = context.accessor.and_then(|name| name.as_bytes().get(..prefix.len()));
+    by_trigger.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        && matches!(context.action, AuthAction::Insert { table_name } if table_name.eq_ignore_ascii_case("events"))
+}
+
 /// The tables and views of `connection` with reserved names.
 pub(crate) fn reserved_names(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
     let mut statement =
         connection.prepare("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")?;
     let names = statement.query_map([], |row| row.get::<_, String>(0))?;
     names.filter(|name| name.as_ref().map_or(true, |name| reserved(name))).collect()
+}
+
+/// Whether the next event gets the number after the newest one's, or the one it would have got `before`: users mustn't make
+/// numbers come again, or run out.
+pub(crate) fn events_in_sequence(
+    connection: &Connection,
+    before: &Connection,
+) -> Result<bool, rusqlite::Error> {
+    let exists = "SELECT count(*) FROM sqlite_schema WHERE name = 'events' AND type = 'table'";
+    if connection.query_row(exists, [], |row| row.get::<_, i64>(0))? == 0 {
+        return Ok(true);
+    }
+    let sequence = |connection: &Connection| {
+        connection.query_row(
+            "SELECT group_concat(seq) FROM sqlite_sequence WHERE name = 'events'",
+            [],
+            |row| row.get::<_, Option<String>>(0),
+        )
+    };
+    if sequence(connection)? == sequence(before)? {
+        return Ok(true);
+    }
+    connection.query_row(
+        "SELECT (SELECT group_concat(seq) FROM sqlite_sequence WHERE name = 'events') IS (SELECT CAST(max(id) AS TEXT) FROM events)",
+        [],
+        |row| row.get(0),
+    )
+}
+
+/// Whether only the API changes the table or view of this name.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    reserved(name)
 }
 
 fn reserved(name: &str) -> bool {
@@ -208,6 +268,11 @@ fn denied_to_users(action: &AuthAction<'_>) -> Option<String> {
         | AuthAction::DropTempTable { .. }
         | AuthAction::DropTempTrigger { .. }
         | AuthAction::DropTempView { .. } => Some("temporary objects".into()),
+        AuthAction::DropTrigger { trigger_name, table_name }
+            if !reserved(table_name) && trigger_name.starts_with(WATCH_TRIGGER) =>
+        {
+            Some(format!("drop of table {table_name} or its trigger while its rows are watched"))
+        }
         AuthAction::CreateIndex { index_name: name, table_name }
         | AuthAction::DropIndex { index_name: name, table_name }
         | AuthAction::CreateTrigger { trigger_name: name, table_name }

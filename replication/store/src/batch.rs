@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, Connection};
 use tanist_replication::{Reign, Stamp, Term};
 
 use crate::{
-    authorizer::reserved_names,
+    authorizer::{events_in_sequence, reserved_names},
     database::{Captured, Database, Mode},
     error::StoreError,
     limits::Interrupted,
@@ -118,6 +118,12 @@ impl<'d> Batch<'d> {
     #[must_use]
     pub fn denied(&self) -> Option<String> {
         self.database.user_mode.denied()
+    }
+
+    /// Whether the last request has altered a table: its columns, or its name.
+    #[must_use]
+    pub fn altered(&self) -> bool {
+        self.database.user_mode.altered()
     }
 
     /// Whether others have committed since the last capture; the commit adopts it.
@@ -230,6 +236,14 @@ impl<'d> Batch<'d> {
         }
         if sqlite_file::foreign_keys_violated(&database.writer) {
             return Ok(Some(StoreError::ForeignKeys));
+        }
+        if limited
+            && database.user_mode.renumbered()
+            && !database.sqlite("look for the events' numbers", |db| {
+                events_in_sequence(&db.writer, &db.checkpoints)
+            })?
+        {
+            return Ok(Some(StoreError::ReservedName { name: "sqlite_sequence".to_owned() }));
         }
         if limited && database.user_mode.altered() {
             let (before, now) = database.sqlite("look for reserved names", |db| {

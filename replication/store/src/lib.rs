@@ -27,7 +27,7 @@ mod tables;
 mod wal;
 
 pub use apply::Applied;
-pub use authorizer::is_denied;
+pub use authorizer::{is_denied, is_reserved};
 pub use batch::{Batch, prepare_user};
 pub use checkpoint::{CheckpointOutcome, Checkpointer, WalSync};
 pub use checksum::{checksum_of, database_checksum};

@@ -302,6 +302,9 @@ master_wait = "2s"         # a request waits so long for the next master before 
 concurrent_requests = 1024
 connections = 2048
 request_retention = "1h"   # how long a repeated Idempotency-Key gives the first answer
+watchers = 1000            # streams of /v1/events; each also counts as a connection
+event_retention = "24h"    # how long events are kept for watchers who were away (the newest 1000 always)
+events = 100000            # and how many at most
 
 [nodes]
 silent_after = "5s"        # a managed node whose agent gives no sign of life for so long counts as silent

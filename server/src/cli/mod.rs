@@ -17,6 +17,7 @@ mod sql;
 mod status;
 mod table;
 mod token;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -57,6 +58,10 @@ enum Command {
     Execute(sql::ExecuteArgs),
     /// Run SQL that reads.
     Query(sql::QueryArgs),
+    /// Print what changes as it happens, and go on at another machine when one fails.
+    Watch(watch::WatchArgs),
+    /// List, add or remove tables whose rows are told to watchers.
+    WatchedTables(watch::TablesArgs),
     /// Read and change the configuration that the cluster keeps.
     Config(config::ConfigArgs),
     /// Show, add, change or remove managed machines, what they shall have and what they say they have.
@@ -183,6 +188,8 @@ pub fn main() -> ExitCode {
             Command::Status(connection) => status::status(&connection).await,
             Command::Execute(args) => sql::execute(&args).await,
             Command::Query(args) => sql::query(&args).await,
+            Command::Watch(args) => watch::watch(&args).await,
+            Command::WatchedTables(args) => watch::tables(&args).await,
             Command::Config(args) => config::config(&args).await,
             Command::Node(args) => node::node(&args).await,
             Command::Commands(args) => command::command(&args).await,

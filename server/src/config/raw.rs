@@ -101,6 +101,9 @@ pub(super) struct RawLimits {
     pub(super) concurrent_requests: Option<usize>,
     pub(super) connections: Option<usize>,
     pub(super) request_retention: Option<String>,
+    pub(super) watchers: Option<usize>,
+    pub(super) event_retention: Option<String>,
+    pub(super) events: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]

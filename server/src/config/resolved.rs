@@ -80,6 +80,12 @@ pub struct HttpLimits {
     pub connections: usize,
     /// How long answers of idempotent writes are kept.
     pub request_retention: Duration,
+    /// Watchers of events; they count as connections too, but not as requests.
+    pub watchers: usize,
+    /// How long events are kept.
+    pub event_retention: Duration,
+    /// Events kept at most.
+    pub events: usize,
 }
 
 /// The certificate by which clients know this machine.
@@ -680,6 +686,13 @@ fn health(fields: &Fields<'_>, raw: RawHealth) -> Result<Health, ConfigError> {
 fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigError> {
     let ms = Duration::from_millis;
     let hour = Duration::from_secs(3600);
+    let connections = fields.count("limits.connections", raw.connections, 2048, 65_536)?;
+    // Each watcher keeps a connection, and requests need some too.
+    let watchers = raw.watchers.unwrap_or((connections / 2).clamp(1, 1000));
+    if watchers == 0 || watchers >= connections.max(2) {
+        let expected = format!("a number from 1 to less than limits.connections ({connections})");
+        return Err(fields.error("limits.watchers", watchers, &expected));
+    }
     Ok(HttpLimits {
         body: usize_of(fields.bytes("limits.body", raw.body.as_ref(), 1 << 20, (1024, 64 << 20))?),
         statements: fields.count("limits.statements", raw.statements, 1000, 100_000)?,
@@ -703,13 +716,21 @@ fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigErro
             1024,
             65_536,
         )?,
-        connections: fields.count("limits.connections", raw.connections, 2048, 65_536)?,
+        connections,
         request_retention: fields.duration(
             "limits.request_retention",
             raw.request_retention.as_ref(),
             hour,
             (ms(1000), hour * 24 * 30),
         )?,
+        watchers,
+        event_retention: fields.duration(
+            "limits.event_retention",
+            raw.event_retention.as_ref(),
+            hour * 24,
+            (ms(1000), hour * 24 * 365),
+        )?,
+        events: fields.count("limits.events", raw.events, 100_000, 100_000_000)?,
     })
 }
 
@@ -798,6 +819,10 @@ peer = ["10.0.0.3:7450"]
             (format!("{GOOD}[replication]\nmin_sync_backups = 2"), vec!["replication.min_sync_backups"]),
             (format!("{GOOD}[replication]\nbuffer = \"lots\""), vec!["replication.buffer", "lots"]),
             (format!("{GOOD}[limits]\nrows = 0"), vec!["limits.rows"]),
+            (
+                format!("{GOOD}[limits]\nwatchers = 2048"),
+                vec!["limits.watchers", "2048", "limits.connections"],
+            ),
             (format!("{GOOD}[log]\nformat = \"xml\""), vec!["log.format", "xml"]),
             (GOOD.replace("key = \"AAEC", "key = \"x"), vec!["key", "32 bytes"]),
             (GOOD.replace("key = ", "key_file = "), vec!["key_file"]),

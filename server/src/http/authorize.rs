@@ -54,7 +54,8 @@ pub(super) async fn authorize(State(state): State<AppState>, mut request: Reques
     }
 }
 
-async fn judge(
+/// Whose the request is, if it may be.
+pub(super) async fn judge(
     state: &AppState,
     needed: Option<Access>,
     authorization: Option<HeaderValue>,

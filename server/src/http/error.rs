@@ -12,6 +12,7 @@ use crate::{
     sql::{SqlError, SqlErrorKind},
     state::Refusal,
     view::View,
+    watch::Unfit,
     write::WriteError,
 };
 
@@ -124,6 +125,7 @@ impl ApiError {
             WriteError::Overloaded => ApiError::overloaded("too many writes wait"),
             WriteError::NotEnoughBackups(why) => unavailable(code::NOT_ENOUGH_BACKUPS, why),
             WriteError::Sql(error) => ApiError::sql(error),
+            WriteError::Unfit(unfit) => ApiError::unfit(&unfit),
             WriteError::State(refusal) => ApiError::refused(refusal),
             WriteError::IdempotencyMismatch => ApiError::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -142,6 +144,15 @@ impl ApiError {
                 format!("nothing was written: {why}"),
             ),
         }
+    }
+
+    /// A table that can't be watched.
+    pub(super) fn unfit(unfit: &Unfit) -> ApiError {
+        let (status, code) = match unfit {
+            Unfit::Unknown(_) => (StatusCode::NOT_FOUND, code::NOT_FOUND),
+            Unfit::NotOrdinary(..) => (StatusCode::BAD_REQUEST, code::BAD_REQUEST),
+        };
+        ApiError::new(status, code, unfit.to_string())
     }
 
     /// A refused change of state.

@@ -7,6 +7,7 @@ mod actor;
 mod authorize;
 mod cluster;
 mod error;
+mod events;
 mod execute;
 mod handover;
 mod health;
@@ -14,10 +15,12 @@ mod members;
 #[doc(hidden)]
 pub mod parsers;
 mod query;
+mod socket;
 mod state;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod watched_tables;
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,10 +40,11 @@ use hyper_util::{
 };
 use tanist_replication::Term;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
@@ -51,10 +55,12 @@ use crate::{
     gate::Gate,
     presence::Presence,
     reader::ReadPool,
+    watch::Hub,
     write::WriterHandle,
 };
 
 pub use error::ApiError;
+use socket::{Socket, Usage};
 pub use tls::TlsError;
 pub(crate) use tls::acceptor;
 
@@ -64,8 +70,12 @@ const WAIT: Duration = Duration::from_secs(5);
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// How long a client may take to send its request's body.
 const BODY_TIME: Duration = Duration::from_secs(10);
+/// What a connection may keep of a request's head, or of an answer that its client doesn't take, in bytes.
+const BUFFER: usize = 64 << 10;
 /// How long requests may finish when the server stops.
 const STOP_TIME: Duration = Duration::from_secs(2);
+/// How long watchers may take to hear that the server stops.
+const WATCHER_STOP_TIME: Duration = Duration::from_millis(300);
 
 /// What every handler needs; cheap to clone.
 #[derive(Debug, Clone)]
@@ -80,6 +90,9 @@ struct Inner {
     limits: HttpLimits,
     requests: Semaphore,
     presence: Arc<Presence>,
+    hub: Arc<Hub>,
+    watchers: Arc<Semaphore>,
+    catching_up: Arc<Semaphore>,
     /// Whose tokens are whose; `None`: everybody may do everything.
     tokens: Option<Tokens>,
     max_staleness: Duration,
@@ -94,6 +107,7 @@ impl AppState {
         operators: mpsc::Sender<Control>,
         readers: ReadPool,
         presence: Arc<Presence>,
+        hub: Arc<Hub>,
         config: &Config,
     ) -> AppState {
         AppState(Arc::new(Inner {
@@ -104,6 +118,9 @@ impl AppState {
             readers,
             operators,
             requests: Semaphore::new(config.limits.concurrent_requests),
+            hub,
+            watchers: Arc::new(Semaphore::new(config.limits.watchers)),
+            catching_up: Arc::new(Semaphore::new(events::CATCHING_UP)),
             max_staleness: config.timing.lease,
             limits: config.limits.clone(),
         }))
@@ -156,6 +173,11 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/query", post(query::post))
         .route("/v1/cluster/promote", post(handover::promote))
         .route("/v1/cluster/demote", post(handover::demote))
+        .route("/v1/watched-tables", get(watched_tables::list))
+        .route(
+            "/v1/watched-tables/{table}",
+            get(watched_tables::get).put(watched_tables::put).delete(watched_tables::delete),
+        )
         .route("/v1/cluster/members", post(members::add))
         .route("/v1/cluster/members/{id}", patch(members::set).delete(members::remove))
         .merge(state::routes())
@@ -164,6 +186,8 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
+        // Its own limit; a watcher stays for long and must not take a request's place.
+        .route("/v1/events", get(events::get))
         .route("/v1/cluster", get(cluster::get))
         .route("/v1/cluster/members", get(members::list))
         .route("/v1/cluster/members/{id}", get(members::get))
@@ -207,9 +231,12 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let connections = Arc::new(Semaphore::new(state.0.limits.connections));
+    let hub = Arc::clone(&state.0.hub);
+    let (close_watchers, closed) = watch::channel(false);
     let router = router(state);
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).pipeline_flush(true);
+    builder.max_buf_size(BUFFER);
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -222,8 +249,8 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
             _ = &mut stop => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "accept an HTTP connection");
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -231,11 +258,19 @@ pub async fn serve(
             }
         };
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
+        let usage = Arc::new(Usage::default());
+        let for_requests = Arc::clone(&usage);
+        let service =
+            router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(Arc::clone(&for_requests));
+                request
+            });
+        let service = TowerToHyperService::new(service);
+        let stream = Socket::new(stream, peer, Arc::clone(&usage));
         let (builder, tls, watcher) = (builder.clone(), tls.clone(), graceful.watcher());
-        tokio::spawn(async move {
-            let _permit = permit;
-            let ended = match tls {
+        let closed = watchers_closed(closed.clone(), usage);
+        let connection = async move {
+            match tls {
                 None => watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await,
                 Some(tls) => match timeout(HEAD_TIME, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
@@ -243,19 +278,45 @@ pub async fn serve(
                     }
                     Ok(Err(error)) => {
                         tracing::debug!(%error, "TLS");
-                        return;
+                        Ok(())
                     }
-                    Err(_) => return,
+                    Err(_) => Ok(()),
                 },
-            };
-            // A client that breaks off or sends no HTTP is its own affair.
-            if let Err(error) = ended {
-                tracing::debug!(%error, "HTTP connection");
+            }
+        };
+        tokio::spawn(async move {
+            let _permit = permit;
+            tokio::select! {
+                // A client that breaks off or sends no HTTP is its own affair.
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "HTTP connection");
+                },
+                () = closed => {}
             }
         });
     }
-    let _ = tokio::time::timeout(STOP_TIME, graceful.shutdown()).await;
+    hub.stop();
+    let shutdown = graceful.shutdown();
+    let close = async {
+        tokio::time::sleep(WATCHER_STOP_TIME).await;
+        let _ = close_watchers.send(true);
+        std::future::pending::<()>().await
+    };
+    let all = async {
+        tokio::select! {
+            () = shutdown => {}
+            () = close => {}
+        }
+    };
+    let _ = timeout(STOP_TIME, all).await;
     Ok(())
+}
+
+/// Ends when the connections of watchers are closed, should this be one.
+async fn watchers_closed(mut closed: watch::Receiver<bool>, usage: Arc<Usage>) {
+    if closed.wait_for(|closed| *closed).await.is_err() || !usage.is_watched() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Reads a request's body, bounded in size and time.

@@ -1,6 +1,14 @@
 //! The HTTP side on a real socket, with a real read pool and a store thread that answers as the writer does.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, thread, time::Duration};
+mod events;
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use tanist_api::Role;
 use tanist_replication::{Position, Term};
@@ -20,6 +28,7 @@ use crate::{
     reader::ReadPool,
     sql::{SqlError, SqlLimits},
     view::View,
+    watch::{Feeder, FeederParts, Hub},
     write::{WriteDone, WriteError, WriterHandle},
     writer::run_write,
 };
@@ -29,7 +38,10 @@ pub(super) struct Machine {
     pub(super) gate: Arc<Gate>,
     inbox: Arc<Inbox>,
     store: Option<thread::JoinHandle<()>>,
-    _stop: oneshot::Sender<()>,
+    stop: Option<oneshot::Sender<()>>,
+    hub: Arc<Hub>,
+    _feeder: Feeder,
+    serving: tokio::task::JoinHandle<()>,
     directory: tempfile::TempDir,
 }
 
@@ -71,16 +83,27 @@ impl Machine {
         let address = listener.local_addr().unwrap();
         let (operators, _) = tokio::sync::mpsc::channel(1);
         let (stop, stopped) = oneshot::channel();
+        let hub = Hub::new();
+        let parts = FeederParts {
+            directory: directory.path().to_owned(),
+            gate: Arc::clone(&gate),
+            hub: Arc::clone(&hub),
+            stale_after: Duration::MAX,
+        };
+        let feeder = Feeder::start(parts).unwrap();
+        let writer = WriterHandle::new(Arc::clone(&inbox));
         let state = AppState::new(
             Arc::clone(&gate),
-            WriterHandle::new(Arc::clone(&inbox)),
+            writer,
             operators,
             pool,
             Arc::default(),
+            Arc::clone(&hub),
             &config,
         );
-        tokio::spawn(async move { http::serve(listener, None, state, stopped).await.unwrap() });
-        Machine { address, gate, inbox, store: Some(store), _stop: stop, directory }
+        let serving = tokio::spawn(async move { http::serve(listener, None, state, stopped).await.unwrap() });
+        let (store, stop) = (Some(store), Some(stop));
+        Machine { address, gate, inbox, store, stop, hub, _feeder: feeder, serving, directory }
     }
 
     pub(super) async fn master(extra: &str) -> Machine {
