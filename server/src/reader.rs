@@ -3,7 +3,7 @@
 //! Owns snapshots and their positions. Never decides how fresh is fresh enough: `http/query.rs` does.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
@@ -17,10 +17,13 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tanist_api::Statement;
 use tanist_replication::Position;
-use tanist_store::{Reader, StoreError, open_reader};
+use tanist_store::{PageSums, Reader, StoreError, open_reader};
 use tokio::sync::oneshot;
 
-use crate::sql::{self, SqlError, SqlLimits};
+use crate::{
+    inbox::{Command, Inbox},
+    sql::{self, SqlError, SqlLimits},
+};
 
 /// Settings of the pool.
 #[derive(Debug, Clone, Copy)]
@@ -49,10 +52,22 @@ pub enum ReadError {
     /// A statement was refused.
     #[error(transparent)]
     Sql(SqlError),
+    /// A page isn't what was written; it is being replaced.
+    #[error(
+        "page {0} of this machine's database isn't what was written; it is being replaced from another machine"
+    )]
+    Rotten(u32),
     /// The database can't be read.
     #[error("{0}")]
     Storage(String),
 }
+
+/// A write from outside looks rotten until the master adopts it: so long is waited for that,
+const ADOPTION_TIME: Duration = Duration::from_millis(1000);
+/// and so long between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// The store thread is told of a rotten page at most so often.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
 
 /// A read's answer.
 #[derive(Debug)]
@@ -92,17 +107,23 @@ impl std::fmt::Debug for ReadPool {
 impl ReadPool {
     /// Starts the threads; a witness has none.
     #[must_use]
-    pub fn start(directory: &Path, config: ReadPoolConfig, witness: bool) -> ReadPool {
+    pub(crate) fn start(
+        directory: &Path,
+        config: ReadPoolConfig,
+        witness: bool,
+        verified: Option<Verified>,
+    ) -> ReadPool {
         if witness {
             return ReadPool { jobs: None };
         }
+        let verified = Arc::new(verified);
         let (jobs, queue) = sync_channel(config.queue);
         let queue = Arc::new(Mutex::new(queue));
         for index in 0..config.threads {
-            let (queue, directory) = (Arc::clone(&queue), directory.to_owned());
-            let started = thread::Builder::new()
-                .name(format!("reader-{index}"))
-                .spawn(move || work(&queue, &directory, &config));
+            let queue = Arc::clone(&queue);
+            let source = Source { directory: directory.to_owned(), config, verified: Arc::clone(&verified) };
+            let started =
+                thread::Builder::new().name(format!("reader-{index}")).spawn(move || work(&queue, &source));
             if let Err(error) = started {
                 tracing::error!(%error, "start a reader thread");
             }
@@ -139,6 +160,7 @@ impl ReadPool {
             let found = reader.and_then(|reader| match reader.snapshot(|connection, _| read(connection)) {
                 Ok(Ok(found)) => Ok(found),
                 Ok(Err(error)) => Err(ReadError::Storage(error.to_string())),
+                Err(StoreError::Rotten { page }) => Err(ReadError::Rotten(page)),
                 Err(error) => Err(ReadError::Storage(error.to_string())),
             });
             let keep = found.is_ok();
@@ -157,7 +179,42 @@ impl ReadPool {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, directory: &Path, config: &ReadPoolConfig) {
+/// Where the reader threads read.
+struct Source {
+    directory: PathBuf,
+    config: ReadPoolConfig,
+    verified: Arc<Option<Verified>>,
+}
+
+/// What makes reads believable.
+pub(crate) struct Verified {
+    pub(crate) sums: Arc<PageSums>,
+    /// To be told of a page that isn't what was written.
+    pub(crate) inbox: Arc<Inbox>,
+    told: Mutex<Option<Instant>>,
+}
+
+impl Verified {
+    pub(crate) fn new(sums: Arc<PageSums>, inbox: Arc<Inbox>) -> Verified {
+        Verified { sums, inbox, told: Mutex::new(None) }
+    }
+
+    fn tell(&self, page: u32) {
+        let mut told = self.told.lock();
+        if told.is_some_and(|told| told.elapsed() < TELL_AGAIN) {
+            return;
+        }
+        *told = Some(Instant::now());
+        tracing::error!(
+            page,
+            "a read has found a page that is not what was written: the disk, or somebody, has changed it"
+        );
+        self.inbox.command(Command::Rotten(format!("page {page} of its database has rotted")));
+    }
+}
+
+fn work(queue: &Mutex<Receiver<Job>>, source: &Source) {
+    let config = &source.config;
     let mut reader: Option<Reader> = None;
     loop {
         // One thread waits in `recv` while it holds the lock; the others wait for the lock. Both end together.
@@ -165,13 +222,13 @@ fn work(queue: &Mutex<Receiver<Job>>, directory: &Path, config: &ReadPoolConfig)
         let keep = match job {
             Job::Statements { respond, .. } if respond.is_closed() => true, // nobody waits for it any more
             Job::Statements { statements, respond } => {
-                let answer = read(&mut reader, directory, config, &statements);
+                let answer = read(&mut reader, source, &statements);
                 let keep = !matches!(answer, Err(ReadError::Storage(_)));
                 let _ = respond.send(answer);
                 keep
             }
             Job::Own(run) => {
-                let opened = opened(&mut reader, directory, config);
+                let opened = opened(&mut reader, source);
                 if let Ok(reader) = &opened {
                     reader.set_deadline(Some(Instant::now() + config.time_limit));
                 }
@@ -184,34 +241,37 @@ fn work(queue: &Mutex<Receiver<Job>>, directory: &Path, config: &ReadPoolConfig)
     }
 }
 
-fn opened<'r>(
-    slot: &'r mut Option<Reader>,
-    directory: &Path,
-    config: &ReadPoolConfig,
-) -> Result<&'r mut Reader, ReadError> {
+fn opened<'r>(slot: &'r mut Option<Reader>, source: &Source) -> Result<&'r mut Reader, ReadError> {
     match slot {
         Some(reader) => Ok(reader),
         None => {
-            let reader = open_reader(directory, config.cache_bytes)
+            let sums = source.verified.as_ref().as_ref().map(|verified| Arc::clone(&verified.sums));
+            let reader = open_reader(&source.directory, source.config.cache_bytes, sums)
                 .map_err(|error| ReadError::Storage(error.to_string()))?;
             Ok(slot.insert(reader))
         }
     }
 }
 
-fn read(
-    slot: &mut Option<Reader>,
-    directory: &Path,
-    config: &ReadPoolConfig,
-    statements: &[Statement],
-) -> Answer {
-    let storage = |error: StoreError| ReadError::Storage(error.to_string());
-    let reader = opened(slot, directory, config)?;
-    reader.set_deadline(Some(Instant::now() + config.time_limit));
-    let result =
-        reader.snapshot(|connection, stamp| (sql::run(connection, statements, &config.sql), stamp.position));
-    reader.set_deadline(None);
-    let (result, position) = result.map_err(storage)?;
+fn read(slot: &mut Option<Reader>, source: &Source, statements: &[Statement]) -> Answer {
+    let config = &source.config;
+    let reader = opened(slot, source)?;
+    let until = Instant::now() + ADOPTION_TIME;
+    let (result, position) = loop {
+        reader.set_deadline(Some(Instant::now() + config.time_limit));
+        let read = reader
+            .snapshot(|connection, stamp| (sql::run(connection, statements, &config.sql), stamp.position));
+        match read {
+            Err(StoreError::Rotten { .. }) if Instant::now() < until => thread::sleep(LOOK_AGAIN),
+            Err(StoreError::Rotten { page }) => {
+                if let Some(verified) = source.verified.as_ref() {
+                    verified.tell(page);
+                }
+                return Err(ReadError::Rotten(page));
+            }
+            other => break other.map_err(|error| ReadError::Storage(error.to_string()))?,
+        }
+    };
     match result {
         Ok(results) => {
             let answer = serde_json::to_vec(&results).map(Bytes::from).unwrap_or_default();

@@ -25,7 +25,7 @@ use crate::{
     health, http,
     inbox::{Command, Inbox, InboxLimits},
     presence::{self, Presence},
-    reader::ReadPool,
+    reader::{ReadPool, Verified},
     rejoin::Board,
     scrub::{self, ScrubThread},
     view,
@@ -224,6 +224,7 @@ impl Server {
             }
         };
 
+        let verified = sums.as_ref().map(|sums| Verified::new(Arc::clone(sums), Arc::clone(&inbox)));
         let scrub = match (&sums, config.scrub) {
             (Some(sums), Some(rate)) => {
                 let (sums, inbox) = (Arc::clone(sums), Arc::clone(&inbox));
@@ -310,8 +311,10 @@ impl Server {
         });
 
         let (stop_http, http_stopped) = oneshot::channel();
-        let (writer, readers) =
-            (WriterHandle::new(inbox), ReadPool::start(&config.data_dir, config.read_pool(), witness));
+        let (writer, readers) = (
+            WriterHandle::new(inbox),
+            ReadPool::start(&config.data_dir, config.read_pool(), witness, verified),
+        );
         let presence = Arc::new(Presence::default());
         let nodes = (!witness).then(|| {
             tokio::spawn(presence::watch(presence::Parts {

@@ -3,9 +3,15 @@
 use std::{
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use tanist_api::Statement;
+use tanist_api::{QueryRequest, Statement};
+use tanist_client::{Client, Consistency};
+use tokio::task::JoinHandle;
 
 use crate::{
     cluster::{Cluster, Layout, read},
@@ -58,13 +64,37 @@ fn change(file: &Path, page: u64) {
     file.write_all(&bytes).unwrap();
 }
 
+/// What all rows come to; the same on every machine, and always.
+const TOTAL: &str = "SELECT count(*), sum(length(data)), sum(unicode(hex(data))), max(hex(data)) FROM kept";
+
+/// Reads all rows again and again, on one machine or on the master; every answer must be the right one.
+fn read_all(client: &Client, consistency: Consistency) -> (JoinHandle<usize>, Arc<AtomicBool>) {
+    let (client, stop) = (client.clone(), Arc::new(AtomicBool::new(false)));
+    let stopped = Arc::clone(&stop);
+    let task = tokio::spawn(async move {
+        let query = QueryRequest { statements: vec![Statement::new(TOTAL)] };
+        let mut right: Option<Vec<Vec<serde_json::Value>>> = None;
+        let mut answers = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            // The client asks again while a machine has no answer.
+            let answer = client.query(query.clone(), consistency, None).await.unwrap();
+            let rows = &answer.results[0].rows;
+            assert_eq!(right.get_or_insert_with(|| rows.clone()), rows, "a wrong answer");
+            answers += 1;
+        }
+        answers
+    });
+    (task, stop)
+}
+
 async fn wait_healed(cluster: &Cluster, i: usize, page: u64) {
     cluster
         .wait("the page was found and replaced", || async {
             let log = cluster.log_of(i);
-            (log.contains("scrub: the page is not what was written")
+            // Whoever came first, the scrub or a read.
+            (log.contains("not what was written")
                 && log.contains(&format!("page={page}"))
-                && log.contains("scrub: the page is right again"))
+                && log.contains("rejoin finished"))
             .then_some(())
         })
         .await;
@@ -76,8 +106,12 @@ async fn rotten_page_of_a_backup_is_replaced_and_no_request_notices() {
     let master = cluster.wait_master().await;
     let backup = (master + 1) % 3;
     let workload = Workload::start(&cluster.client(), 2, "w");
+    let (here, stop_here) = read_all(&cluster.client_of(backup), Consistency::Local);
+    cluster.wait("reads have begun", || async { (!here.is_finished()).then_some(()) }).await;
     let page = rot(&cluster, backup).await;
     wait_healed(&cluster, backup, page).await;
+    stop_here.store(true, Ordering::Relaxed);
+    assert!(here.await.unwrap() > 0);
     workload.wait_for(20).await;
     let outcome = workload.finish().await;
     assert!(outcome.unknown.is_empty());
@@ -91,8 +125,11 @@ async fn master_with_a_rotten_page_hands_over_and_heals_as_a_backup() {
     let cluster = with_rows().await;
     let master = cluster.wait_master().await;
     let workload = Workload::start(&cluster.client(), 2, "w");
+    let (strong, stop_strong) = read_all(&cluster.client(), Consistency::Strong);
     let page = rot(&cluster, master).await;
     wait_healed(&cluster, master, page).await;
+    stop_strong.store(true, Ordering::Relaxed);
+    assert!(strong.await.unwrap() > 0);
     assert_ne!(cluster.wait_master().await, master);
     workload.wait_for(20).await;
     let outcome = workload.finish().await;

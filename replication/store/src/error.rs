@@ -70,6 +70,12 @@ pub enum StoreError {
         /// SQLite's words.
         source: rusqlite::Error,
     },
+    /// A page isn't what was written: the disk, or somebody, has changed it. Nothing that was read may be believed.
+    #[error("page {page} of the database isn't what was written")]
+    Rotten {
+        /// Its number, from 1.
+        page: u32,
+    },
     /// The SQLite library linked in lacks something the store relies on.
     #[error("SQLite library: {0}")]
     Library(String),

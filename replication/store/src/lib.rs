@@ -24,6 +24,7 @@ mod sqlite_file;
 mod staging;
 mod sums;
 mod tables;
+mod verify;
 mod wal;
 
 pub use apply::Applied;

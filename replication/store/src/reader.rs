@@ -3,7 +3,11 @@
 //! Owns nothing but its connection: a reader thread makes its own. Never writes, not even when told to. Read
 //! `authorizer.rs` for what users may read.
 
-use std::{path::Path, path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use rusqlite::Connection;
 use tanist_replication::Stamp;
@@ -13,7 +17,9 @@ use crate::{
     connection,
     error::StoreError,
     limits::{self, Interrupted, Limits},
+    sums::PageSums,
     tables,
+    verify::{self, Snapshot},
 };
 
 /// A read-only connection with the rules for users' SQL. `Send`, not `Sync`.
@@ -23,36 +29,54 @@ pub struct Reader {
     user_mode: UserMode,
     limits: Limits,
     path: PathBuf,
+    sums: Option<Arc<PageSums>>,
 }
 
-/// Opens the database in `dir` for users' reads with a page cache of `cache_bytes`.
+/// Opens the database in `dir` for users' reads with a page cache of `cache_bytes`. With the sums of its pages, each page that is
+/// read from the disk is compared.
 ///
 /// # Errors
 /// When it can't be opened.
-pub fn open_reader(dir: &Path, cache_bytes: u64) -> Result<Reader, StoreError> {
+pub fn open_reader(dir: &Path, cache_bytes: u64, sums: Option<Arc<PageSums>>) -> Result<Reader, StoreError> {
     let path = connection::database_path(dir);
     let connection = connection::open_read_only(dir, cache_bytes)?;
     let hooks = || Ok((UserMode::install(&connection)?, Limits::install(&connection, limits::READS)?));
     let (user_mode, limits) = hooks().map_err(|error| StoreError::sqlite(&path, "open a reader", error))?;
-    Ok(Reader { connection, user_mode, limits, path })
+    if sums.is_some() {
+        verify::watch(&connection).map_err(|error| StoreError::sqlite(&path, "open a reader", error))?;
+    }
+    Ok(Reader { connection, user_mode, limits, path, sums })
 }
 
 impl Reader {
     /// Runs `read` on one snapshot, with the stamp of it. Users' SQL may be prepared with `prepare_cached` here.
     ///
     /// # Errors
-    /// When the snapshot can't be had; what `read` returns is its own affair.
+    /// When the snapshot can't be had, and [`StoreError::Rotten`] when what was read isn't what was written; else what
+    /// `read` returns is its own affair. A write from outside looks rotten until it is adopted: try again.
     pub fn snapshot<T>(&mut self, read: impl FnOnce(&Connection, Stamp) -> T) -> Result<T, StoreError> {
+        let verified = self.sums.clone().map(Snapshot::begin);
+        let result = self.read(verified.as_ref(), read);
+        match verified.as_ref().and_then(Snapshot::wrong) {
+            Some(page) => Err(StoreError::Rotten { page }),
+            None => result,
+        }
+    }
+
+    fn read<T>(
+        &self,
+        verified: Option<&Snapshot>,
+        read: impl FnOnce(&Connection, Stamp) -> T,
+    ) -> Result<T, StoreError> {
         let error = |error| StoreError::sqlite(&self.path, "read a snapshot", error);
         self.connection.execute_batch("BEGIN").map_err(error)?;
-        let end = EndSnapshot(&self.connection);
+        let _end = EndSnapshot(&self.connection);
         let stamp = tables::read_stamp(&self.connection, &self.path)?;
-        let result = {
-            let _users = self.user_mode.enter();
-            read(&self.connection, stamp)
-        };
-        drop(end);
-        Ok(result)
+        if let Some(verified) = verified {
+            verified.at(stamp.position);
+        }
+        let _users = self.user_mode.enter();
+        Ok(read(&self.connection, stamp))
     }
 
     /// The stamp of the newest state.

@@ -1,4 +1,5 @@
-//! What SQLite's safe interface doesn't give: the header of the WAL index, reads of the WAL file, pager counters.
+//! What SQLite's safe interface doesn't give: the header of the WAL index, reads of the WAL file, pager counters, a look at
+//! pages as they are read.
 //!
 //! Owns all unsafe code of the crate. Never writes and never opens a file: it reads through the file objects of a
 //! connection (a second handle on the database would drop its POSIX locks). Read `wal.rs` next.
@@ -6,6 +7,7 @@
 
 use std::{ffi::c_void, ptr, sync::atomic};
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, Error, ffi};
 
 /// The WAL index's header: where the WAL ends for every reader now.
@@ -191,4 +193,105 @@ impl SpillMeter {
 /// Pages spilled so far; wraps around.
 pub(crate) fn spilled_pages(connection: &Connection) -> u32 {
     SpillMeter::of(connection).pages()
+}
+
+/// What is told of each page that a watched connection reads from its files, before SQLite sees it; `false`: it isn't
+/// to be believed, and SQLite gets an error instead. Must not panic.
+pub(crate) type OnPage = fn(page: u32, image: &[u8]) -> bool;
+
+/// Bytes of a WAL frame's header before the page; it begins with the page's number.
+const FRAME_HEADER: i64 = 24;
+/// Bytes before the first frame.
+const WAL_HEADER: i64 = 32;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Database,
+    Wal,
+}
+
+/// SQLite's methods of a file, but for `xRead`. The file object points at the first field, so that `xRead` finds the rest.
+#[repr(C)]
+struct Watched {
+    methods: ffi::sqlite3_io_methods,
+    read: unsafe extern "C" fn(*mut ffi::sqlite3_file, *mut c_void, i32, ffi::sqlite3_int64) -> i32,
+    original: *const ffi::sqlite3_io_methods,
+    kind: Kind,
+    on_page: OnPage,
+}
+
+// SAFETY: never changed after it was made; the original is one of SQLite's own constant tables.
+unsafe impl Sync for Watched {}
+
+/// One for each of SQLite's tables in use, never freed: file objects may point at them until the process ends.
+static WATCHED: Mutex<Vec<&'static Watched>> = Mutex::new(vec![]);
+
+/// Has `on_page` see every page that this connection reads from now on, be it from the database file or from the WAL. Only for
+/// connections that have read in WAL mode before, so that both files are open.
+pub(crate) fn watch_pages(connection: &Connection, on_page: OnPage) -> Result<(), Error> {
+    watch(connection, ffi::SQLITE_FCNTL_FILE_POINTER, Kind::Database, on_page)?;
+    watch(connection, ffi::SQLITE_FCNTL_JOURNAL_POINTER, Kind::Wal, on_page)
+}
+
+fn watch(connection: &Connection, operation: i32, kind: Kind, on_page: OnPage) -> Result<(), Error> {
+    let (file, methods) = file(connection, operation)?;
+    let original = ptr::from_ref(methods);
+    let mut all = WATCHED.lock();
+    if all.iter().any(|watched| ptr::eq(&raw const watched.methods, original)) {
+        return Ok(()); // it is watched already
+    }
+    let known = all.iter().find(|watched| {
+        watched.original == original && watched.kind == kind && ptr::fn_addr_eq(watched.on_page, on_page)
+    });
+    let watched = match known {
+        Some(watched) => *watched,
+        None => {
+            let Some(read) = methods.xRead else {
+                return Err(failure(ffi::SQLITE_MISUSE, "file object without read"));
+            };
+            let methods = ffi::sqlite3_io_methods { xRead: Some(watched_read), ..*methods };
+            let watched: &'static Watched =
+                Box::leak(Box::new(Watched { methods, read, original, kind, on_page }));
+            all.push(watched);
+            watched
+        }
+    };
+    // SAFETY: the file object is open and belongs to this connection, which is used by this thread alone; the new table
+    // lives for ever and does all that the old one did.
+    unsafe { (*file).pMethods = &raw const watched.methods };
+    Ok(())
+}
+
+/// Reads as SQLite's own method does, and lets whole pages be seen.
+unsafe extern "C" fn watched_read(
+    file: *mut ffi::sqlite3_file,
+    buffer: *mut c_void,
+    length: i32,
+    offset: ffi::sqlite3_int64,
+) -> i32 {
+    // SAFETY: SQLite calls this through a table that is the first field of a `Watched`, with an open file.
+    let watched = unsafe { &*(*file).pMethods.cast::<Watched>() };
+    // SAFETY: the very arguments that SQLite meant for its own method.
+    let code = unsafe { (watched.read)(file, buffer, length, offset) };
+    let (Ok(bytes), Ok(at)) = (usize::try_from(length), u64::try_from(offset)) else { return code };
+    // All else that SQLite reads of these files is headers.
+    if code != ffi::SQLITE_OK || !(512..=65536).contains(&bytes) || !bytes.is_power_of_two() {
+        return code;
+    }
+    let page = match watched.kind {
+        Kind::Database if at % bytes as u64 == 0 => u32::try_from(at / bytes as u64 + 1).ok(),
+        Kind::Wal if offset >= WAL_HEADER + FRAME_HEADER => {
+            let mut number = [0u8; 4];
+            // SAFETY: four bytes of the same open file, into a buffer of four.
+            let code = unsafe {
+                (watched.read)(file, number.as_mut_ptr().cast::<c_void>(), 4, offset - FRAME_HEADER)
+            };
+            (code == ffi::SQLITE_OK).then(|| u32::from_be_bytes(number))
+        }
+        Kind::Database | Kind::Wal => None,
+    };
+    let Some(page) = page else { return code };
+    // SAFETY: the read that went well has filled `length` bytes of the buffer, which nobody else uses meanwhile.
+    let image = unsafe { std::slice::from_raw_parts(buffer.cast::<u8>(), bytes) };
+    if (watched.on_page)(page, image) { code } else { ffi::SQLITE_IOERR_DATA }
 }

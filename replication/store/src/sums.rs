@@ -113,7 +113,11 @@ impl PageSums {
     /// What was read of a page in a snapshot at `snapshot`; a page without a sum gets this one. `None`: the sums don't
     /// reach as far as the snapshot yet.
     pub(crate) fn see(&self, snapshot: Position, page: u32, image: &[u8]) -> Option<Seen> {
-        let found = sum(page, image);
+        self.see_sum(snapshot, page, sum(page, image))
+    }
+
+    /// The same for a page whose sum was made already.
+    pub(crate) fn see_sum(&self, snapshot: Position, page: u32, found: PageSum) -> Option<Seen> {
         let mut state = self.0.lock();
         if snapshot.txid > state.position.txid {
             return None;

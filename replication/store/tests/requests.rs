@@ -254,7 +254,7 @@ fn reader_reads_one_snapshot_within_its_rights_and_time() {
     let mut pair = Pair::new();
     pair.step("CREATE TABLE t (id INTEGER PRIMARY KEY)");
     pair.step("INSERT INTO t VALUES (1)");
-    let mut reader = open_reader(pair.backup_dir.path(), 1 << 20).unwrap();
+    let mut reader = open_reader(pair.backup_dir.path(), 1 << 20, None).unwrap();
     let (seen, after) = reader
         .snapshot(|connection, stamp| {
             let count = |c: &Connection| {

@@ -7,7 +7,7 @@ mod common;
 use std::{path::Path, process::Command};
 
 use common::{exchange::rejoin, *};
-use tanist_store::{Database, Options, PAGE_SIZE, Scrub};
+use tanist_store::{Database, Options, PAGE_SIZE, Reader, Scrub, StoreError, open_reader};
 
 /// Changes some bytes of a page in the file, as a failing disk would. Another process does it: closing the file in this
 /// one would end SQLite's locks.
@@ -116,4 +116,99 @@ fn ordinary_writes_are_never_taken_for_rot_and_replicas_have_the_same_sums() {
         assert_eq!(round(scrub), NONE);
     }
     pair.assert_identical();
+}
+
+/// What a user's query over all rows gives.
+fn total(reader: &mut Reader) -> Result<i64, StoreError> {
+    let sql = "SELECT total(length(data)) + total(id) FROM t";
+    let read = reader.snapshot(|connection, _| connection.query_row(sql, [], |row| row.get::<_, f64>(0)));
+    read.map(|total| total.unwrap() as i64)
+}
+
+#[test]
+fn query_never_answers_from_a_page_that_is_not_what_was_written() {
+    let mut pair = Pair::new();
+    pair.step(FILL);
+    let mut readers = [
+        open_reader(pair.master_dir.path(), 1, Some(pair.master.sums())).unwrap(),
+        open_reader(pair.backup_dir.path(), 1, Some(pair.backup.sums())).unwrap(),
+    ];
+    let right = total(&mut readers[0]).unwrap();
+    // From the WAL, where a page has no place of its own.
+    let file = pair.backup_dir.path().join("state.db-wal");
+    let wal = std::fs::read(&file).unwrap();
+    let frame = 24 + PAGE_SIZE as usize;
+    let index = (wal.len() - 32) / frame - 3;
+    let page = u32::from_be_bytes(wal[32 + index * frame..][..4].try_into().unwrap());
+    let at = 32 + index * frame + 24 + 2000;
+    let write = |bytes: &str| {
+        let script =
+            format!("printf '{bytes}' | dd of='{}' bs=1 seek={at} conv=notrunc status=none", file.display());
+        assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    };
+    write("rotten");
+    assert!(matches!(total(&mut readers[1]), Err(StoreError::Rotten { page: found }) if found == page));
+    let octal: String = wal[at..at + 6].iter().map(|byte| format!("\\{byte:03o}")).collect();
+    write(&octal);
+    assert_eq!(total(&mut readers[1]).unwrap(), right, "nothing wrong was kept");
+
+    // From the database file.
+    checkpoint(&mut pair.backup);
+    pair.step("DELETE FROM t WHERE id = 7");
+    let right = total(&mut readers[0]).unwrap();
+    checkpoint(&mut pair.backup);
+    assert_eq!(total(&mut readers[1]).unwrap(), right);
+    rot(pair.backup_dir.path(), 40);
+    for _ in 0..3 {
+        assert!(matches!(total(&mut readers[1]), Err(StoreError::Rotten { page: 40 })));
+    }
+    pair.backup.distrust();
+    rejoin(pair.master_dir.path(), &mut pair.backup).unwrap();
+    assert_eq!(total(&mut readers[1]).unwrap(), right, "healed");
+}
+
+#[test]
+fn queries_beside_ordinary_writes_are_always_believed() {
+    let mut pair = Pair::new();
+    pair.step(FILL);
+    let dirs = [pair.master_dir.path().to_owned(), pair.backup_dir.path().to_owned()];
+    let sums = [pair.master.sums(), pair.backup.sums()];
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = dirs
+            .iter()
+            .zip(sums)
+            .map(|(dir, sums)| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut reader = open_reader(dir, 1, Some(sums)).unwrap();
+                    let mut read = 0;
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) || read == 0 {
+                        total(&mut reader).unwrap();
+                        read += 1;
+                    }
+                })
+            })
+            .collect();
+        let stop = Stop(&stop);
+        for i in 0..150 {
+            pair.step(&format!("UPDATE t SET data = randomblob({}) WHERE id % 5 = {}", 500 + 10 * i, i % 5));
+            // As far as the readers let it.
+            pair.master.checkpoint_step().unwrap();
+            pair.backup.checkpoint_step().unwrap();
+        }
+        drop(stop);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+}
+
+/// Ends the readers, also when the writer fails.
+struct Stop<'s>(&'s std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
 }

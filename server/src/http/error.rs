@@ -176,6 +176,10 @@ impl ApiError {
                 code::NOT_FRESH,
                 "this machine is a witness and holds no data: ask another",
             ),
+            // Another machine can answer, and so can this one soon.
+            rotten @ ReadError::Rotten(_) => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::STORAGE, rotten.to_string())
+            }
             ReadError::Storage(why) => ApiError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 code::STORAGE,

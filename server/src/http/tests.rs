@@ -77,7 +77,7 @@ impl Machine {
             let (inbox, gate) = (Arc::clone(&inbox), Arc::clone(&gate));
             thread::spawn(move || store(database, &inbox, &gate, limits))
         };
-        let pool = ReadPool::start(directory.path(), config.read_pool(), false);
+        let pool = ReadPool::start(directory.path(), config.read_pool(), false, None);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();

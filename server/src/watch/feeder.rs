@@ -242,7 +242,7 @@ fn snapshot(
 ) -> Result<Option<Snapshot>, String> {
     let reader = match slot {
         Some(reader) => reader,
-        None => slot.insert(open_reader(directory, CACHE).map_err(|error| error.to_string())?),
+        None => slot.insert(open_reader(directory, CACHE, None).map_err(|error| error.to_string())?),
     };
     reader.set_deadline(Some(Instant::now() + READ_TIME));
     let found = reader.snapshot(|connection, stamp| {

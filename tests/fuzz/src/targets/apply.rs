@@ -204,7 +204,7 @@ fn use_it(dir: &TempDir, mut backup: Database, next: &[Transaction]) {
     let _ = backup.checkpoint_step();
     drop(backup);
     let _ = database_checksum(dir.path());
-    if let Ok(mut reader) = open_reader(dir.path(), 1 << 18) {
+    if let Ok(mut reader) = open_reader(dir.path(), 1 << 18, None) {
         let _ =
             reader.snapshot(|db, _| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)));
     }

@@ -61,7 +61,7 @@ impl Fixture {
             )
         })??;
         batch.commit()?;
-        let reader = open_reader(dir.path(), 1 << 18)?;
+        let reader = open_reader(dir.path(), 1 << 18, None)?;
         let batch = database.begin(Term(1))?;
         let (tables, settings) = (tables(batch.connection())?, settings(batch.connection())?);
         drop(batch);

@@ -68,7 +68,7 @@ impl Fixture {
             assert!(self.states.contains(&state), "the WAL's end has become something else: {:?}", state.1);
             assert_eq!(database.stamp(), state.1);
         }
-        if let Ok(mut reader) = open_reader(dir.path(), 1 << 18) {
+        if let Ok(mut reader) = open_reader(dir.path(), 1 << 18, None) {
             let _ = reader.snapshot(|db, _| {
                 db.query_row("SELECT count(*), max(v) FROM t", [], |row| row.get::<_, i64>(0))
             });
