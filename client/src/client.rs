@@ -456,7 +456,7 @@ impl Client {
     }
 
     /// An operator's request to the master; all of them may be repeated without harm.
-    async fn operate<T: DeserializeOwned>(
+    pub(crate) async fn operate<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,

@@ -37,6 +37,12 @@
 //! deadline passes while a write may have reached a machine, the error carries the key: the same call with the same key
 //! settles it later (within the cluster's `request_retention`).
 //!
+//! # Configuration, nodes, states, commands
+//!
+//! [`Client::config`], [`Client::set_config`], [`Client::desired`], [`Client::report`], [`Client::send_command`] and their like are the
+//! same calls with types. A change may have a condition ([`OnlyIf`]); a read may ask for what it doesn't know yet
+//! ([`Client::config_unless`]).
+//!
 //! # Watching
 //!
 //! [`Client::watch`] gives events as they happen, from the first of the hosts that is alive. When it dies, stops or falls behind,

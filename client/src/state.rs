@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tanist_api::{
     Command, ConfigChange, ConfigEntry, DesiredState, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION,
     HEADER_POSITION, MERGE_PATCH_JSON, NewCommand, NewConfig, NewDesired, NewOutcome, Node, NodeSpec,
-    NodeSummary, OutcomeStatus, Page, Removed, Report, ReportedState,
+    NodeSummary, OutcomeStatus, Page, Removed, Report, ReportedState, Seen,
 };
 
 use crate::{
@@ -328,6 +328,17 @@ impl Client {
     ) -> Result<At<ReportedState>, Error> {
         let content = Content::json(report)?;
         self.change(Method::PUT, &format!("{}/reported", node_path(node)), content, options).await
+    }
+}
+
+/// # Agents
+impl Client {
+    /// A node's agent gives a sign of life, and learns whether there is something to do.
+    ///
+    /// # Errors
+    /// [`Error::Problem`] with `not-found` when there is no such node; see [`Error`] for the rest.
+    pub async fn seen(&self, node: &str) -> Result<Seen, Error> {
+        self.operate(Method::POST, &format!("{}/seen", node_path(node)), Bytes::new()).await
     }
 }
 

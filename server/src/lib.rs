@@ -19,6 +19,7 @@ mod idempotency;
 mod inbox;
 mod members;
 mod pacing;
+mod presence;
 pub mod reader;
 mod rejoin;
 mod scrub;

@@ -24,6 +24,7 @@ use crate::{
     gate::Gate,
     health, http,
     inbox::{Command, Inbox, InboxLimits},
+    presence::{self, Presence},
     reader::ReadPool,
     rejoin::Board,
     scrub::{self, ScrubThread},
@@ -118,7 +119,8 @@ pub struct Server {
     store: Option<(Arc<Inbox>, JoinHandle<()>)>,
     scrub: Option<ScrubThread>,
     feeder: Option<Feeder>,
-    health: Option<tokio::task::JoinHandle<()>>,
+    /// What goes on beside the service, and ends with it.
+    beside: Vec<tokio::task::JoinHandle<()>>,
     _lock: DirectoryLock,
 }
 
@@ -308,14 +310,20 @@ impl Server {
         });
 
         let (stop_http, http_stopped) = oneshot::channel();
-        let state = http::AppState::new(
-            Arc::clone(&gate),
-            WriterHandle::new(inbox),
-            operators,
-            ReadPool::start(&config.data_dir, config.read_pool(), witness),
-            hub,
-            &config,
-        );
+        let (writer, readers) =
+            (WriterHandle::new(inbox), ReadPool::start(&config.data_dir, config.read_pool(), witness));
+        let presence = Arc::new(Presence::default());
+        let nodes = (!witness).then(|| {
+            tokio::spawn(presence::watch(presence::Parts {
+                presence: Arc::clone(&presence),
+                gate: Arc::clone(&gate),
+                readers: readers.clone(),
+                writer: writer.clone(),
+                silent_after: config.silent_after,
+            }))
+        });
+        let state =
+            http::AppState::new(Arc::clone(&gate), writer, operators, readers, hub, presence, &config);
         let http = tokio::spawn(async move {
             if let Err(error) = http::serve(http_listener, tls, state, http_stopped).await {
                 tracing::error!(%error, "HTTP");
@@ -332,7 +340,7 @@ impl Server {
             store,
             scrub,
             feeder,
-            health,
+            beside: health.into_iter().chain(nodes).collect(),
             _lock: lock,
         })
     }
@@ -376,8 +384,8 @@ impl Server {
                 tokio::time::sleep(REDIRECT_TIME).await;
             }
         }
-        if let Some(health) = self.health.take() {
-            health.abort();
+        for task in self.beside.drain(..) {
+            task.abort();
         }
         if let Some(stop) = self.stop_http.take() {
             let _ = stop.send(());

@@ -533,7 +533,6 @@ fn run_statements(
 fn run_change(batch: &mut Batch<'_>, change: &Change, time_limit: Duration) -> Ran {
     batch.set_deadline(Some(Instant::now() + time_limit));
     let result = batch.change(|connection| state::run(connection, change));
-    batch.set_deadline(None);
     let done = match result {
         Ok(done) => done,
         Err(error) if error.is_request() => return Ok(Err(WriteError::Sql(SqlError::refused(&error)))),

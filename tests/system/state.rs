@@ -128,6 +128,38 @@ async fn configuration_and_states_outlive_the_killed_master_with_their_whole_his
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_change_the_same_revision_at_once_one_succeeds() {
+    let cluster = Cluster::of(3).await;
+    let client = cluster.client();
+    let mut revision =
+        client.set_config("shared", &json!(0), &ChangeOptions::default()).await.unwrap().value.revision;
+    for round in 1..=10 {
+        let tries: Vec<_> = (0..40)
+            .map(|i| {
+                let client = client.clone();
+                let only_if = OnlyIf::Revision(revision);
+                let options = ChangeOptions { only_if, ..ChangeOptions::default() };
+                tokio::spawn(async move { client.set_config("shared", &json!([round, i]), &options).await })
+            })
+            .collect();
+        let mut won = vec![];
+        for one in tries {
+            match one.await.unwrap() {
+                Ok(now) => won.push(now.value),
+                Err(Error::Problem(problem)) => assert_eq!(problem.code, code::PRECONDITION_FAILED),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(won.len(), 1, "round {round}");
+        let now = client.config("shared", &ReadOptions::default()).await.unwrap().value;
+        assert_eq!(now, won[0]);
+        revision = now.revision;
+    }
+    cluster.assert_identical().await;
+    cluster.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn change_by_a_person_with_the_stock_shell_is_in_the_history_of_every_machine() {
     let cluster = Cluster::of(3).await;
     let client = cluster.client();

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 pub use access::{Access, AccessError, MadeToken, NewToken, TokenInfo};
 pub use state::{
     Command, ConfigChange, ConfigEntry, DesiredState, NewCommand, NewConfig, NewDesired, NewOutcome, Node,
-    NodeSpec, NodeSummary, Outcome, OutcomeStatus, Page, Removed, Report, ReportedState,
+    NodeSpec, NodeSummary, Outcome, OutcomeStatus, Page, PresenceStatus, Removed, Report, ReportedState,
+    Seen,
 };
 
 /// Header with the position (`term.txid`) up to which an answer is current or a write was stored.

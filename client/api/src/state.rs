@@ -116,6 +116,44 @@ pub struct NodeSummary {
     pub error: Option<String>,
     /// When the node first said so.
     pub reported_at: Option<String>,
+    /// Whether its agent is heard of; `None` when there never was one.
+    pub presence: Option<PresenceStatus>,
+    /// Since when, by the master's wall clock.
+    pub presence_since: Option<String>,
+}
+
+/// Whether a node's agent is heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PresenceStatus {
+    /// It gives signs of life.
+    Present,
+    /// It gave some, and gives none any more.
+    Silent,
+}
+
+impl PresenceStatus {
+    /// As in JSON and in the table.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PresenceStatus::Present => "present",
+            PresenceStatus::Silent => "silent",
+        }
+    }
+}
+
+/// Answer of `POST /v1/nodes/{name}/seen`, by which an agent gives a sign of life: whether there is something to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The node.
+    pub node: String,
+    /// Revision of its desired state.
+    pub desired_revision: Option<i64>,
+    /// The desired state that its report answers.
+    pub reported_for: Option<i64>,
+    /// Commands of which its outcome is awaited.
+    pub pending_commands: u64,
 }
 
 /// Body of `PUT /v1/nodes/{name}/desired`, and what `PATCH` (JSON Merge Patch) changes.

@@ -15,7 +15,7 @@ use rusqlite::{
 };
 
 /// Tables besides `tanist_*` that only the API changes.
-const RESERVED: [&str; 12] = [
+const RESERVED: [&str; 13] = [
     "config",
     "config_history",
     "nodes",
@@ -23,6 +23,7 @@ const RESERVED: [&str; 12] = [
     "reported_state",
     "commands",
     "command_outcomes",
+    "node_presence",
     "events",
     "requests",
     "v_cluster",

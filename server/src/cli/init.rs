@@ -306,6 +306,9 @@ watchers = 1000            # streams of /v1/events; each also counts as a connec
 event_retention = "24h"    # how long events are kept for watchers who were away (the newest 1000 always)
 events = 100000            # and how many at most
 
+[nodes]
+silent_after = "5s"        # a managed node whose agent gives no sign of life for so long counts as silent
+
 # [tls]                    # clients speak https:// then; name the machines' URLs so, and give clients the authority: --ca-file
 # cert_file = "tls.crt"
 # key_file = "tls.key"

@@ -2,6 +2,7 @@
 //!
 //! Owns no logic of a machine or a cluster: `run` and `dev` are in `commands/`, the others talk through the client crate.
 
+mod agent;
 mod bench;
 mod command;
 mod config;
@@ -76,6 +77,8 @@ enum Command {
     Members(members::MembersArgs),
     /// Make, show and revoke the tokens by which clients are known.
     Token(token::TokenArgs),
+    /// Keep a managed node at its desired state: runs on the node, calls your program, reports what came of it.
+    Agent(agent::AgentArgs),
     /// Go on without a majority that is gone for good: on a stopped machine, by an operator's word.
     Recover(recover::RecoverArgs),
     /// Show or print what this machine held that the cluster didn't, saved before it was replaced.
@@ -193,6 +196,7 @@ pub fn main() -> ExitCode {
             Command::Promote(args) => handover::promote(&args).await,
             Command::Demote(args) => handover::demote(&args).await,
             Command::Members(args) => members::members(&args).await,
+            Command::Agent(args) => agent::agent(&args).await,
             Command::Token(args) => token::token(&args).await,
             Command::Recover(args) => recover::recover(&args),
             Command::Divergence(args) => divergence::divergence(&args),

@@ -7,3 +7,4 @@ mod run;
 
 pub use dev::{DevOptions, dev};
 pub use run::run;
+pub(crate) use run::stop_signal;

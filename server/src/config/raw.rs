@@ -25,6 +25,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) limits: RawLimits,
     #[serde(default)]
+    pub(super) nodes: RawNodes,
+    #[serde(default)]
     pub(super) auth: RawAuth,
     #[serde(default)]
     pub(super) tls: RawTls,
@@ -102,6 +104,12 @@ pub(super) struct RawLimits {
     pub(super) watchers: Option<usize>,
     pub(super) event_retention: Option<String>,
     pub(super) events: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawNodes {
+    pub(super) silent_after: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -148,6 +148,8 @@ pub struct Config {
     pub key: ClusterKey,
     /// Where it listens.
     pub listen: Listen,
+    /// A managed node that gives no sign of life for so long is silent.
+    pub silent_after: Duration,
     /// Whether requests need a token.
     pub tokens: bool,
     /// TLS for clients; `None`: plain HTTP.
@@ -357,6 +359,12 @@ impl Config {
             data_dir: folder.join(&raw.data_dir),
             key,
             listen,
+            silent_after: fields.duration(
+                "nodes.silent_after",
+                raw.nodes.silent_after.as_ref(),
+                Duration::from_secs(5),
+                (Duration::from_secs(1), days),
+            )?,
             tokens: raw.auth.tokens,
             tls: match (raw.tls.cert_file, raw.tls.key_file) {
                 (None, None) => None,

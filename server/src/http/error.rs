@@ -43,6 +43,11 @@ impl ApiError {
         }
     }
 
+    /// Whether it has this code.
+    pub(super) fn is(&self, code: &str) -> bool {
+        self.code == code
+    }
+
     /// 400 with what was found and what was expected.
     pub fn bad_request(detail: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, code::BAD_REQUEST, detail)

@@ -53,6 +53,7 @@ use crate::{
     config::{Config, HttpLimits},
     driver::Control,
     gate::Gate,
+    presence::Presence,
     reader::ReadPool,
     watch::Hub,
     write::WriterHandle,
@@ -91,6 +92,7 @@ struct Inner {
     hub: Arc<Hub>,
     watchers: Arc<Semaphore>,
     catching_up: Arc<Semaphore>,
+    presence: Arc<Presence>,
     /// Whose tokens are whose; `None`: everybody may do everything.
     tokens: Option<Tokens>,
     max_staleness: Duration,
@@ -105,11 +107,13 @@ impl AppState {
         operators: mpsc::Sender<Control>,
         readers: ReadPool,
         hub: Arc<Hub>,
+        presence: Arc<Presence>,
         config: &Config,
     ) -> AppState {
         AppState(Arc::new(Inner {
             gate,
             writer,
+            presence,
             tokens: config.tokens.then(|| Tokens::new(&config.key, readers.clone())),
             readers,
             operators,

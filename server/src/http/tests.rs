@@ -12,7 +12,7 @@ use std::{
 
 use tanist_api::Role;
 use tanist_replication::{Position, Term};
-use tanist_store::{Database, Options};
+use tanist_store::{Database, Options, StoreError};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -26,10 +26,10 @@ use crate::{
     http::{self, AppState},
     inbox::{Command, Inbox, InboxLimits, Work},
     reader::ReadPool,
-    sql::SqlLimits,
+    sql::{SqlError, SqlLimits},
     view::View,
     watch::{Feeder, FeederParts, Hub},
-    write::{WriteDone, WriterHandle},
+    write::{WriteDone, WriteError, WriterHandle},
     writer::run_write,
 };
 
@@ -92,7 +92,9 @@ impl Machine {
         };
         let feeder = Feeder::start(parts).unwrap();
         let writer = WriterHandle::new(Arc::clone(&inbox));
-        let state = AppState::new(Arc::clone(&gate), writer, operators, pool, Arc::clone(&hub), &config);
+        let for_state = Arc::clone(&hub);
+        let state =
+            AppState::new(Arc::clone(&gate), writer, operators, pool, for_state, Arc::default(), &config);
         let serving = tokio::spawn(async move { http::serve(listener, None, state, stopped).await.unwrap() });
         let (store, stop) = (Some(store), Some(stop));
         Machine { address, gate, inbox, store, stop, hub, _feeder: feeder, serving, directory }
@@ -165,8 +167,8 @@ fn store(mut database: Database, inbox: &Inbox, gate: &Gate, limits: SqlLimits) 
             Work::Batch(term, writes) => {
                 for write in writes {
                     let mut batch = database.begin(term).unwrap();
-                    let answer = match run_write(&mut batch, &write.request, &limits).unwrap() {
-                        Ok(done) => {
+                    let answer = match run_write(&mut batch, &write.request, &limits) {
+                        Ok(Ok(done)) => {
                             batch.commit().unwrap();
                             let position = database.stamp().position;
                             inbox.captured(Some(position));
@@ -175,10 +177,15 @@ fn store(mut database: Database, inbox: &Inbox, gate: &Gate, limits: SqlLimits) 
                             gate.set_acknowledged(position);
                             Ok(WriteDone { position, ..done })
                         }
-                        Err(error) => {
+                        Ok(Err(error)) => {
                             inbox.captured(None);
                             Err(error)
                         }
+                        Err(StoreError::BatchLost { interrupted: Some(why) }) => {
+                            inbox.captured(None);
+                            Err(WriteError::Sql(SqlError::interrupted(why)))
+                        }
+                        Err(error) => panic!("{error}"),
                     };
                     let _ = write.respond.send(answer);
                 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Params, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
-use tanist_api::{Access, NewCommand, NewOutcome, NodeSpec, OutcomeStatus, Report};
+use tanist_api::{Access, NewCommand, NewOutcome, NodeSpec, OutcomeStatus, PresenceStatus, Report};
 
 use crate::auth::{Hash, MOST_TOKENS};
 
@@ -43,6 +43,10 @@ impl Db<'_> {
 type Found = Option<(i64, String)>;
 
 pub(super) fn perform(db: &Db<'_>, action: &Action, condition: &Condition) -> Answer {
+    if let Action::SendCommand(_) = action {
+        // Always something new.
+        condition.check(None)?;
+    }
     match action {
         Action::SetConfig { key, value } => set_config(db, key, value, condition),
         Action::RemoveConfig { key } => remove(db, &CONFIG, key, condition),
@@ -60,6 +64,7 @@ pub(super) fn perform(db: &Db<'_>, action: &Action, condition: &Condition) -> An
         }
         Action::PatchDesired { node, patch } => patch_desired(db, node, patch, condition),
         Action::Report { node, report } => set_reported(db, node, report, condition),
+        Action::MarkPresence(nodes) => mark_presence(db, nodes),
         Action::MakeToken { name, role, hash } => make_token(db, name, *role, hash),
         Action::RevokeToken { name } => remove(db, &TOKEN, name, condition),
         Action::SendCommand(command) => send(db, command),
@@ -102,6 +107,18 @@ const NODE: Kind = Kind { what: "node", select: select::NODE, delete: "DELETE FR
 
 const TOKEN: Kind =
     Kind { what: "token", select: select::TOKEN, delete: "DELETE FROM tanist_tokens WHERE name = ?1" };
+
+fn mark_presence(db: &Db<'_>, nodes: &[(String, PresenceStatus)]) -> Answer {
+    for (node, status) in nodes {
+        // One that was removed meanwhile has no presence.
+        db.write(
+            "INSERT INTO node_presence (node, status) SELECT name, ?2 FROM nodes WHERE name = ?1 \
+             ON CONFLICT (node) DO UPDATE SET status = excluded.status",
+            params![node, status.as_str()],
+        )?;
+    }
+    Ok(Done { created: false, revision: 0, body: "null".to_owned() })
+}
 
 /// Never a second time under the same name: whoever has the first would be shut out unasked.
 fn make_token(db: &Db<'_>, name: &str, role: Access, hash: &Hash) -> Answer {

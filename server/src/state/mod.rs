@@ -13,7 +13,7 @@ mod tests;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::{Map, Value};
-use tanist_api::{Access, NewCommand, NewOutcome, NodeSpec, Report};
+use tanist_api::{Access, NewCommand, NewOutcome, NodeSpec, PresenceStatus, Report};
 
 use crate::auth::Hash;
 
@@ -47,6 +47,7 @@ pub(crate) enum Action {
     Report { node: String, report: Report },
     SendCommand(NewCommand),
     ReportOutcome { command: i64, node: String, outcome: NewOutcome },
+    MarkPresence(Vec<(String, PresenceStatus)>),
     MakeToken { name: String, role: Access, hash: Hash },
     RevokeToken { name: String },
 }

@@ -22,6 +22,13 @@ pub(crate) const REPORTED: &str = "SELECT r.revision, CASE WHEN r.node IS NOT NU
     'reported_at', r.reported_at) END \
     FROM nodes AS n LEFT JOIN reported_state AS r ON r.node = n.name WHERE n.name = ?1";
 
+/// What a node's agent must know; of a node that there is.
+pub(crate) const SEEN: &str = "SELECT n.revision, json_object('node', n.name, 'desired_revision', d.revision, \
+    'reported_for', r.desired_revision, 'pending_commands', \
+    (SELECT count(*) FROM command_outcomes WHERE node = n.name AND status = 'pending')) \
+    FROM nodes AS n LEFT JOIN desired_state AS d ON d.node = n.name LEFT JOIN reported_state AS r ON r.node = n.name \
+    WHERE n.name = ?1";
+
 /// Revision and entry of a command.
 pub(crate) const COMMAND: &str = "SELECT revision, json_object('id', id, 'name', name, 'arguments', json(arguments), \
     'nodes', json(nodes), 'revision', revision, 'sent_at', sent_at, 'sent_by', sent_by, 'outcomes', \
@@ -70,7 +77,7 @@ pub(crate) const NODES: List = List {
         'labels', json(v.labels), 'revision', n.revision, 'changed_at', n.changed_at, 'changed_by', n.changed_by, \
         'in_step', json(CASE v.in_step WHEN 1 THEN 'true' WHEN 0 THEN 'false' END), \
         'desired_revision', v.desired_revision, 'reported_for', v.reported_for, 'error', v.error, \
-        'reported_at', v.reported_at) \
+        'reported_at', v.reported_at, 'presence', v.presence, 'presence_since', v.presence_since) \
         FROM b JOIN nodes AS n ON n.name = b.cursor JOIN v_nodes AS v ON v.name = n.name",
 };
 

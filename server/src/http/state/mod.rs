@@ -43,6 +43,7 @@ pub(super) fn routes() -> Router<AppState> {
             get(nodes::desired).put(nodes::set_desired).patch(nodes::patch_desired),
         )
         .route("/v1/nodes/{name}/reported", get(nodes::reported).put(nodes::report))
+        .route("/v1/nodes/{name}/seen", post(nodes::seen))
         .route("/v1/tokens", get(tokens::list).post(tokens::make))
         .route("/v1/tokens/{name}", delete(tokens::revoke))
         .route("/v1/commands", post(commands::send).get(commands::list))

@@ -1,12 +1,14 @@
 //! `/v1/nodes`: the managed machines, what each shall have, and what it says it has.
 
-use axum::response::Response;
+use std::time::Instant;
+
+use axum::{extract::State, response::Response};
 use serde_json::json;
 use tanist_api::{NewDesired, NodeSpec, Report};
 
 use super::{names::Name, reading::Read, writing::Write};
 use crate::{
-    http::ApiError,
+    http::{ApiError, AppState},
     state::{Action, check_node, check_report, check_state, select},
 };
 
@@ -55,6 +57,13 @@ pub(super) async fn patch_desired(Name(node): Name, write: Write) -> Answer {
 
 pub(super) async fn reported(Name(node): Name, read: Read) -> Answer {
     read.entry(select::REPORTED, "node", &node).await
+}
+
+/// On the master alone: it remembers who was heard of.
+pub(super) async fn seen(State(state): State<AppState>, Name(name): Name, read: Read) -> Answer {
+    let answer = read.strong_entry(select::SEEN, "node", &name).await?;
+    state.0.presence.hear(&name, Instant::now());
+    Ok(answer)
 }
 
 pub(super) async fn report(Name(node): Name, write: Write) -> Answer {

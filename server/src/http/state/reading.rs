@@ -47,9 +47,32 @@ impl Read {
         let consistency =
             query::consistency_of(asked.get("consistency"), asked.get("max_staleness"), state.max_staleness)?;
         let min_position = query::min_position(&self.parts.headers)?;
-        let done = query::read(state, vec![statement], consistency, min_position, &self.parts.uri).await?;
+        let read = query::read(state, vec![statement], consistency, min_position, &self.parts.uri).await;
+        // The server's own SQL fails only where its tables are still to come: on a new replica, or during an upgrade.
+        let done = read.map_err(|error| match error.is(code::SQL_ERROR) {
+            true => ApiError::not_fresh("this replica doesn't hold these tables yet"),
+            false => error,
+        })?;
         let results: Vec<StatementResult> = serde_json::from_slice(&done.answer).map_err(|_| unreadable())?;
         Ok((done.position, results.into_iter().next().unwrap_or_default().rows))
+    }
+
+    /// One entry, as current as can be; neither a tag nor another consistency is taken.
+    pub(super) async fn strong_entry(self, sql: &str, what: &str, name: &str) -> Result<Response, ApiError> {
+        let asked = Query::parse(&self.parts.uri, &[])?;
+        let (position, rows) = self.run(&asked, Statement::with(sql, vec![json!(name)])).await?;
+        match rows.into_iter().next().map(<[Value; 2]>::try_from) {
+            Some(Ok([_, Value::String(entry)])) => {
+                let mut response = answer(StatusCode::OK, entry);
+                insert_position(response.headers_mut(), position);
+                Ok(response)
+            }
+            Some(_) => Err(unreadable()),
+            None => {
+                let why = format!("there is no {what} {name:?}");
+                Err(ApiError::new(StatusCode::NOT_FOUND, code::NOT_FOUND, why))
+            }
+        }
     }
 
     /// One entry with its revision; 304 when the client has that already.

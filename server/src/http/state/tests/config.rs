@@ -171,3 +171,13 @@ async fn person_who_writes_with_another_program_is_recorded_as_unknown() {
     let new: Vec<_> = history["entries"].as_array().unwrap().iter().map(|change| change.get("new")).collect();
     assert_eq!(new, [None, Some(&json!([2])), Some(&json!(1))]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_that_has_no_tables_yet_sends_its_clients_elsewhere() {
+    let machine = Machine::master("").await;
+    machine.database().execute_batch("DROP TABLE config_history; DROP TABLE command_outcomes").unwrap();
+    for path in ["/v1/config/a/history", "/v1/commands"] {
+        let answer = get(&machine, &format!("{path}?consistency=local")).await;
+        assert_problem(path, &(answer.status, answer.text), 503, &["not-fresh"]);
+    }
+}

@@ -61,6 +61,9 @@ async fn command_waits_for_each_node_and_an_outcome_is_final() {
     let command = json!({ "name": "restart", "arguments": { "hard": true }, "nodes": ["n2", "n1"] });
     let sent = ask(&machine, "POST", "/v1/commands", JSON, &command.to_string()).await;
     assert_eq!(sent.status, 201, "{}", sent.text);
+    let headers = format!("{JSON}if-match: *\r\n");
+    let nothing = ask(&machine, "POST", "/v1/commands", &headers, &command.to_string()).await;
+    assert_eq!(nothing.status, 412, "a new command matches nothing that there is");
     let path = format!("/v1/commands/{}", sent.body["id"]);
     let pending = json!({ "node": "n1", "status": "pending", "detail": null, "changed_at": null });
     assert_eq!(sent.body["outcomes"][0], pending);

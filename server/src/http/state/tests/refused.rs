@@ -61,21 +61,22 @@ async fn users_table_that_refers_to_a_node_has_a_say_in_its_removal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn change_that_writes_more_than_a_transaction_may_is_refused() {
-    let machine = Machine::master("").await;
-    put(&machine, "/v1/nodes/n1", json!({})).await;
-    // Each command's row is written again when its last outcome is lost with the node.
-    let outside = machine.database();
-    outside
-        .execute_batch(
-            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 60000) \
-             INSERT INTO commands (name, nodes) SELECT 'x', '[\"n1\"]' FROM n",
-        )
-        .unwrap();
-    let refused = ask(&machine, "DELETE", "/v1/nodes/n1", "", "").await;
-    assert_problem("node", &(refused.status, refused.text), 413, &["transaction-too-large"]);
-    assert_eq!(get(&machine, "/v1/nodes/n1?consistency=local").await.status, 200);
-    assert_eq!(count(&machine, "SELECT count(*) FROM command_outcomes WHERE status = 'failed'"), 0);
+async fn change_that_writes_more_or_takes_longer_than_a_request_may_is_refused() {
+    for (limits, status, word) in [
+        ("", 413, "transaction-too-large"),
+        ("[limits]\nstatement_time = \"50ms\"\n", 408, "limits.statement_time"),
+    ] {
+        let machine = Machine::master(limits).await;
+        put(&machine, "/v1/nodes/n1", json!({})).await;
+        // Each command's row is written again when its last outcome is lost with the node.
+        let commands = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 60000) \
+             INSERT INTO commands (name, nodes) SELECT 'x', '[\"n1\"]' FROM n";
+        machine.database().execute_batch(commands).unwrap();
+        let refused = ask(&machine, "DELETE", "/v1/nodes/n1", "", "").await;
+        assert_problem(word, &(refused.status, refused.text), status, &[word]);
+        assert_eq!(get(&machine, "/v1/nodes/n1?consistency=local").await.status, 200);
+        assert_eq!(count(&machine, "SELECT count(*) FROM command_outcomes WHERE status = 'failed'"), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
