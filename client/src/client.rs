@@ -522,7 +522,9 @@ impl Client {
     }
 
     pub(crate) fn learn(&self, cluster: &Cluster) {
-        let usable = |url: &String| hosts::parse(url).ok().and_then(|mut hosts| hosts.pop());
+        // Without certificates to know them by, https:// hosts are of no use.
+        let known = |host: &Host| !host.starts_with("https://") || !self.0.settings.roots.is_empty();
+        let usable = |url: &String| hosts::parse(url).ok().and_then(|mut hosts| hosts.pop()).filter(known);
         let urls: Vec<Host> =
             cluster.members.iter().flat_map(|member| member.urls.iter().filter_map(usable)).collect();
         let told = cluster.suggested_host.iter().chain(&cluster.master_urls).find_map(usable);
