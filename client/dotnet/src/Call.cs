@@ -192,21 +192,41 @@ namespace Tanist.Client
                 var ended = await OneAttempt(host, call, limit, cancel).ConfigureAwait(false);
                 if (ended.Ending == Ending.Done || ended.Ending == Ending.Final)
                 {
-                    lock (hosts) hosts.OnServed(host, call.Need);
-                    Links.OnServed(call.Need, host);
+                    OnServed(call.Need, host);
                     if (ended.Ending == Ending.Final) throw ended.Error;
                     learner.Refresh(host, attempts > 1);
                     return ended.Answer;
                 }
-                last = host + ": " + Note(call, host, ended);
+                last = host + ": " + Note(call.Need, host, ended);
                 unknown |= ended.Ending == Ending.Unknown || ended.Ending == Ending.Superseded;
             }
             if (call.Key != null && unknown) throw new OutcomeUnknownException(call.Key, call.Deadline, last);
             throw new UnavailableException(call.Deadline, string.Join(", ", tried), last);
         }
 
+        /// <summary>The next host for what any machine serves; waits until one may be asked.</summary>
+        internal async Task<string> PickAny(CancellationToken cancel)
+        {
+            while (true)
+            {
+                cancel.ThrowIfCancellationRequested();
+                TimeSpan wait;
+                string host;
+                lock (hosts) host = hosts.Pick(Need.Any, Clock.Now, out wait);
+                if (host != null) return host;
+                await Task.Delay(wait.TotalMilliseconds < 1 ? TimeSpan.FromMilliseconds(1) : wait, cancel).ConfigureAwait(false);
+            }
+        }
+
+        /// <summary>Tells the policy and the observers that a host serves.</summary>
+        internal void OnServed(Need need, string host)
+        {
+            lock (hosts) hosts.OnServed(host, need);
+            Links.OnServed(need, host);
+        }
+
         /// <summary>Tells the policy and the observers how an attempt failed; gives the reason in words.</summary>
-        string Note(Call call, string host, Attempt ended)
+        internal string Note(Need need, string host, Attempt ended)
         {
             var why = ended.Why;
             lock (hosts)
@@ -227,7 +247,7 @@ namespace Tanist.Client
                 }
             }
             // A machine that is busy is there.
-            if (ended.Trouble != Trouble.Busy) Links.OnTrouble(call.Need, host, why);
+            if (ended.Trouble != Trouble.Busy) Links.OnTrouble(need, host, why);
             return why;
         }
 

@@ -217,10 +217,12 @@ namespace Tanist.Client
             for (; error != null; error = error.InnerException)
             {
                 var web = error as WebException;
-                if (web != null && (web.Status == WebExceptionStatus.ConnectFailure || web.Status == WebExceptionStatus.NameResolutionFailure))
+                if (web != null && (web.Status == WebExceptionStatus.ConnectFailure
+                    || web.Status == WebExceptionStatus.NameResolutionFailure))
                     return true;
                 var socket = error as SocketException;
-                if (socket != null && (socket.SocketErrorCode == SocketError.ConnectionRefused || socket.SocketErrorCode == SocketError.HostNotFound))
+                if (socket != null && (socket.SocketErrorCode == SocketError.ConnectionRefused
+                    || socket.SocketErrorCode == SocketError.HostNotFound))
                     return true;
             }
             return false;

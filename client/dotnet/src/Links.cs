@@ -94,7 +94,11 @@ namespace Tanist.Client
         readonly object mutex = new object();
         readonly SynchronizationContext context = SynchronizationContext.Current;
         readonly Queue<Link> waiting = new Queue<Link>();
-        readonly Link[] links = { new Link(Need.Master, LinkState.Idle, null, null, null), new Link(Need.Any, LinkState.Idle, null, null, null) };
+        readonly Link[] links =
+        {
+            new Link(Need.Master, LinkState.Idle, null, null, null),
+            new Link(Need.Any, LinkState.Idle, null, null, null),
+        };
         Dictionary<string, string> members = new Dictionary<string, string>();
         bool telling;
 
@@ -119,8 +123,8 @@ namespace Tanist.Client
             {
                 var old = links[(int)need];
                 if (old.State == LinkState.Reconnecting) return;
-                // Another machine than the one that serves is no news.
-                if (old.State == LinkState.Connected && old.Host != host) return;
+                // That the nearest machine still doesn't answer is no news while another serves.
+                if (need == Need.Any && old.State == LinkState.Connected && old.Host != host) return;
                 Become(new Link(need, LinkState.Reconnecting, old.Host, old.Member, host + ": " + reason));
             }
         }

@@ -8,7 +8,7 @@ namespace Tanist.Client.Tests
     /// <summary>A plain runner: every public static method of the test classes; the exit code says whether all have passed.</summary>
     static class Program
     {
-        static readonly Type[] Classes = { typeof(JsonTests), typeof(HostsTests), typeof(CallTests), typeof(ContextTests) };
+        static readonly Type[] Classes = { typeof(JsonTests), typeof(HostsTests), typeof(CallTests), typeof(EventTests), typeof(ContextTests) };
 
         static int Main(string[] args)
         {
