@@ -83,7 +83,8 @@ namespace Tanist.Client
         /// <param name="write">Key, deadline, conditions.</param>
         /// <param name="cancel">Ends the call early.</param>
         public Task<Command> SendCommandAsync(
-            string name, IEnumerable<string> nodes, object arguments = null, WriteOptions write = null, CancellationToken cancel = default(CancellationToken))
+            string name, IEnumerable<string> nodes, object arguments = null, WriteOptions write = null,
+            CancellationToken cancel = default(CancellationToken))
         {
             var body = new JsonObject { { "name", name }, { "nodes", nodes.ToList() } };
             if (arguments != null) body["arguments"] = arguments;
@@ -97,7 +98,8 @@ namespace Tanist.Client
         /// <param name="write">Key, deadline, conditions.</param>
         /// <param name="cancel">Ends the call early.</param>
         public Command SendCommand(
-            string name, IEnumerable<string> nodes, object arguments = null, WriteOptions write = null, CancellationToken cancel = default(CancellationToken))
+            string name, IEnumerable<string> nodes, object arguments = null, WriteOptions write = null,
+            CancellationToken cancel = default(CancellationToken))
         {
             return Wait(SendCommandAsync(name, nodes, arguments, write, cancel));
         }
@@ -121,23 +123,30 @@ namespace Tanist.Client
         }
 
         /// <summary>The commands, the newest first.</summary>
+        /// <param name="node">Only those to this node.</param>
+        /// <param name="status">Only those with this outcome at that node, or at some node.</param>
         /// <param name="before">Before this one: <see cref="Page{T}.Next"/> of the page before.</param>
         /// <param name="read">How current it must be; strong otherwise.</param>
         /// <param name="cancel">Ends the call early.</param>
         public Task<Page<Command>> ListCommandsAsync(
-            string before = null, ReadOptions read = null, CancellationToken cancel = default(CancellationToken))
+            string node = null, OutcomeStatus? status = null, string before = null, ReadOptions read = null,
+            CancellationToken cancel = default(CancellationToken))
         {
-            return List("/v1/commands" + Query("before", before), read, json => new Command(json), cancel);
+            var wanted = status.HasValue ? Text(status.Value) : null;
+            return List("/v1/commands" + Query("node", node, "status", wanted, "before", before), read, json => new Command(json), cancel);
         }
 
         /// <summary>As <see cref="ListCommandsAsync"/>, blocking.</summary>
+        /// <param name="node">Only those to this node.</param>
+        /// <param name="status">Only those with this outcome at that node, or at some node.</param>
         /// <param name="before">Before this one: <see cref="Page{T}.Next"/> of the page before.</param>
         /// <param name="read">How current it must be; strong otherwise.</param>
         /// <param name="cancel">Ends the call early.</param>
         public Page<Command> ListCommands(
-            string before = null, ReadOptions read = null, CancellationToken cancel = default(CancellationToken))
+            string node = null, OutcomeStatus? status = null, string before = null, ReadOptions read = null,
+            CancellationToken cancel = default(CancellationToken))
         {
-            return Wait(ListCommandsAsync(before, read, cancel));
+            return Wait(ListCommandsAsync(node, status, before, read, cancel));
         }
 
         /// <summary>Says what became of a command at a node. Done and failed are final.</summary>
@@ -148,9 +157,10 @@ namespace Tanist.Client
         /// <param name="write">Key, deadline, conditions.</param>
         /// <param name="cancel">Ends the call early.</param>
         public Task<Command> SetOutcomeAsync(
-            long id, string node, OutcomeStatus status, object detail = null, WriteOptions write = null, CancellationToken cancel = default(CancellationToken))
+            long id, string node, OutcomeStatus status, object detail = null, WriteOptions write = null,
+            CancellationToken cancel = default(CancellationToken))
         {
-            var body = new JsonObject { { "status", status.ToString().ToLowerInvariant() } };
+            var body = new JsonObject { { "status", Text(status) } };
             if (detail != null) body["detail"] = detail;
             var call = Write(HttpMethod.Put, CommandPath(id) + "/outcomes/" + Segment(node), body, write);
             return MakeRecorded(call, json => new Command(json), cancel);
@@ -164,10 +174,13 @@ namespace Tanist.Client
         /// <param name="write">Key, deadline, conditions.</param>
         /// <param name="cancel">Ends the call early.</param>
         public Command SetOutcome(
-            long id, string node, OutcomeStatus status, object detail = null, WriteOptions write = null, CancellationToken cancel = default(CancellationToken))
+            long id, string node, OutcomeStatus status, object detail = null, WriteOptions write = null,
+            CancellationToken cancel = default(CancellationToken))
         {
             return Wait(SetOutcomeAsync(id, node, status, detail, write, cancel));
         }
+
+        static string Text(OutcomeStatus status) { return status.ToString().ToLowerInvariant(); }
 
         static string CommandPath(long id) { return "/v1/commands/" + id.ToString(CultureInfo.InvariantCulture); }
     }

@@ -15,7 +15,7 @@ namespace Tanist.Client
     }
 
     /// <summary>Whether the machine answers.</summary>
-    public enum LinkState
+    public enum LinkStatus
     {
         /// <summary>No call has been made yet.</summary>
         Idle,
@@ -30,7 +30,7 @@ namespace Tanist.Client
     {
         readonly TimeSpan made = Clock.Now;
 
-        internal Link(Need need, LinkState state, string host, string member, string reason)
+        internal Link(Need need, LinkStatus state, string host, string member, string reason)
         {
             Need = need;
             State = state;
@@ -44,7 +44,7 @@ namespace Tanist.Client
         public Need Need { get; private set; }
 
         /// <summary>Whether the machine answers.</summary>
-        public LinkState State { get; private set; }
+        public LinkStatus State { get; private set; }
 
         /// <summary>The machine's base URL: the one that serves, or served last; <c>null</c> if none has.</summary>
         public string Host { get; private set; }
@@ -66,8 +66,8 @@ namespace Tanist.Client
         {
             switch (State)
             {
-                case LinkState.Connected: return "on " + (Member ?? Host);
-                case LinkState.Reconnecting: return "reconnecting since " + Since.ToLocalTime().ToString("HH:mm:ss") + ": " + Reason;
+                case LinkStatus.Connected: return "on " + (Member ?? Host);
+                case LinkStatus.Reconnecting: return "reconnecting since " + Since.ToLocalTime().ToString("HH:mm:ss") + ": " + Reason;
                 default: return "not connected yet";
             }
         }
@@ -96,8 +96,8 @@ namespace Tanist.Client
         readonly Queue<Link> waiting = new Queue<Link>();
         readonly Link[] links =
         {
-            new Link(Need.Master, LinkState.Idle, null, null, null),
-            new Link(Need.Any, LinkState.Idle, null, null, null),
+            new Link(Need.Master, LinkStatus.Idle, null, null, null),
+            new Link(Need.Any, LinkStatus.Idle, null, null, null),
         };
         Dictionary<string, string> members = new Dictionary<string, string>();
         bool telling;
@@ -112,8 +112,8 @@ namespace Tanist.Client
             lock (mutex)
             {
                 var old = links[(int)need];
-                if (old.State == LinkState.Connected && old.Host == host) return;
-                Become(new Link(need, LinkState.Connected, host, MemberOf(host), null));
+                if (old.State == LinkStatus.Connected && old.Host == host) return;
+                Become(new Link(need, LinkStatus.Connected, host, MemberOf(host), null));
             }
         }
 
@@ -122,10 +122,10 @@ namespace Tanist.Client
             lock (mutex)
             {
                 var old = links[(int)need];
-                if (old.State == LinkState.Reconnecting) return;
+                if (old.State == LinkStatus.Reconnecting) return;
                 // That the nearest machine still doesn't answer is no news while another serves.
-                if (need == Need.Any && old.State == LinkState.Connected && old.Host != host) return;
-                Become(new Link(need, LinkState.Reconnecting, old.Host, old.Member, host + ": " + reason));
+                if (need == Need.Any && old.State == LinkStatus.Connected && old.Host != host) return;
+                Become(new Link(need, LinkStatus.Reconnecting, old.Host, old.Member, host + ": " + reason));
             }
         }
 
@@ -136,7 +136,7 @@ namespace Tanist.Client
             {
                 members = learned;
                 foreach (var old in (Link[])links.Clone())
-                    if (old.State == LinkState.Connected && old.Member != MemberOf(old.Host))
+                    if (old.State == LinkStatus.Connected && old.Member != MemberOf(old.Host))
                         Become(new Link(old.Need, old.State, old.Host, MemberOf(old.Host), null));
             }
         }

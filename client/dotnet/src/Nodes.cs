@@ -313,7 +313,8 @@ namespace Tanist.Client
         /// <param name="write">Key, deadline, conditions.</param>
         /// <param name="cancel">Ends the call early.</param>
         public Task<ReportedState> ReportAsync(
-            string node, JsonObject state, long? desiredRevision = null, string error = null, WriteOptions write = null, CancellationToken cancel = default(CancellationToken))
+            string node, JsonObject state, long? desiredRevision = null, string error = null, WriteOptions write = null,
+            CancellationToken cancel = default(CancellationToken))
         {
             var body = new JsonObject { { "state", state } };
             if (desiredRevision.HasValue) body["desired_revision"] = desiredRevision.Value;
@@ -330,7 +331,8 @@ namespace Tanist.Client
         /// <param name="write">Key, deadline, conditions.</param>
         /// <param name="cancel">Ends the call early.</param>
         public ReportedState Report(
-            string node, JsonObject state, long? desiredRevision = null, string error = null, WriteOptions write = null, CancellationToken cancel = default(CancellationToken))
+            string node, JsonObject state, long? desiredRevision = null, string error = null, WriteOptions write = null,
+            CancellationToken cancel = default(CancellationToken))
         {
             return Wait(ReportAsync(node, state, desiredRevision, error, write, cancel));
         }

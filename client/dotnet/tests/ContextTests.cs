@@ -93,11 +93,11 @@ namespace Tanist.Client.Tests
                             if (told.Count == 1) client.Query("SELECT");
                             if (told.Count == 3) two.SetResult(true);
                         };
-                        Check.Equal(LinkState.Idle, client.LinkOf(Need.Master).State);
+                        Check.Equal(LinkStatus.Idle, client.LinkOf(Need.Master).State);
                         await client.ExecuteAsync("INSERT");
                         fails = true;
                         var call = client.ExecuteAsync("INSERT");
-                        while (client.LinkOf(Need.Master).State != LinkState.Reconnecting) await Task.Yield();
+                        while (client.LinkOf(Need.Master).State != LinkStatus.Reconnecting) await Task.Yield();
                         var link = client.LinkOf(Need.Master);
                         Check.Equal(server.Url, link.Host);
                         Check.True(link.Reason.Contains("said so"), link.Reason);
