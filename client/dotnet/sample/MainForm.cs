@@ -24,6 +24,7 @@ namespace WallController
         readonly System.Windows.Forms.Timer timer = new System.Windows.Forms.Timer { Interval = 200 };
         bool reading, dirty = true;
         DateTime read;
+        Link broken;
 
         internal MainForm(TanistClient client, CancellationToken cancel)
         {
@@ -133,18 +134,21 @@ namespace WallController
         /// <summary>Comes on this form's thread, for the client was made there.</summary>
         void OnLinkChanged(object sender, LinkChangedEventArgs e)
         {
-            if (e.Link.Need == Need.Master) Say(e.Link.ToString());
             ShowLink();
+            if (e.Link.Need != Need.Master) return;
+            var pause = broken != null && e.Link.Status == LinkStatus.Connected ? e.Link.Since - broken.Since : (TimeSpan?)null;
+            Say(e.Link + (pause.HasValue ? ", after " + pause.Value.TotalMilliseconds.ToString("0") + " ms" : ""));
+            broken = e.Link.Status == LinkStatus.Reconnecting ? e.Link : null;
         }
 
         void ShowLink()
         {
             var now = client.LinkOf(Need.Master);
-            link.BackColor = now.State == LinkStatus.Connected ? Good : Bad;
-            if (now.State == LinkStatus.Reconnecting)
+            link.BackColor = now.Status == LinkStatus.Connected ? Good : Bad;
+            if (now.Status == LinkStatus.Reconnecting)
                 link.Text = "Reconnecting since " + now.Since.ToLocalTime().ToString("HH:mm:ss") + "  (" + now.For.TotalSeconds.ToString("0.0") + " s)"
                     + (now.Host == null ? "" : "  \u00b7  was on " + (now.Member ?? now.Host));
-            else if (now.State == LinkStatus.Connected)
+            else if (now.Status == LinkStatus.Connected)
                 link.Text = "On " + (now.Member ?? "a machine") + "  \u00b7  " + now.Host + "  \u00b7  since " + now.Since.ToLocalTime().ToString("HH:mm:ss");
             else link.Text = "Connecting \u2026";
         }

@@ -7,9 +7,10 @@ namespace WallController
     /// <summary>One screen of the wall: what it shall show, what it shows, and whether that is the same.</summary>
     sealed class NodeTile : Control
     {
-        static readonly Color InStep = Color.FromArgb(46, 160, 90), Behind = Color.FromArgb(226, 150, 30), Nothing = Color.FromArgb(120, 126, 136);
+        static readonly Color Light = Color.FromArgb(228, 233, 241);
+        static readonly Color InStep = Color.FromArgb(78, 196, 122), Behind = Color.FromArgb(226, 150, 30), Nothing = Color.FromArgb(146, 154, 168);
 
-        readonly Font title = new Font("Sans", 10.5f, FontStyle.Bold), text = new Font("Sans", 9f);
+        readonly Font title = new Font("Sans", 11.5f, FontStyle.Bold), text = new Font("Sans", 10f);
         WallNode node;
         bool selected;
 
@@ -59,13 +60,13 @@ namespace WallController
             if (node == null) return;
 
             var state = node.InStep == null ? Nothing : node.InStep.Value ? InStep : Behind;
-            using (var brush = new SolidBrush(state)) graphics.FillEllipse(brush, 14, 15, 12, 12);
-            Draw(graphics, node.Name, title, Color.White, 34, 11);
-            Draw(graphics, node.InStep == null ? "nothing desired" : node.InStep.Value ? "in step" : "on its way", text, state, 14, 40);
-            Draw(graphics, "shall", text, Nothing, 14, 66);
-            Draw(graphics, Words(node.Desired), text, Color.FromArgb(220, 226, 236), 56, 66);
-            Draw(graphics, "has", text, Nothing, 14, 86);
-            Draw(graphics, node.Error ?? Words(node.Reported), text, node.InStep == false ? Behind : Color.FromArgb(220, 226, 236), 56, 86);
+            using (var brush = new SolidBrush(state)) graphics.FillEllipse(brush, 14, 17, 12, 12);
+            Draw(graphics, node.Name, title, Color.White, 34, 12);
+            Draw(graphics, node.InStep == null ? "nothing desired" : node.InStep.Value ? "in step" : "on its way", text, state, 34, 38);
+            Draw(graphics, "desired", text, Nothing, 14, 70);
+            Draw(graphics, Words(node.Desired), text, Light, 92, 70);
+            Draw(graphics, "reported", text, Nothing, 14, 94);
+            Draw(graphics, node.Error ?? Words(node.Reported), text, node.InStep == false ? Behind : Light, 92, 94);
         }
 
         static string Words(Tanist.Client.JsonObject state)

@@ -30,10 +30,10 @@ namespace Tanist.Client
     {
         readonly TimeSpan made = Clock.Now;
 
-        internal Link(Need need, LinkStatus state, string host, string member, string reason)
+        internal Link(Need need, LinkStatus status, string host, string member, string reason)
         {
             Need = need;
-            State = state;
+            Status = status;
             Host = host;
             Member = member;
             Reason = reason;
@@ -44,7 +44,7 @@ namespace Tanist.Client
         public Need Need { get; private set; }
 
         /// <summary>Whether the machine answers.</summary>
-        public LinkStatus State { get; private set; }
+        public LinkStatus Status { get; private set; }
 
         /// <summary>The machine's base URL: the one that serves, or served last; <c>null</c> if none has.</summary>
         public string Host { get; private set; }
@@ -64,7 +64,7 @@ namespace Tanist.Client
         /// <summary>In words.</summary>
         public override string ToString()
         {
-            switch (State)
+            switch (Status)
             {
                 case LinkStatus.Connected: return "on " + (Member ?? Host);
                 case LinkStatus.Reconnecting: return "reconnecting since " + Since.ToLocalTime().ToString("HH:mm:ss") + ": " + Reason;
@@ -112,7 +112,7 @@ namespace Tanist.Client
             lock (mutex)
             {
                 var old = links[(int)need];
-                if (old.State == LinkStatus.Connected && old.Host == host) return;
+                if (old.Status == LinkStatus.Connected && old.Host == host) return;
                 Become(new Link(need, LinkStatus.Connected, host, MemberOf(host), null));
             }
         }
@@ -122,9 +122,9 @@ namespace Tanist.Client
             lock (mutex)
             {
                 var old = links[(int)need];
-                if (old.State == LinkStatus.Reconnecting) return;
+                if (old.Status == LinkStatus.Reconnecting) return;
                 // That the nearest machine still doesn't answer is no news while another serves.
-                if (need == Need.Any && old.State == LinkStatus.Connected && old.Host != host) return;
+                if (need == Need.Any && old.Status == LinkStatus.Connected && old.Host != host) return;
                 Become(new Link(need, LinkStatus.Reconnecting, old.Host, old.Member, host + ": " + reason));
             }
         }
@@ -136,8 +136,8 @@ namespace Tanist.Client
             {
                 members = learned;
                 foreach (var old in (Link[])links.Clone())
-                    if (old.State == LinkStatus.Connected && old.Member != MemberOf(old.Host))
-                        Become(new Link(old.Need, old.State, old.Host, MemberOf(old.Host), null));
+                    if (old.Status == LinkStatus.Connected && old.Member != MemberOf(old.Host))
+                        Become(new Link(old.Need, old.Status, old.Host, MemberOf(old.Host), null));
             }
         }
 

@@ -88,16 +88,16 @@ namespace Tanist.Client.Tests
                         var two = new TaskCompletionSource<bool>();
                         client.LinkChanged += (sender, change) =>
                         {
-                            told.Add(change.Link.State + (Thread.CurrentThread == thread ? "" : " elsewhere"));
+                            told.Add(change.Link.Status + (Thread.CurrentThread == thread ? "" : " elsewhere"));
                             // A handler may call the client, and block.
                             if (told.Count == 1) client.Query("SELECT");
                             if (told.Count == 3) two.SetResult(true);
                         };
-                        Check.Equal(LinkStatus.Idle, client.LinkOf(Need.Master).State);
+                        Check.Equal(LinkStatus.Idle, client.LinkOf(Need.Master).Status);
                         await client.ExecuteAsync("INSERT");
                         fails = true;
                         var call = client.ExecuteAsync("INSERT");
-                        while (client.LinkOf(Need.Master).State != LinkStatus.Reconnecting) await Task.Yield();
+                        while (client.LinkOf(Need.Master).Status != LinkStatus.Reconnecting) await Task.Yield();
                         var link = client.LinkOf(Need.Master);
                         Check.Equal(server.Url, link.Host);
                         Check.True(link.Reason.Contains("said so"), link.Reason);
