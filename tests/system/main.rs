@@ -5,6 +5,7 @@
 mod bad_start;
 mod cluster;
 mod cut_off;
+mod dotnet;
 mod failover;
 mod files;
 mod full_disk;
