@@ -234,8 +234,8 @@ namespace Tanist.Client
         /// <param name="handler">Its exception ends the watch.</param>
         /// <param name="cancel">Ends it.</param>
         /// <exception cref="ProblemException">
-        /// <c>events-pruned</c> or <c>events-lost</c>: events in between can't be had; read anew what is followed, then watch
-        /// from the place that the problem names.
+        /// <c>events-pruned</c> or <c>events-lost</c>: events in between can't be had. Read anew what is followed together with
+        /// <c>SELECT events FROM tanist_position</c> in one strong query, then watch on after that number.
         /// </exception>
         /// <exception cref="OperationCanceledException">By the token, or the client was disposed of.</exception>
         public Task WatchAsync(WatchOptions options, Action<ChangeEvent> handler, CancellationToken cancel)
@@ -253,6 +253,27 @@ namespace Tanist.Client
                     }
                 },
                 cancel);
+        }
+
+        /// <summary>Says whether changes of this table's rows are told to watchers. May be repeated without harm.</summary>
+        /// <param name="table">A table of the application's own.</param>
+        /// <param name="watched">Whether they are told.</param>
+        /// <param name="cancel">Ends the call early.</param>
+        public Task SetWatchedAsync(string table, bool watched, CancellationToken cancel = default(CancellationToken))
+        {
+            var call = new Call { Need = Need.Master, Deadline = options.Deadline };
+            call.Request.Method = watched ? HttpMethod.Put : HttpMethod.Delete;
+            call.Request.Path = Path("watched-tables", table);
+            return Make(call, json => json.Flag("watched"), cancel);
+        }
+
+        /// <summary>As <see cref="SetWatchedAsync"/>, blocking.</summary>
+        /// <param name="table">A table of the application's own.</param>
+        /// <param name="watched">Whether they are told.</param>
+        /// <param name="cancel">Ends the call early.</param>
+        public void SetWatched(string table, bool watched, CancellationToken cancel = default(CancellationToken))
+        {
+            SetWatchedAsync(table, watched, cancel).GetAwaiter().GetResult();
         }
 
         static async Task Tell(SynchronizationContext context, Action<ChangeEvent> handler, ChangeEvent change, CancellationToken cancel)

@@ -19,7 +19,8 @@ namespace Tanist.Client.Tests
         readonly object mutex = new object();
         readonly Stopwatch watch = Stopwatch.StartNew();
         volatile bool stop;
-        long writes, reads, changes;
+        readonly HashSet<string> told = new HashSet<string>();
+        long writes, reads, changes, lastTold;
         TimeSpan last, longest;
 
         internal Ledger(string hosts, string workers)
@@ -34,6 +35,7 @@ namespace Tanist.Client.Tests
             {
                 client.LinkChanged += (sender, change) => Interlocked.Increment(ref changes);
                 client.Execute("CREATE TABLE IF NOT EXISTS ledger(entry TEXT NOT NULL)");
+                var watching = Watch(client);
                 last = watch.Elapsed;
                 var tasks = Enumerable.Range(0, workers).Select(worker => Work(client, worker)).ToList();
                 tasks.Add(ReadOn(client));
@@ -49,10 +51,52 @@ namespace Tanist.Client.Tests
                 }
                 stop = true;
                 Task.WaitAll(tasks.ToArray());
-                Console.Error.WriteLine(writes + " writes, " + reads + " reads, " + changes + " changes of the link");
+                var seen = watching == null ? "no events here" : AllTold(watching) + " events";
+                Console.Error.WriteLine(writes + " writes, " + reads + " reads, " + seen + ", " + changes + " changes of the link");
                 Console.WriteLine("done " + string.Join(" ", tasks.Take(workers).Select(task => task.Result)));
                 return 0;
             }
+        }
+
+        /// <summary>Hears of every write, if the server tells events.</summary>
+        Task Watch(TanistClient client)
+        {
+            try
+            {
+                client.SetWatched("ledger", true);
+            }
+            catch (ProblemException error) when (error.Problem.Code == "not-found")
+            {
+                return null;
+            }
+            return client.WatchAsync(new WatchOptions { After = 0, Tables = new[] { "ledger" } }, Hear, CancellationToken.None);
+        }
+
+        void Hear(ChangeEvent change)
+        {
+            var entry = (string)((JsonObject)((JsonObject)change.Data)["new"])["entry"];
+            lock (told)
+            {
+                if (!told.Add(entry)) throw new FailedException("told twice: " + entry);
+                if (change.Id <= lastTold) throw new FailedException("event " + change.Id + " told after " + lastTold);
+                lastTold = change.Id;
+                Monitor.PulseAll(told);
+            }
+        }
+
+        /// <summary>Waits until all writes have been told.</summary>
+        int AllTold(Task watching)
+        {
+            var limit = Stopwatch.StartNew();
+            lock (told)
+                while (told.Count < writes)
+                {
+                    if (watching.IsCompleted) watching.GetAwaiter().GetResult();
+                    if (limit.Elapsed > TimeSpan.FromSeconds(60)) throw new FailedException("told " + told.Count + " of " + writes + " writes");
+                    Monitor.Wait(told, 100);
+                }
+            Check.Equal(writes, told.Count);
+            return told.Count;
         }
 
         static void End(Task failed)
