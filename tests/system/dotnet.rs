@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
+
 use crate::{
     cluster::Cluster,
     failover::{moment, rounds},
@@ -187,4 +189,38 @@ async fn dotnet_application_sees_no_exception_when_masters_are_killed() {
     cluster.assert_no_panic();
     pauses.sort();
     println!("{} writes over {} kills; longest pauses {pauses:?}", counts.iter().sum::<u64>(), pauses.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dotnet_application_leaves_a_master_that_stands_still() {
+    let Some(dir) = build() else { return };
+    let cluster = Cluster::of(3).await;
+    let mut ledger = Ledger::start(&dir, &cluster.hosts(), 4);
+    ledger.wait_for(50).await;
+    let master = cluster.wait_master().await;
+    ledger.state();
+    cluster.signal(master, Signal::STOP);
+    let pause = ledger.wait_for(50).await;
+    cluster.signal(master, Signal::CONT);
+    // One attempt alone may last for 5 s: the client looks around earlier.
+    assert!(pause < Duration::from_secs(4), "a pause of {pause:?}");
+    let counts = ledger.stop();
+    cluster.assert_identical().await;
+    for i in 0..3 {
+        assert_exactly_once(&cluster.data_dir(i), &counts);
+    }
+    println!("{} writes; pause {pause:?}", counts.iter().sum::<u64>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dotnet_client_keeps_the_state_of_the_control_room() {
+    let Some(dir) = build() else { return };
+    let cluster = Cluster::of(3).await;
+    let output = program(&dir, &["state", &cluster.hosts()]).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    // 3: this server has no such routes yet.
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{text}\n{}", cluster.logs());
+    print!("{text}");
+    cluster.assert_no_panic();
 }
