@@ -63,9 +63,9 @@ namespace Tanist.Client
             Problem problem;
             try
             {
-                problem = new Problem((JsonObject)Json.Read(answer.Body));
+                problem = new Problem(Json.ReadObject(answer.Body));
             }
-            catch (Exception error) when (error is FormatException || error is InvalidCastException)
+            catch (FormatException error)
             {
                 // Not Tanist's own answer (something in between), so nothing is known of the request.
                 if (answer.Status >= 500) return Unknown("status " + answer.Status);
@@ -101,7 +101,9 @@ namespace Tanist.Client
             var slash = scheme < 0 ? -1 : location.IndexOf('/', scheme + 3);
             var to = slash < 0 ? null : Hosts.ParseOne(location.Substring(0, slash));
             // Both by the framework's reading, which may write an escape differently.
-            if (to != null && new Uri(location).PathAndQuery == new Uri(answer.Host + request.Path).PathAndQuery)
+            Uri uri;
+            if (to != null && Uri.TryCreate(location, UriKind.Absolute, out uri)
+                && uri.PathAndQuery == new Uri(answer.Host + request.Path).PathAndQuery)
                 return new Attempt { Ending = Ending.Redirect, To = to };
             return Refused(Trouble.Refusing, "a redirect to \"" + location + "\", which is no machine's " + request.Path);
         }
@@ -238,6 +240,7 @@ namespace Tanist.Client
                         return "the master is " + ended.To;
                     case Ending.Superseded:
                         why = "no answer, and " + ended.To + " is the master by now";
+                        Http.Forget(host);
                         hosts.OnTrouble(host, Trouble.Unreachable, null, Clock.Now);
                         hosts.OnMaster(ended.To);
                         break;

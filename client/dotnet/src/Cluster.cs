@@ -29,9 +29,9 @@ namespace Tanist.Client
         {
             try
             {
-                return new Cluster((JsonObject)Client.Json.Read(answer.Body));
+                return new Cluster(Client.Json.ReadObject(answer.Body));
             }
-            catch (Exception error) when (error is FormatException || error is InvalidCastException)
+            catch (FormatException)
             {
                 return null;
             }

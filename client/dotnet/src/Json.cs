@@ -51,6 +51,13 @@ namespace Tanist.Client
             }
         }
 
+        internal static JsonObject ReadObject(byte[] utf8)
+        {
+            var json = Read(utf8) as JsonObject;
+            if (json == null) throw new FormatException("found another value, expected an object");
+            return json;
+        }
+
         internal static byte[] WriteBytes(object value) { return Utf8.GetBytes(Write(value)); }
 
         static void Write(StringBuilder text, object value, int depth)

@@ -247,9 +247,7 @@ namespace Tanist.Client
         {
             try
             {
-                var json = Json.Read(answer.Body) as JsonObject;
-                if (json == null) throw new FormatException("found another value, expected an object");
-                return read(json);
+                return read(Json.ReadObject(answer.Body));
             }
             catch (FormatException error)
             {

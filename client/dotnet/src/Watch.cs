@@ -132,7 +132,12 @@ namespace Tanist.Client
                 finally
                 {
                     // A head that comes too late is not waited for, but its connection must go.
-                    if (response == null || (int)response.StatusCode != 200) stop.Cancel();
+                    if (response == null)
+                    {
+                        stop.Cancel();
+                        Patience.Leave(opening.ContinueWith(late => late.Result.Dispose(), TaskContinuationOptions.OnlyOnRanToCompletion));
+                    }
+                    else if ((int)response.StatusCode != 200) response.Dispose();
                 }
                 caller.Links.OnServed(Need.Any, host);
                 // On .NET Framework the body's stream doesn't listen to a token.

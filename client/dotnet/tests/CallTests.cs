@@ -3,6 +3,7 @@ using System.Diagnostics;
 using System.Linq;
 using System.Net;
 using System.Net.Sockets;
+using System.Text;
 using System.Threading;
 
 namespace Tanist.Client.Tests
@@ -108,7 +109,7 @@ namespace Tanist.Client.Tests
         {
             foreach (var answer in new[]
             {
-                RawServer.Answer(200, ""), RawServer.Answer(200, "[]"), RawServer.Answer(200, "{}"), RawServer.Answer(200, "{\"position\":1,\"results\":[]}"),
+                RawServer.Answer(200, ""), RawServer.Answer(200, "null"), RawServer.Answer(404, "null"), RawServer.Answer(200, "[]"), RawServer.Answer(200, "{}"), RawServer.Answer(200, "{\"position\":1,\"results\":[]}"),
                 RawServer.Answer(200, "{\"position\":\"1.1\",\"results\":[7]}"), RawServer.Answer(404, "not here"), RawServer.Answer(404, "{}"), RawServer.Answer(404, "[]"),
                 "HTTP/1.1 200 OK\r\ncontent-length: " + (Http.AnswerLimit + 1) + "\r\n\r\n",
                 "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntanist-position: \u00ff\r\ncontent-length: 3\r\n\r\n{}}",
@@ -116,6 +117,42 @@ namespace Tanist.Client.Tests
                 using (var server = new RawServer(request => answer))
                 using (var client = Client(server.Url))
                     Check.Throws<UnexpectedAnswerException>(answer, () => client.Query("SELECT"));
+        }
+
+        public static void damaged_answers_are_judged_and_never_thrown_at_the_application()
+        {
+            var random = new Random(3);
+            var request = new Request { Path = "/v1/query?consistency=local" };
+            const string problem = "{\"status\":503,\"code\":\"outcome-unknown\",\"detail\":\"d\",\"statement\":0}";
+            const string location = "http://127.0.0.1:8080/v1/query?consistency=local";
+            var endings = new int[6];
+            for (var i = 0; i < 50000; i++)
+            {
+                var status = new[] { 200, 204, 304, 307, 308, 400, 409, 500, 502, 503, 507, random.Next(0, 1000) }[random.Next(12)];
+                var answer = new Answer
+                {
+                    Host = "http://127.0.0.1:1", Status = status, Body = Encoding.UTF8.GetBytes(Damaged(random, problem)),
+                    Location = Damaged(random, location), RetryAfter = Damaged(random, "17"),
+                };
+                endings[(int)Attempt.Judge(request, answer).Ending]++;
+            }
+            foreach (var ending in new[] { Ending.Done, Ending.Redirect, Ending.Refused, Ending.Unknown, Ending.Final })
+                Check.True(endings[(int)ending] > 0, "some answers are " + ending);
+        }
+
+        static string Damaged(Random random, string good)
+        {
+            var text = new StringBuilder(good);
+            for (var change = random.Next(0, 4); change > 0 && text.Length > 0; change--)
+            {
+                var at = random.Next(text.Length);
+                var how = random.Next(4);
+                if (how == 0) text.Remove(at, random.Next(text.Length - at) + 1);
+                else if (how == 1) text[at] = (char)random.Next(0, 300);
+                else if (how == 2) text.Insert(at, text[random.Next(text.Length)]);
+                else text.Insert(at, new[] { "%", "//", "null", "\u0000", "[", ":", "@", "..", "\\" }[random.Next(9)]);
+            }
+            return text.ToString();
         }
 
         public static void redirect_is_followed_with_key_and_body()
