@@ -1,4 +1,5 @@
 using System;
+using System.Collections.Generic;
 using System.Diagnostics;
 using System.Linq;
 using System.Net;
@@ -194,6 +195,46 @@ namespace Tanist.Client.Tests
                 Check.True(good.Requests.Last().ToLowerInvariant().Contains("tanist-min-position: 3.4\r"), good.Requests.Last());
                 Check.True(good.Requests.Last().Contains("POST /v1/query?consistency=local "), good.Requests.Last());
                 Check.Equal("3.4", client.Position);
+            }
+        }
+
+        public static void machine_that_takes_no_connection_costs_the_connect_timeout()
+        {
+            // A full queue of connections: further ones are neither taken nor refused, as by a machine without power.
+            var full = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+            var waiting = new List<Socket>();
+            try
+            {
+                full.Bind(new IPEndPoint(IPAddress.Loopback, 0));
+                full.Listen(1);
+                for (var i = 0; i < 4; i++)
+                {
+                    var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { Blocking = false };
+                    waiting.Add(socket);
+                    try
+                    {
+                        socket.Connect(full.LocalEndPoint);
+                    }
+                    catch (SocketException error) when (error.SocketErrorCode == SocketError.WouldBlock || error.SocketErrorCode == SocketError.InProgress)
+                    {
+                    }
+                }
+                var stuck = "http://127.0.0.1:" + ((IPEndPoint)full.LocalEndPoint).Port;
+                var connect = TimeSpan.FromMilliseconds(200);
+                using (var good = new RawServer(request => RawServer.Answer(200, Done)))
+                using (var client = new TanistClient(new ClientOptions(stuck + "," + good.Url) { ConnectTimeout = connect }))
+                {
+                    var watch = Stopwatch.StartNew();
+                    client.Query(new[] { new Statement("SELECT") }, ReadOptions.Local);
+                    Check.True(watch.Elapsed > connect && watch.Elapsed < TimeSpan.FromSeconds(3), "took " + watch.Elapsed);
+                }
+                using (var client = new TanistClient(new ClientOptions(stuck) { ConnectTimeout = connect, Deadline = TimeSpan.FromSeconds(1) }))
+                    Check.Throws<UnavailableException>("nothing was sent", () => client.Execute("INSERT"));
+            }
+            finally
+            {
+                foreach (var socket in waiting) socket.Dispose();
+                full.Dispose();
             }
         }
 
