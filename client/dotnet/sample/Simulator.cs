@@ -11,15 +11,15 @@ namespace WallController
     /// </summary>
     static class Simulator
     {
-        internal static void Start(string hosts, CancellationToken cancel)
+        internal static void Start(ClientOptions options, CancellationToken cancel)
         {
-            Task.Run(() => Run(hosts, cancel), cancel);
+            Task.Run(() => Run(options, cancel), cancel);
         }
 
-        static async Task Run(string hosts, CancellationToken cancel)
+        static async Task Run(ClientOptions options, CancellationToken cancel)
         {
             var random = new Random();
-            using (var client = new TanistClient(hosts))
+            using (var client = new TanistClient(options))
             {
                 while (true)
                 {

@@ -66,7 +66,7 @@ namespace Tanist.Client
         }
 
         /// <summary>Reads <c>a:8080, http://b:8080/</c> into base URLs.</summary>
-        /// <exception cref="ArgumentException">The list is empty, or an entry is neither <c>host:port</c> nor an http URL.</exception>
+        /// <exception cref="ArgumentException">The list is empty, or an entry is neither <c>host:port</c> nor such a URL.</exception>
         internal static List<string> Parse(string list)
         {
             var hosts = new List<string>();
@@ -76,7 +76,8 @@ namespace Tanist.Client
                 if (host.Length == 0) continue;
                 var url = ParseOne(host);
                 if (url == null)
-                    throw new ArgumentException("hosts: found \"" + host + "\", expected \"host:port\" or \"http://host:port\"");
+                    throw new ArgumentException(
+                        "hosts: found \"" + host + "\", expected \"host:port\", \"http://host:port\" or \"https://host:port\"");
                 hosts.Add(url);
             }
             if (hosts.Count == 0) throw new ArgumentException("hosts: found none, expected at least one \"host:port\"");
@@ -86,9 +87,9 @@ namespace Tanist.Client
         /// <summary>The base URL of one host, or <c>null</c> if it can't be used.</summary>
         internal static string ParseOne(string host)
         {
-            const string scheme = "http://";
-            var url = (host.Contains("://") ? host : scheme + host).TrimEnd('/');
-            if (!url.StartsWith(scheme, StringComparison.Ordinal)) return null;
+            var url = (host.Contains("://") ? host : "http://" + host).TrimEnd('/');
+            var scheme = new[] { "http://", "https://" }.FirstOrDefault(known => url.StartsWith(known, StringComparison.Ordinal));
+            if (scheme == null) return null;
             var authority = url.Substring(scheme.Length);
             var colon = authority.LastIndexOf(':');
             ushort port;

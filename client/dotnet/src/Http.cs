@@ -61,6 +61,9 @@ namespace Tanist.Client
             // An application's own setting stays.
             const int frameworkDefault = 120000;
             if (ServicePointManager.DnsRefreshTimeout == frameworkDefault) ServicePointManager.DnsRefreshTimeout = 0;
+            // .NET Framework 4.5 offers nothing newer than TLS 1.0 by itself; later ones leave it to the system (0).
+            if (options.Hosts.Contains("https://") && ServicePointManager.SecurityProtocol != 0)
+                ServicePointManager.SecurityProtocol |= SecurityProtocolType.Tls12;
             var handler = new HttpClientHandler { AllowAutoRedirect = false, UseCookies = false, UseProxy = false };
             client = new HttpClient(handler) { Timeout = Timeout.InfiniteTimeSpan };
         }
@@ -142,7 +145,7 @@ namespace Tanist.Client
             lock (answered) answered.Remove(host);
         }
 
-        static HttpRequestMessage Message(Uri uri, Request request)
+        HttpRequestMessage Message(Uri uri, Request request)
         {
             var message = new HttpRequestMessage(request.Method, uri);
             if (request.Body != null)
@@ -150,6 +153,7 @@ namespace Tanist.Client
                 message.Content = new ByteArrayContent(request.Body);
                 message.Content.Headers.TryAddWithoutValidation("Content-Type", request.ContentType);
             }
+            if (options.Token != null) message.Headers.TryAddWithoutValidation("Authorization", "Bearer " + options.Token);
             foreach (var header in request.Headers) message.Headers.TryAddWithoutValidation(header.Key, header.Value);
             return message;
         }

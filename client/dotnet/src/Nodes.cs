@@ -45,6 +45,8 @@ namespace Tanist.Client
             ReportedFor = json.IntegerOrNull("reported_for");
             Error = json.TextOrNull("error");
             ReportedAt = json.TextOrNull("reported_at");
+            Presence = json.TextOrNull("presence");
+            PresenceSince = json.TextOrNull("presence_since");
         }
 
         /// <summary>Its name.</summary>
@@ -78,6 +80,12 @@ namespace Tanist.Client
 
         /// <summary>When the node first said so.</summary>
         public string ReportedAt { get; private set; }
+
+        /// <summary>Whether its agent is heard of: <c>present</c> or <c>silent</c>; <c>null</c> when there never was one.</summary>
+        public string Presence { get; private set; }
+
+        /// <summary>Since when, by the master's wall clock.</summary>
+        public string PresenceSince { get; private set; }
     }
 
     /// <summary>What a node shall have.</summary>

@@ -35,8 +35,17 @@ namespace Tanist.Client
         /// <summary>Local and bounded reads never show a state from before the newest answer that this client has had; default true.</summary>
         public bool Monotonic { get; set; }
 
+        /// <summary>
+        /// The bearer token by which requests are allowed; <c>null</c>: none. It goes to every host, so over a network that
+        /// others listen on only with <c>https</c>.
+        /// </summary>
+        public string Token { get; set; }
+
         internal ClientOptions Checked()
         {
+            // Says nothing of the token but its length.
+            if (Token != null && (Token.Length == 0 || Token.Length > 500 || !WriteOptions.IsVisible(Token)))
+                throw new ArgumentException("Token: found " + Token.Length + " characters, expected 1 to 500 visible ASCII ones");
             Check("Deadline", Deadline);
             Check("AttemptTimeout", AttemptTimeout);
             Check("ConnectTimeout", ConnectTimeout);
@@ -70,15 +79,16 @@ namespace Tanist.Client
         internal string Key()
         {
             var key = IdempotencyKey ?? Guid.NewGuid().ToString();
-            foreach (var c in key)
-                if (c <= ' ' || c > '~') throw BadKey(key);
-            if (key.Length == 0 || key.Length > 200) throw BadKey(key);
+            if (key.Length == 0 || key.Length > 200 || !IsVisible(key))
+                throw new ArgumentException("IdempotencyKey: found \"" + key + "\", expected 1 to 200 visible ASCII characters");
             return key;
         }
 
-        static ArgumentException BadKey(string key)
+        internal static bool IsVisible(string text)
         {
-            return new ArgumentException("IdempotencyKey: found \"" + key + "\", expected 1 to 200 visible ASCII characters");
+            foreach (var c in text)
+                if (c <= ' ' || c > '~') return false;
+            return true;
         }
     }
 

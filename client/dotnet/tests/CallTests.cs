@@ -269,6 +269,32 @@ namespace Tanist.Client.Tests
             }
         }
 
+        public static void token_goes_with_every_request_and_is_never_shown()
+        {
+            const string unauthorized = "{\"title\":\"t\",\"status\":401,\"code\":\"unauthorized\",\"detail\":\"a token\"}";
+            var with = 0;
+            var without = 0;
+            Func<string, string> answer = request =>
+            {
+                var allowed = request.ToLowerInvariant().Contains("\r\nauthorization: bearer secret-7\r\n");
+                if (allowed) Interlocked.Increment(ref with);
+                else Interlocked.Increment(ref without);
+                return allowed ? RawServer.Answer(200, Done) : RawServer.Answer(401, unauthorized);
+            };
+            using (var server = new RawServer(answer))
+            {
+                using (var client = new TanistClient(new ClientOptions(server.Url) { Token = "secret-7" })) client.Execute("INSERT");
+                Check.True(with >= 1 && without == 0, "all with the token");
+                using (var client = new TanistClient(server.Url))
+                    Check.Equal("unauthorized", Check.Throws<ProblemException>("no token", () => client.Execute("INSERT")).Problem.Code);
+            }
+            foreach (var bad in new[] { "", "a b", "secret\n", "secret\u00e9", new string('x', 501) })
+            {
+                var error = Check.Throws<ArgumentException>("token", () => new TanistClient(new ClientOptions("a:1") { Token = bad }));
+                Check.True(!error.Message.Contains("secret"), error.Message);
+            }
+        }
+
         public static void connection_is_kept_for_the_next_call()
         {
             var connections = 0;
