@@ -4,6 +4,7 @@ using System.IO;
 using System.Net;
 using System.Net.Http;
 using System.Net.Sockets;
+using System.Security.Authentication;
 using System.Threading;
 using System.Threading.Tasks;
 
@@ -49,6 +50,13 @@ namespace Tanist.Client
         internal const int AnswerLimit = 64 << 20;
         /// <summary>A machine that answered so recently has a connection that is probably alive.</summary>
         static readonly TimeSpan Warm = TimeSpan.FromSeconds(10);
+
+        /// <summary>What .NET Framework says when there is no connection yet.</summary>
+        static readonly WebExceptionStatus[] BeforeSending =
+        {
+            WebExceptionStatus.ConnectFailure, WebExceptionStatus.NameResolutionFailure,
+            WebExceptionStatus.TrustFailure, WebExceptionStatus.SecureChannelFailure,
+        };
 
         readonly HttpClient client;
         readonly ClientOptions options;
@@ -221,9 +229,9 @@ namespace Tanist.Client
             for (; error != null; error = error.InnerException)
             {
                 var web = error as WebException;
-                if (web != null && (web.Status == WebExceptionStatus.ConnectFailure
-                    || web.Status == WebExceptionStatus.NameResolutionFailure))
-                    return true;
+                if (web != null && Array.IndexOf(BeforeSending, web.Status) >= 0) return true;
+                // The other end couldn't prove who it is, so it was told nothing.
+                if (error is AuthenticationException) return true;
                 var socket = error as SocketException;
                 if (socket != null && (socket.SocketErrorCode == SocketError.ConnectionRefused
                     || socket.SocketErrorCode == SocketError.HostNotFound))
@@ -236,7 +244,8 @@ namespace Tanist.Client
         internal static string Chain(Exception error)
         {
             var text = error.Message;
-            for (var cause = error.InnerException; cause != null; cause = cause.InnerException) text += ": " + cause.Message;
+            for (var cause = error.InnerException; cause != null; cause = cause.InnerException)
+                if (!text.EndsWith(cause.Message, StringComparison.Ordinal)) text += ": " + cause.Message;
             return text;
         }
     }
