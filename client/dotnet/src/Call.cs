@@ -275,8 +275,13 @@ namespace Tanist.Client
             {
                 try
                 {
+                    var until = Clock.Now + limit;
+                    if (!await Patience.Within(Http.Reach(host, stop.Token), limit, cancel).ConfigureAwait(false))
+                        return Attempt.Refused(Trouble.Unreachable, "no connection within " + limit.TotalSeconds + " s");
+                    var left = until - Clock.Now;
+                    if (left <= TimeSpan.Zero) return Attempt.Refused(Trouble.Unreachable, "no time left after connecting");
                     var sending = Http.Send(host, request, stop.Token);
-                    if (await Patience.Within(sending, limit, cancel).ConfigureAwait(false))
+                    if (await Patience.Within(sending, left, cancel).ConfigureAwait(false))
                         return Attempt.Judge(request, sending.Result);
                     Http.Forget(host);
                     return Attempt.Unknown("no whole answer within " + limit.TotalSeconds + " s");

@@ -95,7 +95,6 @@ namespace Tanist.Client
             point.ConnectionLimit = Math.Max(point.ConnectionLimit, 2 * options.MaxConcurrent + 16);
             point.Expect100Continue = false;
             point.UseNagleAlgorithm = false;
-            await Reach(uri, host, cancel).ConfigureAwait(false);
             try
             {
                 using (var message = Message(uri, request))
@@ -176,8 +175,10 @@ namespace Tanist.Client
         /// Makes a connection and closes it, unless the host has just answered: the framework's own HTTP waits for a machine
         /// without power for as long as the operating system does, and can't be told otherwise.
         /// </summary>
-        async Task Reach(Uri uri, string host, CancellationToken cancel)
+        /// <exception cref="NotSentException">No connection can be made.</exception>
+        internal async Task Reach(string host, CancellationToken cancel)
         {
+            var uri = new Uri(host);
             lock (answered)
             {
                 TimeSpan at;

@@ -108,7 +108,7 @@ namespace Tanist.Client
             using (var stop = CancellationTokenSource.CreateLinkedTokenSource(cancel))
             {
                 HttpResponseMessage response = null;
-                var opening = caller.Http.Open(host, request, stop.Token);
+                var opening = Open(host, stop.Token);
                 try
                 {
                     if (!await Patience.Within(opening, HeadLimit, cancel).ConfigureAwait(false))
@@ -154,6 +154,12 @@ namespace Tanist.Client
                     }
                 }
             }
+        }
+
+        async Task<HttpResponseMessage> Open(string host, CancellationToken cancel)
+        {
+            await caller.Http.Reach(host, cancel).ConfigureAwait(false);
+            return await caller.Http.Open(host, request, cancel).ConfigureAwait(false);
         }
 
         async Task<Attempt> Events(string host, HttpResponseMessage response, CancellationToken cancel)
