@@ -312,10 +312,13 @@ namespace Tanist.Client
         /// even break its connections.</summary>
         async Task<Attempt> Look(string host, CancellationToken cancel)
         {
+            var serves = true;
             while (true)
             {
                 await Task.Delay(LookAround, cancel).ConfigureAwait(false);
-                if (Serves(await View(host, LookAround, cancel).ConfigureAwait(false))) continue;
+                // Asked until it is silent once: if it comes back, its answer ends the attempt.
+                serves = serves && Serves(await View(host, LookAround, cancel).ConfigureAwait(false));
+                if (serves) continue;
                 Links.OnTrouble(Need.Master, host, "no answer for " + LookAround.TotalMilliseconds + " ms");
                 foreach (var other in KnownHosts.Where(known => known != host))
                 {
