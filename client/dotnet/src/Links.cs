@@ -154,8 +154,17 @@ namespace Tanist.Client
             waiting.Enqueue(link);
             if (telling) return;
             telling = true;
-            if (context != null) context.Post(state => Tell(), null);
-            else ThreadPool.QueueUserWorkItem(state => Tell());
+            try
+            {
+                if (context != null) context.Post(state => Tell(), null);
+                else ThreadPool.QueueUserWorkItem(state => Tell());
+            }
+            catch (Exception)
+            {
+                // The window's thread has ended: nobody is left to be told, and the call goes on.
+                telling = false;
+                waiting.Clear();
+            }
         }
 
         void Tell()
