@@ -118,6 +118,9 @@ namespace Tanist.Client
         /// <summary>After so long without an answer, ask whether there is another master by now; and again, as often.</summary>
         static readonly TimeSpan LookAround = TimeSpan.FromMilliseconds(500);
 
+        /// <summary>An attempt in less than this could only make an outcome unknown.</summary>
+        static readonly TimeSpan LeastTime = TimeSpan.FromMilliseconds(10);
+
         internal readonly Http Http;
         internal readonly Links Links;
         readonly Learner learner;
@@ -178,7 +181,7 @@ namespace Tanist.Client
             {
                 cancel.ThrowIfCancellationRequested();
                 var left = until - Clock.Now;
-                if (left <= TimeSpan.Zero) break;
+                if (left < LeastTime) break;
                 TimeSpan wait;
                 string host;
                 lock (hosts) host = hosts.Pick(call.Need, Clock.Now, out wait);
@@ -260,11 +263,27 @@ namespace Tanist.Client
             using (var stop = CancellationTokenSource.CreateLinkedTokenSource(cancel))
             {
                 var exchange = Exchange(host, call.Request, limit, stop.Token);
-                var look = Look(host, stop.Token);
-                var first = await Task.WhenAny(exchange, look).ConfigureAwait(false);
-                stop.Cancel();
-                Patience.Leave(first == exchange ? look : exchange);
-                return await first.ConfigureAwait(false);
+                var serves = true;
+                var pause = LookAround;
+                while (true)
+                {
+                    var look = Look(host, serves, pause, stop.Token);
+                    var first = await Task.WhenAny(exchange, look).ConfigureAwait(false);
+                    var ended = first == exchange ? null : await look.ConfigureAwait(false);
+                    pause = LookAround;
+                    if (first != exchange && ended == null) continue;
+                    if (first != exchange && ended.Ending != Ending.Superseded)
+                    {
+                        // Asked until it is silent once: if it comes back, its answer ends the attempt.
+                        serves = false;
+                        pause = TimeSpan.Zero;
+                        Links.OnTrouble(Need.Master, host, ended.Why);
+                        continue;
+                    }
+                    stop.Cancel();
+                    Patience.Leave(first == exchange ? look : exchange);
+                    return ended ?? await exchange.ConfigureAwait(false);
+                }
             }
         }
 
@@ -308,26 +327,24 @@ namespace Tanist.Client
             }
         }
 
-        /// <summary>Ends when the asked machine no longer serves and another one reigns instead: a machine without power doesn't
-        /// even break its connections.</summary>
-        async Task<Attempt> Look(string host, CancellationToken cancel)
+        /// <summary>After a pause, whether the asked machine still serves, or else whether another one reigns instead: a machine without
+        /// power doesn't even break its connections. <c>null</c>: nothing new.</summary>
+        async Task<Attempt> Look(string host, bool serves, TimeSpan pause, CancellationToken cancel)
         {
-            var serves = true;
-            while (true)
+            await Task.Delay(pause, cancel).ConfigureAwait(false);
+            if (serves)
             {
-                await Task.Delay(LookAround, cancel).ConfigureAwait(false);
-                // Asked until it is silent once: if it comes back, its answer ends the attempt.
-                serves = serves && Serves(await View(host, LookAround, cancel).ConfigureAwait(false));
-                if (serves) continue;
-                Links.OnTrouble(Need.Master, host, "no answer for " + LookAround.TotalMilliseconds + " ms");
-                foreach (var other in KnownHosts.Where(known => known != host))
-                {
-                    var cluster = await View(other, LookAround, cancel).ConfigureAwait(false);
-                    if (!Serves(cluster)) continue;
-                    learner.Learn(cluster);
-                    return new Attempt { Ending = Ending.Superseded, To = other };
-                }
+                if (Serves(await View(host, LookAround, cancel).ConfigureAwait(false))) return null;
+                return Attempt.Unknown("no answer for " + LookAround.TotalMilliseconds + " ms");
             }
+            foreach (var other in KnownHosts.Where(known => known != host))
+            {
+                var cluster = await View(other, LookAround, cancel).ConfigureAwait(false);
+                if (!Serves(cluster)) continue;
+                learner.Learn(cluster);
+                return new Attempt { Ending = Ending.Superseded, To = other };
+            }
+            return null;
         }
 
         static bool Serves(Cluster cluster) { return cluster != null && cluster.Writable && cluster.Master == cluster.Member; }

@@ -173,11 +173,11 @@ namespace Tanist.Client.Tests
 
         public static void redirects_that_lead_nowhere_are_not_followed()
         {
-            foreach (var location in new[] { "", "location: ftp://x:1/v1/execute\r\n", "location: /v1/execute\r\n", "location: http://127.0.0.1:1/v1/other\r\n", "location: ://\r\n" })
+            foreach (var location in new[] { "", "location: ftp://x:1/v1/query\r\n", "location: /v1/query\r\n", "location: http://127.0.0.1:1/v1/other\r\n", "location: ://\r\n" })
                 using (var server = new RawServer(request => RawServer.Answer(307, "", location)))
                 using (var client = Client(server.Url, 0.3))
                 {
-                    Check.Throws<UnavailableException>(location, () => client.Execute("INSERT"));
+                    Check.Throws<UnavailableException>(location, () => client.Query("SELECT"));
                     Check.Equal(1, client.KnownHosts.Count);
                 }
         }
