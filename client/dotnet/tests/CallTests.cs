@@ -263,6 +263,7 @@ namespace Tanist.Client.Tests
             {
                 client.QueryAsync("S");
                 client.QueryAsync("S");
+                Check.True(SpinWait.SpinUntil(() => { lock (server.Requests) return server.Requests.Count == 2; }, 10000), "both are under way");
                 var read = new ReadOptions { Deadline = TimeSpan.FromMilliseconds(200) };
                 var error = Check.Throws<UnavailableException>("third", () => client.Query(new[] { new Statement("S") }, read));
                 Check.Equal("2 calls are under way already", error.Last);

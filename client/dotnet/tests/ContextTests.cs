@@ -39,7 +39,7 @@ namespace Tanist.Client.Tests
     {
         const string Done = "{\"position\":\"1.5\",\"results\":[]}";
 
-        static void InTime(Action action)
+        static void InTime(Action action, Func<string> where = null)
         {
             Exception error = null;
             var thread = new Thread(() =>
@@ -54,7 +54,7 @@ namespace Tanist.Client.Tests
                 }
             }) { IsBackground = true };
             thread.Start();
-            Check.True(thread.Join(TimeSpan.FromSeconds(20)), "a deadlock");
+            Check.True(thread.Join(TimeSpan.FromSeconds(60)), "a deadlock" + (where == null ? "" : ": " + where()));
             if (error != null) throw new FailedException(error.ToString());
         }
 
@@ -78,14 +78,17 @@ namespace Tanist.Client.Tests
         public static void changes_are_told_on_the_thread_that_made_the_client_in_order()
         {
             var fails = false;
+            var told = new List<LinkStatus>();
+            TanistClient made = null;
+            Func<string> where = () => "fails " + fails + ", told " + string.Join(" ", told) + ", " + made.LinkOf(Need.Master);
             using (var server = new RawServer(request => fails ? RawServer.Problem(503, "no-master") : RawServer.Answer(200, Done)))
                 InTime(() => LoopContext.Run(async () =>
                 {
                     var thread = Thread.CurrentThread;
-                    var told = new List<LinkStatus>();
                     var elsewhere = 0;
                     using (var client = new TanistClient(server.Url))
                     {
+                        made = client;
                         var broken = new TaskCompletionSource<bool>();
                         var back = new TaskCompletionSource<bool>();
                         client.LinkChanged += (sender, change) =>
@@ -114,7 +117,7 @@ namespace Tanist.Client.Tests
                     Check.Equal(0, elsewhere);
                     // On a busy computer there may be more of them, yet in turn.
                     for (var i = 1; i < told.Count; i++) Check.True(told[i] != told[i - 1], string.Join(" ", told));
-                }));
+                }), where);
         }
 
         public static void without_a_context_changes_are_told_on_the_pool()
