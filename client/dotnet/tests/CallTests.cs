@@ -45,7 +45,7 @@ namespace Tanist.Client.Tests
             };
             var count = 0;
             using (var server = new RawServer(request => request.Contains("/v1/execute") ? answers[count++] : RawServer.Problem(503, "no-master")))
-            using (var client = Client(server.Url))
+            using (var client = Client(server.Url, 30))
             {
                 Check.Equal("1.5", client.Execute("INSERT").Position);
                 Check.Equal(answers.Length, server.Requests.Count);

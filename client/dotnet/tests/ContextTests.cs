@@ -89,6 +89,7 @@ namespace Tanist.Client.Tests
                     using (var client = new TanistClient(server.Url))
                     {
                         made = client;
+                        var first = new TaskCompletionSource<bool>();
                         var broken = new TaskCompletionSource<bool>();
                         var back = new TaskCompletionSource<bool>();
                         client.LinkChanged += (sender, change) =>
@@ -97,11 +98,13 @@ namespace Tanist.Client.Tests
                             told.Add(change.Link.Status);
                             // A handler may call the client, and block.
                             if (told.Count == 1) client.Query("SELECT");
+                            first.TrySetResult(true);
                             if (fails && change.Link.Status == LinkStatus.Reconnecting) broken.TrySetResult(true);
                             if (broken.Task.IsCompleted && change.Link.Status == LinkStatus.Connected) back.TrySetResult(true);
                         };
                         Check.Equal(LinkStatus.Idle, client.LinkOf(Need.Master).Status);
                         await client.ExecuteAsync("INSERT");
+                        await first.Task;
                         fails = true;
                         var call = client.ExecuteAsync("INSERT");
                         await broken.Task;
