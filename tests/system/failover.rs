@@ -12,12 +12,12 @@ use crate::{
     workload::{Workload, create_ledger, execute},
 };
 
-fn rounds() -> usize {
+pub fn rounds() -> usize {
     std::env::var("TANIST_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3)
 }
 
 /// A random wait that differs from run to run; the test holds for any.
-fn moment(limit_ms: u64) -> Duration {
+pub fn moment(limit_ms: u64) -> Duration {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).unwrap();
     Duration::from_millis(u64::from_le_bytes(bytes) % limit_ms)

@@ -6,6 +6,7 @@ mod agent;
 mod bad_start;
 mod cluster;
 mod cut_off;
+mod dotnet;
 mod failover;
 mod files;
 mod full_disk;
