@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
-use tanist_api::{DesiredState, Node, NodeSpec, NodeSummary, Report, ReportedState, code};
+use tanist_api::{DesiredState, Node, NodeSpec, NodeSummary, PresenceStatus, Report, ReportedState, code};
 use tanist_client::{Client, Error, OnlyIf, ReadOptions};
 
 use super::{
@@ -147,11 +147,12 @@ async fn list(listing: &Listing) -> anyhow::Result<()> {
             place(found.node.row),
             place(found.node.column),
             if found.node.labels.is_empty() { String::new() } else { short(&found.node.labels) },
+            found.presence.map(PresenceStatus::as_str).unwrap_or("no agent").to_owned(),
             step,
             found.reported_at.clone().unwrap_or_default(),
         ]
     };
-    listing.show(&found, &["node", "address", "row", "column", "labels", "state", "reported"], row)
+    listing.show(&found, &["node", "address", "row", "column", "labels", "agent", "state", "reported"], row)
 }
 
 async fn one(reading: &Reading, node: &str) -> anyhow::Result<()> {
