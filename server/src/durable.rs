@@ -113,8 +113,8 @@ fn make_durable(directory: &Path) -> std::io::Result<()> {
     new.into_iter().try_for_each(sync_entry)
 }
 
-/// Syncs the directory's entry in its parent.
-fn sync_entry(directory: &Path) -> std::io::Result<()> {
+/// Syncs the entry of a directory or a file in its parent.
+pub(crate) fn sync_entry(directory: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     match directory.parent() {
         Some(parent) if parent == Path::new("") => File::open(".")?.sync_all()?,
