@@ -267,7 +267,7 @@ fn redirect(headers: &HeaderMap, path: &str) -> Attempt {
     }
 }
 
-fn refusal(host: &Host, status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Attempt {
+pub(crate) fn refusal(host: &Host, status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Attempt {
     let problem: Problem = match serde_json::from_slice(body) {
         Ok(problem) => problem,
         // Not Tanist's own answer (something in between), so nothing is known of the request.
@@ -288,7 +288,7 @@ fn refusal(host: &Host, status: StatusCode, headers: &HeaderMap, body: &Bytes) -
 }
 
 /// An error with its causes: hyper's own text says little.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

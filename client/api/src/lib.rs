@@ -20,6 +20,8 @@ pub const HEADER_POSITION: &str = "tanist-position";
 pub const HEADER_MIN_POSITION: &str = "tanist-min-position";
 /// Header that names the master on a redirect.
 pub const HEADER_MASTER: &str = "tanist-master";
+/// Header of a copy: bytes of the database in it, unpacked.
+pub const HEADER_DATABASE_BYTES: &str = "tanist-database-bytes";
 /// Request header: a key that makes a repeated write return its first answer.
 pub const HEADER_IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Response header, `true` when the answer is the stored first answer of an idempotent write.

@@ -99,6 +99,8 @@ pub(super) struct RawLimits {
     pub(super) concurrent_requests: Option<usize>,
     pub(super) connections: Option<usize>,
     pub(super) request_retention: Option<String>,
+    pub(super) backup_stall: Option<String>,
+    pub(super) backup_time: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -80,6 +80,10 @@ pub struct HttpLimits {
     pub connections: usize,
     /// How long answers of idempotent writes are kept.
     pub request_retention: Duration,
+    /// How long a client that fetches a copy may take nothing of it.
+    pub backup_stall: Duration,
+    /// How long it may take altogether: so long the WAL can't start over.
+    pub backup_time: Duration,
 }
 
 /// The certificate by which clients know this machine.
@@ -701,6 +705,18 @@ fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigErro
             raw.request_retention.as_ref(),
             hour,
             (ms(1000), hour * 24 * 30),
+        )?,
+        backup_stall: fields.duration(
+            "limits.backup_stall",
+            raw.backup_stall.as_ref(),
+            ms(10_000),
+            (ms(100), hour),
+        )?,
+        backup_time: fields.duration(
+            "limits.backup_time",
+            raw.backup_time.as_ref(),
+            hour / 2,
+            (ms(1000), hour * 24),
         )?,
     })
 }

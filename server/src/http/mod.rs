@@ -5,6 +5,7 @@
 
 mod actor;
 mod authorize;
+mod backup;
 mod cluster;
 mod error;
 mod execute;
@@ -45,6 +46,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     auth::Tokens,
+    backup::Source,
     clock,
     config::{Config, HttpLimits},
     driver::Control,
@@ -78,6 +80,10 @@ struct Inner {
     operators: mpsc::Sender<Control>,
     limits: HttpLimits,
     requests: Semaphore,
+    /// Copies that may be begun.
+    copies: Arc<Semaphore>,
+    /// Whose replica is copied.
+    source: Source,
     /// Whose tokens are whose; `None`: everybody may do everything.
     tokens: Option<Tokens>,
     max_staleness: Duration,
@@ -100,6 +106,8 @@ impl AppState {
             readers,
             operators,
             requests: Semaphore::new(config.limits.concurrent_requests),
+            copies: Arc::new(Semaphore::new(backup::COPIES)),
+            source: Source::of(config),
             max_staleness: config.timing.lease,
             limits: config.limits.clone(),
         }))
@@ -150,6 +158,7 @@ pub fn router(state: AppState) -> Router {
     let limited = Router::new()
         .route("/v1/execute", post(execute::post))
         .route("/v1/query", post(query::post))
+        .route("/v1/backup", get(backup::get))
         .route("/v1/cluster/promote", post(handover::promote))
         .route("/v1/cluster/demote", post(handover::demote))
         .route("/v1/cluster/members", post(members::add))
