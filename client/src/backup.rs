@@ -38,8 +38,11 @@ impl Client {
     pub async fn backup_of(&self, host: &str, level: Option<u32>) -> Result<Download, Error> {
         let host = one(host)?;
         let limit = self.attempt_timeout();
-        let unavailable =
-            |last: String| Error::Unavailable { deadline: limit, tried: host.clone(), last: format!("{host}: {last}") };
+        let unavailable = |last: String| Error::Unavailable {
+            deadline: limit,
+            tried: host.clone(),
+            last: format!("{host}: {last}"),
+        };
         let level = level.map(|level| format!("?level={level}")).unwrap_or_default();
         let mut request = Request::builder().method(Method::GET).uri(format!("{host}/v1/backup{level}"));
         if let Some(token) = self.authorization() {

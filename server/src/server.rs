@@ -5,6 +5,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, ToSocketAddrs as _},
+    path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
@@ -53,6 +54,11 @@ pub enum StartError {
     /// `state.db`.
     #[error("{0}{advice}", advice = advice(.0))]
     Store(#[from] tanist_store::StoreError),
+    /// A restore broke off.
+    #[error(
+        "data_dir: {0} holds the beginning of a restore but no database: empty the directory and restore again"
+    )]
+    Restore(PathBuf),
     /// A listening address.
     #[error("{field} {address}: {source}")]
     Listen {
@@ -173,6 +179,9 @@ impl Server {
             false => Some(Database::open(&config.data_dir, config.store_options())?),
         };
         let stamp = database.as_ref().map_or(Stamp::default(), Database::stamp);
+        if recovered.restored.is_some() && stamp == Stamp::default() {
+            return Err(StartError::Restore(config.data_dir));
+        }
         let node = Node::new(
             NodeConfig { seed: u64::from_le_bytes(random()?), ..config.node() },
             recovered.hard,
@@ -233,6 +242,7 @@ impl Server {
             let transport_config = config.transport(random()?);
             let id = config.id.clone();
             let configured = config.members.clone();
+            let restored = recovered.restored;
             let peers = driver::addresses(&configured, &node.status().record.members);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -256,6 +266,7 @@ impl Server {
                         board,
                         cluster,
                         configured,
+                        restored,
                         sums,
                         control,
                         stop,

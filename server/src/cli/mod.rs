@@ -2,6 +2,7 @@
 //!
 //! Owns no logic of a machine or a cluster: `run` and `dev` are in `commands/`, the others talk through the client crate.
 
+mod backup;
 mod bench;
 mod command;
 mod config;
@@ -12,10 +13,12 @@ mod members;
 mod node;
 mod options;
 mod recover;
+mod restore;
 mod sql;
 mod status;
 mod table;
 mod token;
+mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -73,6 +76,12 @@ enum Command {
     Token(token::TokenArgs),
     /// Go on without a majority that is gone for good: on a stopped machine, by an operator's word.
     Recover(recover::RecoverArgs),
+    /// Fetch a copy of the whole database from a running cluster.
+    Backup(backup::BackupArgs),
+    /// Check a copy, or the database of a stopped machine, and show what it holds.
+    Verify(verify::VerifyArgs),
+    /// Make a copy the first database of a new cluster.
+    Restore(restore::RestoreArgs),
     /// Show or print what this machine held that the cluster didn't, saved before it was replaced.
     Divergence(divergence::DivergenceArgs),
     /// Load a running cluster and measure it.
@@ -188,6 +197,9 @@ pub fn main() -> ExitCode {
             Command::Members(args) => members::members(&args).await,
             Command::Token(args) => token::token(&args).await,
             Command::Recover(args) => recover::recover(&args),
+            Command::Backup(args) => backup::backup(&args).await,
+            Command::Verify(args) => verify::verify(&args),
+            Command::Restore(args) => restore::restore(&args),
             Command::Divergence(args) => divergence::divergence(&args),
             Command::Bench(args) => bench::bench(&args).await,
         }

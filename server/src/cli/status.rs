@@ -1,25 +1,30 @@
 //! `tanist status`.
 
 use tanist_api::{Cluster, ClusterMember, RejoinProgress, Role};
+use tanist_client::{Client, Error};
 
 use super::{Connection, table};
 
 /// Shows the cluster as the master sees it, or, without one, as the first machine that answers.
 pub(super) async fn status(connection: &Connection) -> anyhow::Result<()> {
-    let client = connection.client()?;
-    let mut cluster = client.cluster().await?;
-    // The master knows positions and lag of all.
-    if let Some(master) = cluster.master_urls.first()
-        && let Ok(view) = client.cluster_of(master).await
-    {
-        cluster = view;
-    }
+    let cluster = seen_by_the_master(&connection.client()?).await?;
     if connection.json {
         println!("{}", serde_json::to_string_pretty(&cluster)?);
     } else {
         print!("{}", text(&cluster));
     }
     Ok(())
+}
+
+/// The cluster as the master sees it, who knows positions and lag of all; without one, as the first machine that answers.
+pub(super) async fn seen_by_the_master(client: &Client) -> Result<Cluster, Error> {
+    let cluster = client.cluster().await?;
+    if let Some(master) = cluster.master_urls.first()
+        && let Ok(view) = client.cluster_of(master).await
+    {
+        return Ok(view);
+    }
+    Ok(cluster)
 }
 
 /// How the member gets its data, and how far that is.

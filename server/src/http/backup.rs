@@ -54,7 +54,9 @@ pub(super) async fn get(
         return Err(ApiError::read(ReadError::Witness));
     }
     let Ok(permit) = std::sync::Arc::clone(&state.copies).try_acquire_owned() else {
-        return Err(ApiError::overloaded(format!("{COPIES} copies are being taken from this machine already")));
+        return Err(ApiError::overloaded(format!(
+            "{COPIES} copies are being taken from this machine already"
+        )));
     };
     let patience = Patience { stall: state.limits.backup_stall, total: state.limits.backup_time };
     let (target, body) = start(state.source.clone(), level, patience, permit).await?;
@@ -111,8 +113,9 @@ async fn start(
         let out = Client { chunks, credit, waiting: Vec::with_capacity(CHUNK), begun, patience };
         serve(&source, snapshot, level, out);
     };
-    let internal =
-        |why: String| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code::STORAGE, format!("take a copy: {why}"));
+    let internal = |why: String| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code::STORAGE, format!("take a copy: {why}"))
+    };
     std::thread::Builder::new()
         .name("copy".to_owned())
         .spawn(run)
@@ -175,7 +178,9 @@ impl Client {
                 return Err(cut_off(format!("the client took nothing for {stall:?} (limits.backup_stall)")));
             }
             Err(Timeout) => {
-                return Err(cut_off(format!("not all of it was taken within {total:?} (limits.backup_time)")));
+                return Err(cut_off(format!(
+                    "not all of it was taken within {total:?} (limits.backup_time)"
+                )));
             }
             Err(Disconnected) => {
                 return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"));
