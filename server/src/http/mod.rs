@@ -214,7 +214,8 @@ pub async fn serve(
     let connections = Arc::new(Semaphore::new(state.0.limits.connections));
     let router = router(state);
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).pipeline_flush(true);
+    // Without `pipeline_flush`: with it hyper takes a streamed body as fast as it comes, whether the client reads or not.
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
