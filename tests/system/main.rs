@@ -2,6 +2,7 @@
 //! restarted. Longer: `TANIST_ROUNDS=20`.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod backup;
 mod bad_start;
 mod cluster;
 mod cut_off;

@@ -169,36 +169,30 @@ impl std::io::Write for Counter {
 
 #[cfg(test)]
 mod tests {
-    use tanist_api::ClusterMember;
-
     use super::*;
 
     #[test]
     fn healthy_backup_furthest_from_the_throne_is_asked_first_and_the_master_last() {
-        let member = |id: &str, role, lag| ClusterMember {
-            id: id.to_owned(),
-            rank: 1,
-            role,
-            lag,
-            urls: vec![format!("http://{id}")],
-            ..ClusterMember::default()
+        let member = |id: &str, rank: u32, role: &str, lag: Option<u64>, unhealthy: Option<&str>| {
+            json!({
+                "id": id, "rank": rank, "role": role, "position": null, "lag": lag, "reachable": true, "in_sync": false,
+                "unhealthy": unhealthy, "progress": null, "peer_addresses": [], "urls": [format!("http://{id}")],
+            })
         };
-        let mut ill = member("ill", Role::Backup, Some(0));
-        ill.unhealthy = Some("disk".to_owned());
-        let mut witness = member("w", Role::Witness, None);
-        witness.rank = 0;
-        let cluster = Cluster {
-            chain: ["m", "heir", "last", "ill", "late"].map(str::to_owned).to_vec(),
-            members: vec![
-                member("m", Role::Master, None),
-                witness,
-                ill,
-                member("heir", Role::Backup, Some(3)),
-                member("last", Role::Backup, Some(4)),
-                member("late", Role::Backup, Some(5000)),
+        let cluster: Cluster = serde_json::from_value(json!({
+            "cluster": "c", "member": "m", "role": "master", "term": 1, "master": "m", "master_urls": [],
+            "suggested_host": null, "position": "1.1", "acknowledged": "1.1", "writable": true, "notice": null,
+            "sync_set": [], "chain": ["m", "heir", "last", "ill", "late"],
+            "members": [
+                member("m", 1, "master", None, None),
+                member("w", 0, "witness", None, None),
+                member("ill", 4, "backup", Some(0), Some("disk")),
+                member("heir", 2, "backup", Some(3), None),
+                member("last", 3, "backup", Some(4), None),
+                member("late", 5, "backup", Some(5000), None),
             ],
-            ..Cluster::default()
-        };
+        }))
+        .unwrap();
         let order: Vec<_> = sources(&cluster, None).unwrap().into_iter().map(|(id, _)| id).collect();
         assert_eq!(order, ["last", "heir", "late", "ill", "m"]);
         assert_eq!(sources(&cluster, Some("m")).unwrap(), [("m".to_owned(), "http://m".to_owned())]);
