@@ -179,21 +179,22 @@ async fn copies_taken_under_load_hold_exactly_what_their_position_says_and_found
     assert!(reason.starts_with("founded") && reason.contains(&expected), "{reason}");
     let workload = Workload::start(&restored.client(), 2, "new");
     workload.wait_for(20).await;
-    restored.assert_identical().await;
-    let until = position(&by_default);
-    let old: Vec<_> =
-        written.iter().filter(|(_, at)| **at <= until).map(|(entry, _)| entry.clone()).collect();
-    for machine in 0..3 {
-        let found = ledger(&restored.data_dir(machine));
-        assert!(old.iter().all(|entry| found.contains(entry)), "{}", restored.machines[machine].id);
-    }
+    restored
+        .wait("a backup holds everything again", || async {
+            (restored.view(1).await.ok()?.sync_set.len() == 2).then_some(())
+        })
+        .await;
     restored.kill(master);
     workload.wait_for(20).await;
     restored.start_machine(master);
     let outcome = workload.finish().await;
     assert!(outcome.unknown.is_empty());
     restored.assert_identical().await;
+    let until = position(&by_default);
+    let old: Vec<_> =
+        written.iter().filter(|(_, at)| **at <= until).map(|(entry, _)| entry.clone()).collect();
     let found = ledger(&restored.data_dir(0));
+    assert!(old.iter().all(|entry| found.contains(entry)));
     assert_eq!(found.len(), old.len() + outcome.acknowledged.len());
     assert!(outcome.acknowledged.iter().all(|entry| found.contains(entry)));
     cluster.assert_identical().await;
