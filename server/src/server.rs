@@ -18,6 +18,10 @@ use tanist_transport::{Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    backup::{
+        Source,
+        schedule::{self, Schedule},
+    },
     clock,
     config::Config,
     driver::{self, Control, DriverError, Parts},
@@ -120,6 +124,7 @@ pub struct Server {
     driver: Option<JoinHandle<Option<Durable>>>,
     store: Option<(Arc<Inbox>, JoinHandle<()>)>,
     scrub: Option<ScrubThread>,
+    schedule: Option<Schedule>,
     health: Option<tokio::task::JoinHandle<()>>,
     _lock: DirectoryLock,
 }
@@ -296,12 +301,23 @@ impl Server {
             tokio::spawn(health::watch(health::Parts { directory, wal, config, gate, control }))
         });
 
+        let (schedule, scheduled) = match config.backup.clone().filter(|_| !witness) {
+            None => (None, None),
+            Some(backup) => {
+                let board = schedule::Board::default();
+                let started = Schedule::start(Source::of(&config), backup, Arc::clone(&board));
+                let fail = |source| StartError::System { context: "start a thread", source };
+                (Some(started.map_err(fail)?), Some(board))
+            }
+        };
+
         let (stop_http, http_stopped) = oneshot::channel();
         let state = http::AppState::new(
             Arc::clone(&gate),
             WriterHandle::new(inbox),
             operators,
             ReadPool::start(&config.data_dir, config.read_pool(), witness),
+            scheduled,
             &config,
         );
         let http = tokio::spawn(async move {
@@ -319,6 +335,7 @@ impl Server {
             driver: Some(driver),
             store,
             scrub,
+            schedule,
             health,
             _lock: lock,
         })
@@ -373,6 +390,9 @@ impl Server {
         let (done, _) = oneshot::channel();
         let _ = self.stop_driver.send(done).await;
         let durable = join(self.driver.take()).await.flatten();
+        if let Some(schedule) = self.schedule.take() {
+            let _ = tokio::task::spawn_blocking(|| schedule.stop()).await;
+        }
         if let Some(scrub) = self.scrub.take() {
             let _ = tokio::task::spawn_blocking(|| scrub.stop()).await;
         }

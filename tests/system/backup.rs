@@ -492,6 +492,56 @@ async fn copy_is_for_admins_alone_and_travels_over_tls() {
     }
 }
 
+fn copies(cluster: &Cluster, machine: usize) -> Vec<PathBuf> {
+    let directory = cluster.machines[machine].config.with_file_name("copies");
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    let mut copies: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    copies.retain(|path| path.extension().is_some_and(|extension| extension == "zst"));
+    copies.sort();
+    copies
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_take_copies_by_schedule_and_keep_the_newest() {
+    let extra = "[backup]\ndirectory = \"copies\"\nevery = \"1s\"\nkeep = 2\n".to_owned();
+    let mut cluster = Cluster::start(&Layout { ranks: vec![1, 2, 0], extra, ..Layout::of(3) }).await;
+    let client = cluster.client();
+    create_ledger(&client).await;
+    let workload = Workload::start(&client, 1, "w");
+    for machine in 0..2 {
+        cluster
+            .wait("four copies were taken", || async {
+                let taken = cluster.log_of(machine).matches("a scheduled copy was taken").count();
+                (taken >= 4).then_some(())
+            })
+            .await;
+    }
+    let outcome = workload.finish().await;
+    assert!(outcome.unknown.is_empty());
+    // One that was begun after the last write.
+    let tip: Position = cluster.view(0).await.unwrap().position.parse().unwrap();
+    for machine in 0..2 {
+        cluster
+            .wait("a copy holds the last write", || async {
+                let shown = cluster.view(machine).await.ok()?.copies?;
+                (shown.position?.parse::<Position>().ok()? >= tip).then_some(())
+            })
+            .await;
+    }
+    assert!(cluster.view(2).await.unwrap().copies.is_none(), "a witness has nothing to copy");
+    let (code, said) = run(&["status", "--hosts", &cluster.hosts()]);
+    assert!(code == Some(0) && said.contains("Copies on pc-") && said.contains("newest at"), "{said}");
+    for machine in 0..2 {
+        cluster.terminate(machine);
+        let kept = copies(&cluster, machine);
+        assert_eq!(kept.len(), 2, "{kept:?}");
+        let (code, said) = run(&["verify", text(kept.last().unwrap())]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+    assert!(copies(&cluster, 2).is_empty());
+    cluster.assert_no_panic();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn witness_has_no_copy_to_give() {
     let layout = Layout { ranks: vec![1, 0], ..Layout::of(2) };

@@ -318,6 +318,21 @@ pub struct Cluster {
     pub chain: Vec<String>,
     /// All members, by rank.
     pub members: Vec<ClusterMember>,
+    /// Copies that the answering machine takes by itself, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<ScheduledCopies>,
+}
+
+/// How a machine's scheduled copies stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduledCopies {
+    /// When the newest was made, in UTC, by its wall clock.
+    pub made_at: Option<String>,
+    /// The newest transaction in it.
+    pub position: Option<String>,
+    /// Why the last try failed; it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 /// One member in [`Cluster`].

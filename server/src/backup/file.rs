@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, TryLockError},
-    io::{self, BufWriter, Write as _},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
@@ -53,20 +53,6 @@ impl CopyFile {
         Ok(CopyFile { writer, partial, path: path.to_owned() })
     }
 
-    /// Writes more of it.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), CopyError> {
-        let fail = |source| CopyError::Io { doing: "write", path: self.partial.clone(), source };
-        self.writer.as_mut().map_or(Ok(()), |writer| writer.write_all(bytes)).map_err(fail)
-    }
-
-    /// Where to write it.
-    pub(crate) fn writer(&mut self) -> Option<&mut BufWriter<File>> {
-        self.writer.as_mut()
-    }
-
     /// Syncs it, reads it again in full, and gives it its name.
     ///
     /// # Errors
@@ -86,6 +72,16 @@ impl CopyFile {
         std::fs::rename(&self.partial, &self.path).map_err(|source| fail("rename", &self.partial, source))?;
         durable::sync_entry(&self.path).map_err(|source| fail("sync the name of", &self.path, source))?;
         Ok(manifest)
+    }
+}
+
+impl Write for CopyFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.as_mut().map_or(Ok(0), |writer| writer.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.as_mut().map_or(Ok(()), |writer| writer.flush())
     }
 }
 

@@ -1,5 +1,6 @@
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -31,7 +32,7 @@ fn copy() -> (tempfile::TempDir, PathBuf, Manifest) {
     let path = directory.path().join("copy.db.zst");
     let mut file = CopyFile::begin(&path).unwrap();
     let snapshot = Snapshot::open(directory.path()).unwrap();
-    let taken = write_copy(&source(directory.path()), snapshot, LEVEL, file.writer().unwrap()).unwrap();
+    let taken = write_copy(&source(directory.path()), snapshot, LEVEL, &mut file).unwrap();
     let manifest = file.finish(|_| {}).unwrap();
     assert_eq!(taken, manifest);
     assert_eq!(manifest.stamp().unwrap(), master.stamp());
@@ -127,7 +128,7 @@ fn lengths_that_lie_take_no_memory_and_are_named() {
     // A window larger than Tanist's own.
     let mut encoder = zstd::stream::write::Encoder::new(vec![], 3).unwrap();
     encoder.window_log(27).unwrap();
-    std::io::Write::write_all(&mut encoder, &vec![1; 40 << 20]).unwrap();
+    encoder.write_all(&vec![1; 40 << 20]).unwrap();
     let wide = encoder.finish().unwrap();
     changed.frame_bytes = wide.len() as u64;
     let error = refused(directory.path(), &[wide.as_slice(), &format::encode(&changed)].concat());
@@ -142,7 +143,7 @@ fn copy_that_is_not_finished_never_has_its_name() {
     let (directory, path, _) = copy();
     fs::remove_file(&path).unwrap();
     let mut file = CopyFile::begin(&path).unwrap();
-    file.write(b"half").unwrap();
+    file.write_all(b"half").unwrap();
     let second = CopyFile::begin(&path).unwrap_err().to_string();
     assert!(second.contains("another process"), "{second}");
     let error = file.finish(|_| {}).unwrap_err().to_string();
@@ -153,7 +154,7 @@ fn copy_that_is_not_finished_never_has_its_name() {
     fs::write(directory.path().join("copy.db.zst.partial"), vec![7; 1 << 20]).unwrap();
     let mut file = CopyFile::begin(&path).unwrap();
     let snapshot = Snapshot::open(directory.path()).unwrap();
-    write_copy(&source(directory.path()), snapshot, 9, file.writer().unwrap()).unwrap();
+    write_copy(&source(directory.path()), snapshot, 9, &mut file).unwrap();
     file.finish(|_| {}).unwrap();
     assert!(path.exists());
 }

@@ -1,7 +1,7 @@
 //! `tanist backup`: fetches a copy of the whole database from a running cluster.
 
 use std::{
-    io::IsTerminal as _,
+    io::{IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -128,8 +128,9 @@ async fn fetch(download: &mut Download, path: &Path, quiet: bool) -> anyhow::Res
     // Unpacked beside, for the progress alone: the proof comes last.
     let mut unpacked = zstd::stream::write::Decoder::new(Counter(0)).context("start zstd")?;
     while let Some(bytes) = download.chunk().await? {
-        tokio::task::block_in_place(|| file.write(&bytes))?;
-        if std::io::Write::write_all(&mut unpacked, &bytes).is_err() {
+        tokio::task::block_in_place(|| file.write_all(&bytes))
+            .with_context(|| format!("write {}", path.display()))?;
+        if unpacked.write_all(&bytes).is_err() {
             bail!("what {} sends is no copy, or was damaged on its way: nothing is kept", download.host());
         }
         bar.set_position(unpacked.get_ref().0);

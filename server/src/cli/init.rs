@@ -302,6 +302,8 @@ master_wait = "2s"         # a request waits so long for the next master before 
 concurrent_requests = 1024
 connections = 2048
 request_retention = "1h"   # how long a repeated Idempotency-Key gives the first answer
+backup_stall = "10s"       # a client that fetches a copy and takes nothing of it for so long is cut off
+backup_time = "30m"        # or that doesn't take all of it in this time: meanwhile the WAL grows
 
 # [tls]                    # clients speak https:// then; name the machines' URLs so, and give clients the authority: --ca-file
 # cert_file = "tls.crt"
@@ -315,6 +317,11 @@ failures = 3               # so many in a row, and the machine is unhealthy
 recovery = "60s"           # good for so long, and it is healthy again
 min_free = "64MiB"         # with less room on the data directory's disk it is unhealthy; "off"
 slow_sync = "1s"           # a sync to disk that takes so long counts as failed; "off"
+
+# [backup]                 # this machine copies its replica by itself; see also `tanist backup`
+# directory = "backups"    # best on another disk
+# every = "24h"
+# keep = 7                 # the newest; older ones are removed
 
 [log]
 filter = "info"

@@ -1,6 +1,6 @@
 //! `tanist status`.
 
-use tanist_api::{Cluster, ClusterMember, RejoinProgress, Role};
+use tanist_api::{Cluster, ClusterMember, RejoinProgress, Role, ScheduledCopies};
 use tanist_client::{Client, Error};
 
 use super::{Connection, table};
@@ -38,6 +38,16 @@ fn data_by(member: &ClusterMember) -> String {
             format!("rejoin {percent} % of {pages} pages, {moved} sent, {} KiB", bytes >> 10)
         }
     }
+}
+
+/// How the scheduled copies of the answering machine stand.
+fn copies_text(member: &str, copies: &ScheduledCopies) -> String {
+    let newest = match (&copies.made_at, &copies.position) {
+        (Some(made_at), Some(position)) => format!("newest at {position}, made {made_at}"),
+        _ => "none yet".to_owned(),
+    };
+    let failed = copies.failed.as_ref().map(|why| format!("; the last try failed: {why}"));
+    format!("Copies on {member}: {newest}{}\n", failed.unwrap_or_default())
 }
 
 fn text(cluster: &Cluster) -> String {
@@ -83,6 +93,9 @@ fn text(cluster: &Cluster) -> String {
         .collect();
     text += "\n";
     text += &table::layout(&headings, &rows);
+    if let Some(copies) = &cluster.copies {
+        text += &copies_text(&cluster.member, copies);
+    }
     for (member, why) in
         cluster.members.iter().filter_map(|member| Some((&member.id, member.unhealthy.as_ref()?)))
     {

@@ -31,6 +31,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) health: RawHealth,
     #[serde(default)]
+    pub(super) backup: RawBackup,
+    #[serde(default)]
     pub(super) log: RawLog,
 }
 
@@ -128,6 +130,14 @@ pub(super) struct RawHealth {
     pub(super) recovery: Option<String>,
     pub(super) min_free: Option<String>,
     pub(super) slow_sync: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBackup {
+    pub(super) directory: Option<String>,
+    pub(super) every: Option<String>,
+    pub(super) keep: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]

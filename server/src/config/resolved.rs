@@ -12,10 +12,10 @@ use tanist_store::Options;
 use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits as LinkLimits};
 
 use super::{
-    raw::{Raw, RawHealth, RawLimits, RawMember, RawTiming},
+    raw::{Raw, RawBackup, RawHealth, RawLimits, RawMember, RawTiming},
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
-use crate::{auth::operator_token, reader::ReadPoolConfig, sql::SqlLimits};
+use crate::{auth::operator_token, backup::schedule::is_same, reader::ReadPoolConfig, sql::SqlLimits};
 
 /// Why a configuration file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +115,17 @@ pub struct Health {
     pub slow_sync: Option<Duration>,
 }
 
+/// Copies that this machine takes of its replica by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// Where they are kept.
+    pub directory: PathBuf,
+    /// How often one is taken.
+    pub every: Duration,
+    /// So many are kept.
+    pub keep: usize,
+}
+
 /// How logs look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -176,6 +187,8 @@ pub struct Config {
     pub limits: HttpLimits,
     /// What makes this machine unfit to reign.
     pub health: Health,
+    /// Scheduled copies; `None`: none.
+    pub backup: Option<Backup>,
     /// Logging.
     pub log: Log,
 }
@@ -389,6 +402,7 @@ impl Config {
             },
             limits: limits(&fields, &raw.limits)?,
             health: health(&fields, raw.health)?,
+            backup: backup(&fields, folder, &folder.join(&raw.data_dir), raw.backup)?,
             log: Log {
                 filter: raw.log.filter.unwrap_or_else(|| "info".to_owned()),
                 format: match raw.log.format.as_deref() {
@@ -673,6 +687,30 @@ fn health(fields: &Fields<'_>, raw: RawHealth) -> Result<Health, ConfigError> {
     })
 }
 
+fn backup(
+    fields: &Fields<'_>,
+    folder: &Path,
+    data_dir: &Path,
+    raw: RawBackup,
+) -> Result<Option<Backup>, ConfigError> {
+    let hour = Duration::from_secs(3600);
+    let every =
+        fields.duration("backup.every", raw.every.as_ref(), hour * 24, (hour / 3600, hour * 24 * 30))?;
+    let keep = fields.count("backup.keep", raw.keep, 7, 10_000)?;
+    let Some(directory) = raw.directory.filter(|directory| !directory.is_empty()) else {
+        if raw.every.is_some() || raw.keep.is_some() {
+            return Err(fields.error("backup.directory", "nothing", "a directory for the copies"));
+        }
+        return Ok(None);
+    };
+    let directory = folder.join(directory);
+    if is_same(&directory, data_dir) {
+        let expected = "another directory than data_dir, best on another disk";
+        return Err(fields.error("backup.directory", directory.display(), expected));
+    }
+    Ok(Some(Backup { directory, every, keep }))
+}
+
 fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigError> {
     let ms = Duration::from_millis;
     let hour = Duration::from_secs(3600);
@@ -807,6 +845,10 @@ peer = ["10.0.0.3:7450"]
             (format!("{GOOD}[replication]\nbuffer = \"lots\""), vec!["replication.buffer", "lots"]),
             (format!("{GOOD}[limits]\nrows = 0"), vec!["limits.rows"]),
             (format!("{GOOD}[log]\nformat = \"xml\""), vec!["log.format", "xml"]),
+            (format!("{GOOD}[backup]\nkeep = 3"), vec!["backup.directory", "nothing"]),
+            (format!("{GOOD}[backup]\ndirectory = \"data\""), vec!["backup.directory", "another directory"]),
+            (format!("{GOOD}[backup]\ndirectory = \"b\"\nkeep = 0"), vec!["backup.keep", "from 1 to"]),
+            (format!("{GOOD}[backup]\ndirectory = \"b\"\nevery = \"0s\""), vec!["backup.every", "0s"]),
             (GOOD.replace("key = \"AAEC", "key = \"x"), vec!["key", "32 bytes"]),
             (GOOD.replace("key = ", "key_file = "), vec!["key_file"]),
             (GOOD.replace("rank = 1", "rank = \"one\""), vec!["rank", "line"]),

@@ -46,7 +46,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     auth::Tokens,
-    backup::Source,
+    backup::{Source, schedule},
     clock,
     config::{Config, HttpLimits},
     driver::Control,
@@ -84,6 +84,8 @@ struct Inner {
     copies: Arc<Semaphore>,
     /// Whose replica is copied.
     source: Source,
+    /// How the scheduled copies stand, if there are any.
+    scheduled: Option<schedule::Board>,
     /// Whose tokens are whose; `None`: everybody may do everything.
     tokens: Option<Tokens>,
     max_staleness: Duration,
@@ -97,6 +99,7 @@ impl AppState {
         writer: WriterHandle,
         operators: mpsc::Sender<Control>,
         readers: ReadPool,
+        scheduled: Option<schedule::Board>,
         config: &Config,
     ) -> AppState {
         AppState(Arc::new(Inner {
@@ -108,6 +111,7 @@ impl AppState {
             requests: Semaphore::new(config.limits.concurrent_requests),
             copies: Arc::new(Semaphore::new(backup::COPIES)),
             source: Source::of(config),
+            scheduled,
             max_staleness: config.timing.lease,
             limits: config.limits.clone(),
         }))
