@@ -15,7 +15,8 @@ mod tests;
 pub(crate) use file::{COPY_SUFFIX, CopyFile};
 pub use format::Manifest;
 pub use read::{CopyError, read_manifest, unpack};
-pub(crate) use take::{Source, TakeError, key_mark, write_copy};
+pub(crate) use take::{Source, key_mark, write_copy};
+pub use take::{TakeError, take};
 
 /// zstd levels that may be asked for: higher ones take more memory than a small machine should give.
 pub(crate) const LEVELS: std::ops::RangeInclusive<i32> = 1..=9;

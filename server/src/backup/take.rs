@@ -11,7 +11,10 @@ use std::{
 
 use tanist_store::{Snapshot, StoreError, Utc};
 
-use super::format::{self, Manifest};
+use super::{
+    LEVEL,
+    format::{self, Manifest},
+};
 use crate::config::Config;
 
 /// Whose replica is copied.
@@ -45,13 +48,21 @@ pub(crate) fn key_mark(config: &Config) -> String {
 
 /// Why a copy can't be taken.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TakeError {
+pub enum TakeError {
     /// The replica can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Nobody takes the bytes, or the disk doesn't.
     #[error("{0}")]
     Output(#[from] io::Error),
+}
+
+/// Copies the replica of the machine with this configuration, which may run, to `out`.
+///
+/// # Errors
+/// As [`TakeError`] says; then `out` holds no whole copy, and that can be told from it.
+pub fn take(config: &Config, out: &mut impl Write) -> Result<Manifest, TakeError> {
+    write_copy(&Source::of(config), Snapshot::open(&config.data_dir)?, LEVEL, out)
 }
 
 /// Writes the snapshot to `out`, compressed by `level`.
