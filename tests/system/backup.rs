@@ -485,6 +485,13 @@ async fn copy_is_for_admins_alone_and_travels_over_tls() {
                 let plain = zstd::stream::decode_all(&bytes[..]).unwrap();
                 assert!(plain.starts_with(b"SQLite format 3\0"));
                 assert_eq!(Some(plain.len() as u64), download.database_bytes());
+                cluster
+                    .wait("it is on record who has got it", || async {
+                        let log = cluster.log_of(0);
+                        let mut lines = log.lines().filter(|line| line.contains("a copy was taken"));
+                        lines.any(|line| line.contains("a-admin")).then_some(())
+                    })
+                    .await;
             }
             (_, Err(Error::Problem(problem))) => assert_eq!(problem.code, code::FORBIDDEN),
             (role, answer) => panic!("{role}: {answer:?}"),

@@ -24,7 +24,7 @@ use tanist_api::{HEADER_DATABASE_BYTES, code};
 use tanist_store::{Snapshot, StoreError, Target};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::{ApiError, AppState, execute::insert_position};
+use super::{ApiError, AppState, actor::Actor, execute::insert_position};
 use crate::{
     backup::{COPY_SUFFIX, LEVEL, LEVELS, Source, write_copy},
     reader::ReadError,
@@ -46,6 +46,7 @@ struct Patience {
 
 pub(super) async fn get(
     State(state): State<AppState>,
+    actor: Actor,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let state = &*state.0;
@@ -59,7 +60,7 @@ pub(super) async fn get(
         )));
     };
     let patience = Patience { stall: state.limits.backup_stall, total: state.limits.backup_time };
-    let (target, body) = start(state.source.clone(), level, patience, permit).await?;
+    let (target, body) = start(state.source.clone(), level, patience, permit, actor).await?;
     let position = target.stamp.position;
     let name = format!("{}-{}.{}{COPY_SUFFIX}", state.source.cluster, position.term.0, position.txid.0);
     let mut response = (StatusCode::OK, Body::new(body)).into_response();
@@ -93,6 +94,7 @@ async fn start(
     level: i32,
     patience: Patience,
     permit: OwnedSemaphorePermit,
+    actor: Actor,
 ) -> Result<(Target, CopyBody), ApiError> {
     let (chunks, from_thread) = mpsc::unbounded_channel();
     let (credits, credit) = sync_mpsc::channel();
@@ -111,7 +113,7 @@ async fn start(
         }
         let begun = Instant::now();
         let out = Client { chunks, credit, waiting: Vec::with_capacity(CHUNK), begun, patience };
-        serve(&source, snapshot, level, out);
+        serve(&source, snapshot, level, &actor, out);
     };
     let internal = |why: String| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code::STORAGE, format!("take a copy: {why}"))
@@ -128,17 +130,19 @@ async fn start(
     Ok((target, CopyBody { chunks: from_thread, credits, ended: false }))
 }
 
-fn serve(source: &Source, snapshot: Snapshot, level: i32, mut out: Client) {
+fn serve(source: &Source, snapshot: Snapshot, level: i32, actor: &Actor, mut out: Client) {
+    // Who has got everything that there is should be on record.
+    let token = actor.0.as_deref();
     let position = snapshot.target().stamp.position;
     let taken = write_copy(source, snapshot, level, &mut out);
     let seconds = out.begun.elapsed().as_secs_f32();
     match taken {
         Ok(manifest) => {
-            tracing::info!(%position, bytes = manifest.frame_bytes, seconds, "a copy was taken");
+            tracing::info!(token, %position, bytes = manifest.frame_bytes, seconds, "a copy was taken");
             let _ = out.chunks.send(Chunk::End);
         }
         Err(error) => {
-            tracing::warn!(%position, seconds, %error, "a copy was cut off");
+            tracing::warn!(token, %position, seconds, %error, "a copy was cut off");
             let _ = out.chunks.send(Chunk::CutOff(error.to_string()));
         }
     }
