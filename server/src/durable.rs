@@ -332,6 +332,26 @@ mod tests {
     }
 
     #[test]
+    fn mark_of_a_restore_holds_until_a_cluster_is_founded() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Durable::open(directory.path(), "c", "a").unwrap();
+        let (durable, recovered) = open();
+        assert_eq!(recovered.restored, None);
+        durable.persist_restored(&hard(), "restored from a copy").unwrap();
+        drop(durable);
+        let (durable, recovered) = open();
+        assert_eq!(recovered.restored.as_deref(), Some("restored from a copy"));
+        assert_eq!(recovered.hard, Some(hard()));
+        let mut stood = hard();
+        stood.term = Term(8);
+        durable.persist(&stood).unwrap();
+        assert!(open().1.restored.is_some(), "it has stood, but not won");
+        let record = stood.record.first_of_reign(Term(8), &"a".parse().unwrap());
+        durable.persist(&HardState { record, ..stood }).unwrap();
+        assert_eq!(open().1.restored, None);
+    }
+
+    #[test]
     fn node_db_of_another_member_or_cluster_is_refused_by_name() {
         let directory = tempfile::tempdir().unwrap();
         drop(Durable::open(directory.path(), "c", "a").unwrap());
