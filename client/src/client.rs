@@ -560,7 +560,7 @@ impl Client {
     }
 }
 
-fn one(host: &str) -> Result<Host, Error> {
+pub(crate) fn one(host: &str) -> Result<Host, Error> {
     let mut hosts = hosts::parse(host)?;
     match hosts.pop() {
         Some(only) if hosts.is_empty() => Ok(only),

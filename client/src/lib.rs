@@ -54,6 +54,7 @@
 //! The given hosts are never forgotten. The cluster's own list is learned beside the first request, every 10 s while in use,
 //! and after a failover. Names are resolved anew at each connect. [`hosts`] holds the policy, free of I/O.
 
+mod backup;
 mod call;
 mod client;
 mod error;
@@ -62,6 +63,7 @@ mod sse;
 mod state;
 mod watch;
 
+pub use backup::Download;
 pub use client::{Builder, Client, Consistency, ExecuteOptions};
 pub use error::Error;
 pub use state::{At, ChangeOptions, CommandFilter, OnlyIf, Part, ReadOptions};

@@ -13,7 +13,7 @@ use std::{
 use tanist_api::ClusterMember;
 use tanist_replication::{
     Complaint, Effect, Event, HardState, Member, MemberChange, MemberId, Message, Node, Position, Rank,
-    Stamp, SuccessionRecord, Term, Time, Txid, status::RoleName, wire,
+    RecordKey, Stamp, SuccessionRecord, Term, Time, Txid, status::RoleName, wire,
 };
 use tanist_store::PageSums;
 use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent};
@@ -67,6 +67,8 @@ pub(crate) struct Parts {
     pub cluster: String,
     /// Addresses that the configuration file gives; used beside those of the succession record.
     pub configured: Vec<Member>,
+    /// Where the database came from, if it was restored and no cluster has been founded on it yet.
+    pub restored: Option<String>,
     /// Sums of the replica's pages; none on a witness.
     pub sums: Option<Arc<PageSums>>,
     /// What operators ask for.
@@ -173,6 +175,16 @@ pub enum DriverError {
     /// The replica can't be trusted any more.
     #[error("the replica's disk failed: {0}")]
     Store(String),
+    /// A restored database is for a new cluster alone.
+    #[error(
+        "this machine's database was {reason}, for a new cluster, but {peer} belongs to one that has begun. If that one is right,          empty this machine's data directory; if this one is, empty the other machines' and start them anew"
+    )]
+    Restored {
+        /// Where the database came from.
+        reason: String,
+        /// The machine that has met it.
+        peer: MemberId,
+    },
 }
 
 /// What a driver leaves that was told to stop, or that can't go on as it is.
@@ -321,6 +333,7 @@ impl Driver {
         match event {
             TransportEvent::Received { from, packet, .. } => match wire::decode(&packet.head, packet.body) {
                 Ok(message) => {
+                    self.refuse_cluster(&from, &message)?;
                     if let Message::HeartbeatReply(reply) = &message {
                         self.compare(&from, reply.sum);
                     }
@@ -354,6 +367,26 @@ impl Driver {
             TransportEvent::IdInUse { .. }
             | TransportEvent::Connected { .. }
             | TransportEvent::Closed { .. } => Ok(()),
+        }
+    }
+
+    /// A machine whose database was restored only founds. In a cluster that has begun it might be named by the record, and
+    /// its old data would count for all that was acknowledged (R4); so it ends before it has said anything.
+    fn refuse_cluster(&self, peer: &MemberId, message: &Message) -> Result<(), DriverError> {
+        let Some(reason) = &self.parts.restored else { return Ok(()) };
+        let begun = match message {
+            Message::PreVote(request) | Message::Vote(request) => request.record.key > RecordKey::BLANK,
+            Message::PreVoteReply(reply) | Message::VoteReply(reply) => reply.record.key > RecordKey::BLANK,
+            Message::HeartbeatReply(_) | Message::Stored(_) | Message::Refused(_) => false,
+            // Only a master sends these.
+            Message::Heartbeat(_)
+            | Message::Append { .. }
+            | Message::Resync { .. }
+            | Message::Goodbye { .. } => true,
+        };
+        match begun {
+            true => Err(DriverError::Restored { reason: reason.clone(), peer: peer.clone() }),
+            false => Ok(()),
         }
     }
 
@@ -428,6 +461,9 @@ impl Driver {
             Effect::Persist(hard) => {
                 if self.hard.as_ref() != Some(&hard) {
                     self.parts.durable.persist(&hard)?;
+                    if hard.record.key > RecordKey::BLANK {
+                        self.parts.restored = None; // it has founded
+                    }
                     let me = hard.record.member(&self.parts.id);
                     let witness = self.parts.inbox.is_none();
                     self.rank_changed = me.is_some_and(|me| me.rank.is_witness() != witness);

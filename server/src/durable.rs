@@ -9,7 +9,7 @@ use std::{
 };
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use tanist_replication::HardState;
+use tanist_replication::{HardState, RecordKey};
 
 /// Why `node.db` or the data directory can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -113,8 +113,8 @@ fn make_durable(directory: &Path) -> std::io::Result<()> {
     new.into_iter().try_for_each(sync_entry)
 }
 
-/// Syncs the directory's entry in its parent.
-fn sync_entry(directory: &Path) -> std::io::Result<()> {
+/// Syncs the entry of a directory or a file in its parent.
+pub(crate) fn sync_entry(directory: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     match directory.parent() {
         Some(parent) if parent == Path::new("") => File::open(".")?.sync_all()?,
@@ -140,6 +140,8 @@ pub struct Recovered {
     pub hard: Option<HardState>,
     /// Whether the last stop left its mark.
     pub clean: bool,
+    /// Where the database came from, if it was restored from a copy and no cluster has been founded on it yet.
+    pub restored: Option<String>,
 }
 
 impl Durable {
@@ -168,6 +170,10 @@ impl Durable {
                      voted_for TEXT,
                      record TEXT,
                      state BLOB
+                 ) STRICT;
+                 CREATE TABLE IF NOT EXISTS restored (
+                     id INTEGER PRIMARY KEY CHECK (id = 1),
+                     reason TEXT NOT NULL
                  ) STRICT;",
             )
             .map_err(fail("open"))?;
@@ -190,7 +196,7 @@ impl Durable {
                         [cluster, member],
                     )
                     .map_err(fail("write"))?;
-                Recovered { hard: None, clean: true }
+                Recovered { hard: None, clean: true, restored: None }
             }
             Some((found_cluster, found_member, clean, state)) => {
                 for (what, found, expected) in
@@ -204,7 +210,12 @@ impl Durable {
                 let damaged = |why| DurableError::Damaged { path: path.clone(), why };
                 let hard = state.as_deref().map(|state| decode(state).map_err(damaged)).transpose()?;
                 connection.execute("UPDATE node SET clean = 0", []).map_err(fail("write"))?;
-                Recovered { hard, clean }
+                let restored = connection
+                    .query_row("SELECT reason FROM restored", [], |row| row.get(0))
+                    .optional()
+                    .map_err(fail("read"))?;
+                let founded = hard.as_ref().is_some_and(|hard| hard.record.key > RecordKey::BLANK);
+                Recovered { hard, clean, restored: restored.filter(|_| !founded) }
             }
         };
         Ok((Durable { connection, path: path.clone() }, recovered))
@@ -229,6 +240,19 @@ impl Durable {
             })
             .map(drop)
             .map_err(|source| DurableError::Database { context: "write", path: self.path.clone(), source })
+    }
+
+    /// Writes the first votes of a machine whose database was restored from a copy, with the word that it may only found:
+    /// it must not meet a cluster that has begun, where its old data would stand for newer.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn persist_restored(&self, hard: &HardState, reason: &str) -> Result<(), DurableError> {
+        let fail = |source| DurableError::Database { context: "write", path: self.path.clone(), source };
+        self.connection
+            .execute("INSERT OR REPLACE INTO restored (id, reason) VALUES (1, ?1)", [reason])
+            .map_err(fail)?;
+        self.persist(hard)
     }
 
     /// Leaves the mark of a clean stop.
@@ -305,6 +329,26 @@ mod tests {
         drop(durable);
         assert!(Durable::open(directory.path(), "c", "a").unwrap().1.clean);
         assert!(!Durable::open(directory.path(), "c", "a").unwrap().1.clean);
+    }
+
+    #[test]
+    fn mark_of_a_restore_holds_until_a_cluster_is_founded() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Durable::open(directory.path(), "c", "a").unwrap();
+        let (durable, recovered) = open();
+        assert_eq!(recovered.restored, None);
+        durable.persist_restored(&hard(), "restored from a copy").unwrap();
+        drop(durable);
+        let (durable, recovered) = open();
+        assert_eq!(recovered.restored.as_deref(), Some("restored from a copy"));
+        assert_eq!(recovered.hard, Some(hard()));
+        let mut stood = hard();
+        stood.term = Term(8);
+        durable.persist(&stood).unwrap();
+        assert!(open().1.restored.is_some(), "it has stood, but not won");
+        let record = stood.record.first_of_reign(Term(8), &"a".parse().unwrap());
+        durable.persist(&HardState { record, ..stood }).unwrap();
+        assert_eq!(open().1.restored, None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 const _: () = assert!(!tanist_replication::mistakes::POSSIBLE, "a server must not be able to make mistakes");
 
 mod auth;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod commands;

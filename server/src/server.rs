@@ -5,6 +5,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, ToSocketAddrs as _},
+    path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
@@ -17,6 +18,10 @@ use tanist_transport::{Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    backup::{
+        Source,
+        schedule::{self, Schedule},
+    },
     clock,
     config::Config,
     driver::{self, Control, DriverError, Parts},
@@ -57,6 +62,11 @@ pub enum StartError {
     /// `state.db`.
     #[error("{0}{advice}", advice = advice(.0))]
     Store(#[from] tanist_store::StoreError),
+    /// A restore broke off.
+    #[error(
+        "data_dir: {0} holds the beginning of a restore but no database: empty the directory and restore again"
+    )]
+    Restore(PathBuf),
     /// A listening address.
     #[error("{field} {address}: {source}")]
     Listen {
@@ -121,6 +131,7 @@ pub struct Server {
     /// What goes on beside the service, and ends with it.
     beside: Vec<tokio::task::JoinHandle<()>>,
     feeder: Option<Feeder>,
+    schedule: Option<Schedule>,
     _lock: DirectoryLock,
 }
 
@@ -179,6 +190,9 @@ impl Server {
             false => Some(Database::open(&config.data_dir, config.store_options())?),
         };
         let stamp = database.as_ref().map_or(Stamp::default(), Database::stamp);
+        if recovered.restored.is_some() && stamp == Stamp::default() {
+            return Err(StartError::Restore(config.data_dir));
+        }
         let node = Node::new(
             NodeConfig { seed: u64::from_le_bytes(random()?), ..config.node() },
             recovered.hard,
@@ -244,6 +258,7 @@ impl Server {
             let transport_config = config.transport(random()?);
             let id = config.id.clone();
             let configured = config.members.clone();
+            let restored = recovered.restored;
             let peers = driver::addresses(&configured, &node.status().record.members);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -267,6 +282,7 @@ impl Server {
                         board,
                         cluster,
                         configured,
+                        restored,
                         sums,
                         control,
                         stop,
@@ -310,6 +326,16 @@ impl Server {
             tokio::spawn(health::watch(health::Parts { directory, wal, config, gate, control }))
         });
 
+        let (schedule, scheduled) = match config.backup.clone().filter(|_| !witness) {
+            None => (None, None),
+            Some(backup) => {
+                let board = schedule::Board::default();
+                let started = Schedule::start(Source::of(&config), backup, Arc::clone(&board));
+                let fail = |source| StartError::System { context: "start a thread", source };
+                (Some(started.map_err(fail)?), Some(board))
+            }
+        };
+
         let (stop_http, http_stopped) = oneshot::channel();
         let (writer, readers) = (
             WriterHandle::new(inbox),
@@ -325,8 +351,10 @@ impl Server {
                 silent_after: config.silent_after,
             }))
         });
-        let state =
-            http::AppState::new(Arc::clone(&gate), writer, operators, readers, presence, hub, &config);
+        let state = http::AppState::new(
+            http::Parts { gate: Arc::clone(&gate), writer, operators, readers, presence, hub, scheduled },
+            &config,
+        );
         let http = tokio::spawn(async move {
             if let Err(error) = http::serve(http_listener, tls, state, http_stopped).await {
                 tracing::error!(%error, "HTTP");
@@ -344,6 +372,7 @@ impl Server {
             scrub,
             beside: health.into_iter().chain(nodes).collect(),
             feeder,
+            schedule,
             _lock: lock,
         })
     }
@@ -399,6 +428,9 @@ impl Server {
         let durable = join(self.driver.take()).await.flatten();
         if let Some(feeder) = self.feeder.take() {
             let _ = tokio::task::spawn_blocking(|| drop(feeder)).await;
+        }
+        if let Some(schedule) = self.schedule.take() {
+            let _ = tokio::task::spawn_blocking(|| schedule.stop()).await;
         }
         if let Some(scrub) = self.scrub.take() {
             let _ = tokio::task::spawn_blocking(|| scrub.stop()).await;

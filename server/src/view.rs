@@ -35,6 +35,7 @@ impl Default for View {
             sync_set: vec![],
             chain: vec![],
             members: vec![],
+            copies: None,
         };
         View { cluster, fresh_as_of_ns: None }
     }
@@ -123,6 +124,7 @@ pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
             sync_set: record.sync_set.iter().map(ToString::to_string).collect(),
             chain: status.chain.iter().map(ToString::to_string).collect(),
             members,
+            copies: None,
         },
     }
 }

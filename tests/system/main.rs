@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod agent;
+mod backup;
 mod bad_start;
 mod cluster;
 mod cut_off;

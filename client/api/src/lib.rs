@@ -21,6 +21,8 @@ pub const HEADER_POSITION: &str = "tanist-position";
 pub const HEADER_MIN_POSITION: &str = "tanist-min-position";
 /// Header that names the master on a redirect.
 pub const HEADER_MASTER: &str = "tanist-master";
+/// Header of a copy: bytes of the database in it, unpacked.
+pub const HEADER_DATABASE_BYTES: &str = "tanist-database-bytes";
 /// Request header: a key that makes a repeated write return its first answer.
 pub const HEADER_IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Response header, `true` when the answer is the stored first answer of an idempotent write.
@@ -359,6 +361,21 @@ pub struct Cluster {
     pub chain: Vec<String>,
     /// All members, by rank.
     pub members: Vec<ClusterMember>,
+    /// Copies that the answering machine takes by itself, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<ScheduledCopies>,
+}
+
+/// How a machine's scheduled copies stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduledCopies {
+    /// When the newest was made, in UTC, by its wall clock.
+    pub made_at: Option<String>,
+    /// The newest transaction in it.
+    pub position: Option<String>,
+    /// Why the last try failed; it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 /// One member in [`Cluster`].

@@ -19,7 +19,7 @@ const COMPILE_OPTIONS: [&str; 3] = ["ENABLE_DBPAGE_VTAB", "ENABLE_FTS5", "ENABLE
 const WAL_FILE_LIMIT: i64 = 16 << 20;
 const CACHED_STATEMENTS: usize = 128;
 /// Longest text or blob, in bytes: no single value may take the memory of a small machine.
-const LONGEST_VALUE: i32 = 64 << 20;
+pub(crate) const LONGEST_VALUE: i32 = 64 << 20;
 
 /// The database file in a data directory.
 pub(crate) fn database_path(dir: &Path) -> PathBuf {

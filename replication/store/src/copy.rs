@@ -3,41 +3,22 @@
 //! Owns the walk over all pages. Never blocks readers or the writer, and keeps no more than one answer in memory. Read
 //! `rejoin.rs` for the other end.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
-use rusqlite::Connection;
-use tanist_replication::{PagesWriter, Stamp, TermHistory};
+use tanist_replication::PagesWriter;
 
 use crate::{
-    connection,
     error::StoreError,
     page_hash::{PAGE_HASH_BYTES, PageHash, PageHasher, WholeHasher, window_pages},
-    tables,
-    wal::{self, is_lock_page},
+    snapshot::{Snapshot, Target},
+    wal::is_lock_page,
 };
 
-const CACHE_BYTES: u64 = 512 << 10;
-
-/// What a rejoin leads to: one snapshot of a master's database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The snapshot's stamp.
-    pub stamp: Stamp,
-    /// Size of a page in bytes.
-    pub page_size: u32,
-    /// Size in pages; the one with SQLite's lock bytes (at 1 GiB) is counted but never travels.
-    pub pages: u32,
-    /// Who reigned on the snapshot's branch.
-    pub history: TermHistory,
-}
-
-/// A snapshot of a whole database, on a connection of its own. While it lives the WAL can't start over.
+/// A snapshot of a whole database, as a replica asks for it.
 #[derive(Debug)]
 pub struct CopyOut {
-    connection: Connection,
-    path: PathBuf,
-    target: Target,
+    snapshot: Snapshot,
     hasher: PageHasher,
     whole: WholeHasher,
     image: Vec<u8>,
@@ -51,26 +32,18 @@ impl CopyOut {
     /// # Errors
     /// When it can't be opened or read.
     pub fn open(dir: &Path, key: [u8; 32]) -> Result<CopyOut, StoreError> {
-        let path = connection::database_path(dir);
-        let connection = connection::open_read_only(dir, CACHE_BYTES)?;
-        let error = |error| StoreError::sqlite(&path, "begin a copy", error);
-        connection.execute_batch("BEGIN").map_err(error)?;
-        let stamp = tables::read_stamp(&connection, &path)?;
-        let history = tables::read_history(&connection, &path)?;
-        let number =
-            |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0)).map_err(error);
-        let (page_size, pages) = (number("page_size")?, number("page_count")?);
+        let snapshot = Snapshot::open(dir)?;
+        let Target { page_size, pages, .. } = *snapshot.target();
         let hasher = PageHasher::new(key);
         let whole = hasher.whole(page_size, pages);
         let image = vec![0; page_size as usize];
-        let target = Target { stamp, page_size, pages, history };
-        Ok(CopyOut { connection, path, target, hasher, whole, image, next: 1, moved: 0 })
+        Ok(CopyOut { snapshot, hasher, whole, image, next: 1, moved: 0 })
     }
 
     /// What the snapshot is.
     #[must_use]
     pub fn target(&self) -> &Target {
-        &self.target
+        self.snapshot.target()
     }
 
     /// The pages among `count` from `first` on that differ from the replica's, whose hashes follow each other in
@@ -80,7 +53,7 @@ impl CopyOut {
     /// # Errors
     /// [`StoreError::Exchange`] for a question that makes no sense; otherwise when the database can't be read.
     pub fn differing(&mut self, first: u32, count: u32, hashes: &[u8]) -> Result<Bytes, StoreError> {
-        let Target { page_size, pages, .. } = self.target;
+        let Target { page_size, pages, .. } = *self.snapshot.target();
         let end = first.checked_add(count).filter(|end| {
             first == self.next && (1..=window_pages(page_size)).contains(&count) && end - 1 <= pages
         });
@@ -102,8 +75,7 @@ impl CopyOut {
             if is_lock_page(page, page_size) {
                 continue;
             }
-            wal::read_page(&self.connection, page, &mut self.image)
-                .map_err(|error| StoreError::sqlite(&self.path, "copy a page", error))?;
+            self.snapshot.page(page, &mut self.image)?;
             let hash = self.hasher.page(page, &self.image);
             self.whole.add(hash);
             if hash == PageHash::NONE || their != Some(&hash.0) {
@@ -124,6 +96,6 @@ impl CopyOut {
     /// The hash of the whole snapshot, once all pages were asked for.
     #[must_use]
     pub fn whole_hash(&self) -> Option<[u8; 32]> {
-        (self.next > self.target.pages).then(|| self.whole.finish())
+        (self.next > self.snapshot.target().pages).then(|| self.whole.finish())
     }
 }

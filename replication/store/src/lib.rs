@@ -19,11 +19,14 @@ mod migrate;
 mod page_hash;
 mod reader;
 mod rejoin;
+mod restore;
 mod scrub;
+mod snapshot;
 mod sqlite_file;
 mod staging;
 mod sums;
 mod tables;
+mod utc;
 mod verify;
 mod wal;
 
@@ -32,7 +35,7 @@ pub use authorizer::{is_denied, is_reserved};
 pub use batch::{Batch, prepare_user};
 pub use checkpoint::{CheckpointOutcome, Checkpointer, WalSync};
 pub use checksum::{checksum_of, database_checksum};
-pub use copy::{CopyOut, Target};
+pub use copy::CopyOut;
 pub use database::{Captured, Database};
 pub use divergence::{
     DIVERGENCE_DIR, DivergenceReport, PAGES_FILE, REPORT_FILE, REPORTS_KEPT, ROWS_FILE, ReportContext,
@@ -43,9 +46,12 @@ pub use limits::Interrupted;
 pub use page_hash::{PAGE_HASH_BYTES, window_pages};
 pub use reader::{Reader, open_reader};
 pub use rejoin::{Question, Rejoin, RejoinCounts, Rejoined};
+pub use restore::{Anew, Inspection, Reigned, begin_anew, inspect};
 pub use scrub::{Scrub, Scrubbed};
+pub use snapshot::{Snapshot, Target};
 pub use staging::Staging;
 pub use sums::PageSums;
+pub use utc::Utc;
 
 /// File name of the replicated database in the data directory.
 pub const DATABASE_FILE: &str = "state.db";

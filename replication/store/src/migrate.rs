@@ -26,6 +26,11 @@ fn migrations() -> Vec<&'static str> {
     files.iter().filter_map(|file| file.contents_utf8()).collect()
 }
 
+/// Newest version of the schema that this program knows.
+pub(crate) fn schema_version() -> usize {
+    migrations().len()
+}
+
 impl Database {
     /// Begins the reign of `term`: writes its row and brings the schema up to date. `master` is the member's id,
     /// `reason` is for people. The captured transactions come in order.

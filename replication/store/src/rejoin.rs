@@ -11,11 +11,11 @@ use bytes::Bytes;
 use tanist_replication::{Checksum, Pages, Position, Stamp, TermHistory, Txid};
 
 use crate::{
-    copy::Target,
     database::{Database, Mode},
     divergence::{self, ReportContext},
     error::StoreError,
     page_hash::{PAGE_HASH_BYTES, PageHash, PageHasher, window_pages},
+    snapshot::Target,
     staging::Staging,
     sums::{self, PageSum},
     tables,

@@ -38,7 +38,7 @@ pub(crate) fn read_stamp(connection: &Connection, path: &Path) -> Result<Stamp, 
     })
 }
 
-fn table_exists(connection: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
+pub(crate) fn table_exists(connection: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
     connection.query_row(
         "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1",
         [name],

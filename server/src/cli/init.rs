@@ -305,6 +305,8 @@ request_retention = "1h"   # how long a repeated Idempotency-Key gives the first
 watchers = 1000            # streams of /v1/events; each also counts as a connection
 event_retention = "24h"    # how long events are kept for watchers who were away (the newest 1000 always)
 events = 100000            # and how many at most
+backup_stall = "10s"       # a client that fetches a copy and takes nothing of it for so long is cut off
+backup_time = "30m"        # or that doesn't take all of it in this time: meanwhile the WAL grows
 
 [nodes]
 silent_after = "5s"        # a managed node whose agent gives no sign of life for so long counts as silent
@@ -321,6 +323,11 @@ failures = 3               # so many in a row, and the machine is unhealthy
 recovery = "60s"           # good for so long, and it is healthy again
 min_free = "64MiB"         # with less room on the data directory's disk it is unhealthy; "off"
 slow_sync = "1s"           # a sync to disk that takes so long counts as failed; "off"
+
+# [backup]                 # this machine copies its replica by itself; see also `tanist backup`
+# directory = "backups"    # best on another disk
+# every = "24h"
+# keep = 7                 # the newest; older ones are removed
 
 [log]
 filter = "info"

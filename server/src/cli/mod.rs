@@ -3,6 +3,7 @@
 //! Owns no logic of a machine or a cluster: `run` and `dev` are in `commands/`, the others talk through the client crate.
 
 mod agent;
+mod backup;
 mod bench;
 mod command;
 mod config;
@@ -13,10 +14,12 @@ mod members;
 mod node;
 mod options;
 mod recover;
+mod restore;
 mod sql;
 mod status;
 mod table;
 mod token;
+mod verify;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -81,6 +84,12 @@ enum Command {
     Agent(agent::AgentArgs),
     /// Go on without a majority that is gone for good: on a stopped machine, by an operator's word.
     Recover(recover::RecoverArgs),
+    /// Fetch a copy of the whole database from a running cluster.
+    Backup(backup::BackupArgs),
+    /// Check a copy, or the database of a stopped machine, and show what it holds.
+    Verify(verify::VerifyArgs),
+    /// Make a copy the first database of a new cluster.
+    Restore(restore::RestoreArgs),
     /// Show or print what this machine held that the cluster didn't, saved before it was replaced.
     Divergence(divergence::DivergenceArgs),
     /// Load a running cluster and measure it.
@@ -199,6 +208,9 @@ pub fn main() -> ExitCode {
             Command::Agent(args) => agent::agent(&args).await,
             Command::Token(args) => token::token(&args).await,
             Command::Recover(args) => recover::recover(&args),
+            Command::Backup(args) => backup::backup(&args).await,
+            Command::Verify(args) => verify::verify(&args),
+            Command::Restore(args) => restore::restore(&args),
             Command::Divergence(args) => divergence::divergence(&args),
             Command::Bench(args) => bench::bench(&args).await,
         }

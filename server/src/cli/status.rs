@@ -1,25 +1,30 @@
 //! `tanist status`.
 
-use tanist_api::{Cluster, ClusterMember, RejoinProgress, Role};
+use tanist_api::{Cluster, ClusterMember, RejoinProgress, Role, ScheduledCopies};
+use tanist_client::{Client, Error};
 
 use super::{Connection, table};
 
 /// Shows the cluster as the master sees it, or, without one, as the first machine that answers.
 pub(super) async fn status(connection: &Connection) -> anyhow::Result<()> {
-    let client = connection.client()?;
-    let mut cluster = client.cluster().await?;
-    // The master knows positions and lag of all.
-    if let Some(master) = cluster.master_urls.first()
-        && let Ok(view) = client.cluster_of(master).await
-    {
-        cluster = view;
-    }
+    let cluster = seen_by_the_master(&connection.client()?).await?;
     if connection.json {
         println!("{}", serde_json::to_string_pretty(&cluster)?);
     } else {
         print!("{}", text(&cluster));
     }
     Ok(())
+}
+
+/// The cluster as the master sees it, who knows positions and lag of all; without one, as the first machine that answers.
+pub(super) async fn seen_by_the_master(client: &Client) -> Result<Cluster, Error> {
+    let cluster = client.cluster().await?;
+    if let Some(master) = cluster.master_urls.first()
+        && let Ok(view) = client.cluster_of(master).await
+    {
+        return Ok(view);
+    }
+    Ok(cluster)
 }
 
 /// How the member gets its data, and how far that is.
@@ -33,6 +38,16 @@ fn data_by(member: &ClusterMember) -> String {
             format!("rejoin {percent} % of {pages} pages, {moved} sent, {} KiB", bytes >> 10)
         }
     }
+}
+
+/// How the scheduled copies of the answering machine stand.
+fn copies_text(member: &str, copies: &ScheduledCopies) -> String {
+    let newest = match (&copies.made_at, &copies.position) {
+        (Some(made_at), Some(position)) => format!("newest at {position}, made {made_at}"),
+        _ => "none yet".to_owned(),
+    };
+    let failed = copies.failed.as_ref().map(|why| format!("; the last try failed: {why}"));
+    format!("Copies on {member}: {newest}{}\n", failed.unwrap_or_default())
 }
 
 fn text(cluster: &Cluster) -> String {
@@ -78,6 +93,9 @@ fn text(cluster: &Cluster) -> String {
         .collect();
     text += "\n";
     text += &table::layout(&headings, &rows);
+    if let Some(copies) = &cluster.copies {
+        text += &copies_text(&cluster.member, copies);
+    }
     for (member, why) in
         cluster.members.iter().filter_map(|member| Some((&member.id, member.unhealthy.as_ref()?)))
     {

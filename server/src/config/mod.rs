@@ -6,7 +6,7 @@ mod raw;
 mod resolved;
 mod units;
 
-pub use resolved::{Config, ConfigError, Health, HttpLimits, Listen, Log, LogFormat, Tls};
+pub use resolved::{Backup, Config, ConfigError, Health, HttpLimits, Listen, Log, LogFormat, Tls};
 pub(crate) use units::{
     ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address,
 };

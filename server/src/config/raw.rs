@@ -33,6 +33,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) health: RawHealth,
     #[serde(default)]
+    pub(super) backup: RawBackup,
+    #[serde(default)]
     pub(super) log: RawLog,
 }
 
@@ -101,6 +103,8 @@ pub(super) struct RawLimits {
     pub(super) concurrent_requests: Option<usize>,
     pub(super) connections: Option<usize>,
     pub(super) request_retention: Option<String>,
+    pub(super) backup_stall: Option<String>,
+    pub(super) backup_time: Option<String>,
     pub(super) watchers: Option<usize>,
     pub(super) event_retention: Option<String>,
     pub(super) events: Option<usize>,
@@ -137,6 +141,14 @@ pub(super) struct RawHealth {
     pub(super) recovery: Option<String>,
     pub(super) min_free: Option<String>,
     pub(super) slow_sync: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBackup {
+    pub(super) directory: Option<String>,
+    pub(super) every: Option<String>,
+    pub(super) keep: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -12,10 +12,10 @@ use tanist_store::Options;
 use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits as LinkLimits};
 
 use super::{
-    raw::{Raw, RawHealth, RawLimits, RawMember, RawTiming},
+    raw::{Raw, RawBackup, RawHealth, RawLimits, RawMember, RawTiming},
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
-use crate::{auth::operator_token, reader::ReadPoolConfig, sql::SqlLimits};
+use crate::{auth::operator_token, backup::schedule::is_same, reader::ReadPoolConfig, sql::SqlLimits};
 
 /// Why a configuration file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +86,10 @@ pub struct HttpLimits {
     pub event_retention: Duration,
     /// Events kept at most.
     pub events: usize,
+    /// How long a client that fetches a copy may take nothing of it.
+    pub backup_stall: Duration,
+    /// How long it may take altogether: so long the WAL can't start over.
+    pub backup_time: Duration,
 }
 
 /// The certificate by which clients know this machine.
@@ -115,6 +119,17 @@ pub struct Health {
     pub min_free: Option<u64>,
     /// A sync that takes so long is a bad result; `None`: nobody looks.
     pub slow_sync: Option<Duration>,
+}
+
+/// Copies that this machine takes of its replica by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// Where they are kept.
+    pub directory: PathBuf,
+    /// How often one is taken.
+    pub every: Duration,
+    /// So many are kept.
+    pub keep: usize,
 }
 
 /// How logs look.
@@ -180,6 +195,8 @@ pub struct Config {
     pub limits: HttpLimits,
     /// What makes this machine unfit to reign.
     pub health: Health,
+    /// Scheduled copies; `None`: none.
+    pub backup: Option<Backup>,
     /// Logging.
     pub log: Log,
 }
@@ -399,6 +416,7 @@ impl Config {
             },
             limits: limits(&fields, &raw.limits)?,
             health: health(&fields, raw.health)?,
+            backup: backup(&fields, folder, &folder.join(&raw.data_dir), raw.backup)?,
             log: Log {
                 filter: raw.log.filter.unwrap_or_else(|| "info".to_owned()),
                 format: match raw.log.format.as_deref() {
@@ -683,6 +701,30 @@ fn health(fields: &Fields<'_>, raw: RawHealth) -> Result<Health, ConfigError> {
     })
 }
 
+fn backup(
+    fields: &Fields<'_>,
+    folder: &Path,
+    data_dir: &Path,
+    raw: RawBackup,
+) -> Result<Option<Backup>, ConfigError> {
+    let hour = Duration::from_secs(3600);
+    let every =
+        fields.duration("backup.every", raw.every.as_ref(), hour * 24, (hour / 3600, hour * 24 * 30))?;
+    let keep = fields.count("backup.keep", raw.keep, 7, 10_000)?;
+    let Some(directory) = raw.directory.filter(|directory| !directory.is_empty()) else {
+        if raw.every.is_some() || raw.keep.is_some() {
+            return Err(fields.error("backup.directory", "nothing", "a directory for the copies"));
+        }
+        return Ok(None);
+    };
+    let directory = folder.join(directory);
+    if is_same(&directory, data_dir) {
+        let expected = "another directory than data_dir, best on another disk";
+        return Err(fields.error("backup.directory", directory.display(), expected));
+    }
+    Ok(Some(Backup { directory, every, keep }))
+}
+
 fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigError> {
     let ms = Duration::from_millis;
     let hour = Duration::from_secs(3600);
@@ -731,6 +773,18 @@ fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigErro
             (ms(1000), hour * 24 * 365),
         )?,
         events: fields.count("limits.events", raw.events, 100_000, 100_000_000)?,
+        backup_stall: fields.duration(
+            "limits.backup_stall",
+            raw.backup_stall.as_ref(),
+            ms(10_000),
+            (ms(100), hour),
+        )?,
+        backup_time: fields.duration(
+            "limits.backup_time",
+            raw.backup_time.as_ref(),
+            hour / 2,
+            (ms(1000), hour * 24),
+        )?,
     })
 }
 
@@ -824,6 +878,10 @@ peer = ["10.0.0.3:7450"]
                 vec!["limits.watchers", "2048", "limits.connections"],
             ),
             (format!("{GOOD}[log]\nformat = \"xml\""), vec!["log.format", "xml"]),
+            (format!("{GOOD}[backup]\nkeep = 3"), vec!["backup.directory", "nothing"]),
+            (format!("{GOOD}[backup]\ndirectory = \"data\""), vec!["backup.directory", "another directory"]),
+            (format!("{GOOD}[backup]\ndirectory = \"b\"\nkeep = 0"), vec!["backup.keep", "from 1 to"]),
+            (format!("{GOOD}[backup]\ndirectory = \"b\"\nevery = \"0s\""), vec!["backup.every", "0s"]),
             (GOOD.replace("key = \"AAEC", "key = \"x"), vec!["key", "32 bytes"]),
             (GOOD.replace("key = ", "key_file = "), vec!["key_file"]),
             (GOOD.replace("rank = 1", "rank = \"one\""), vec!["rank", "line"]),

@@ -23,7 +23,8 @@ fn needed(method: &Method, path: &str) -> Option<Access> {
         // Say nothing about the cluster but whether this machine serves; the page holds no data by itself.
         "/" | "/healthz" | "/readyz" => return None,
         "/v1/query" => Access::Read,
-        _ if below("/v1/tokens") => Access::Admin,
+        // A copy holds everything, the hashes of tokens too.
+        _ if below("/v1/tokens") || below("/v1/backup") => Access::Admin,
         _ if reads => Access::Read,
         _ if below("/v1/cluster/members") => Access::Admin,
         _ if below("/v1/cluster") || below("/v1/watched-tables") => Access::Operate,
@@ -111,6 +112,8 @@ mod tests {
             ("POST", "/v1/cluster/members", Some(Access::Admin)),
             ("DELETE", "/v1/cluster/members/pc-2", Some(Access::Admin)),
             ("GET", "/v1/tokens", Some(Access::Admin)),
+            ("GET", "/v1/backup", Some(Access::Admin)),
+            ("HEAD", "/v1/backup", Some(Access::Admin)),
             ("DELETE", "/v1/tokens/ui", Some(Access::Admin)),
             // What nobody knows yet is no hole.
             ("POST", "/v1/queryx", Some(Access::Write)),

@@ -5,6 +5,7 @@
 
 mod actor;
 mod authorize;
+mod backup;
 mod cluster;
 mod error;
 mod events;
@@ -49,6 +50,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     auth::Tokens,
+    backup::{Source, schedule},
     clock,
     config::{Config, HttpLimits},
     driver::Control,
@@ -93,23 +95,40 @@ struct Inner {
     hub: Arc<Hub>,
     watchers: Arc<Semaphore>,
     catching_up: Arc<Semaphore>,
+    /// Copies that may be begun.
+    copies: Arc<Semaphore>,
+    /// Whose replica is copied.
+    source: Source,
+    /// How the scheduled copies stand, if there are any.
+    scheduled: Option<schedule::Board>,
     /// Whose tokens are whose; `None`: everybody may do everything.
     tokens: Option<Tokens>,
     max_staleness: Duration,
 }
 
+/// What the handlers work with.
+pub(crate) struct Parts {
+    /// Whether this machine may answer as master.
+    pub(crate) gate: Arc<Gate>,
+    /// Takes writes.
+    pub(crate) writer: WriterHandle,
+    /// Takes what operators ask for.
+    pub(crate) operators: mpsc::Sender<Control>,
+    /// Takes reads.
+    pub(crate) readers: ReadPool,
+    /// Which nodes are heard of.
+    pub(crate) presence: Arc<Presence>,
+    /// Where watchers look.
+    pub(crate) hub: Arc<Hub>,
+    /// How the scheduled copies stand, if there are any.
+    pub(crate) scheduled: Option<schedule::Board>,
+}
+
 impl AppState {
     /// Puts the parts together.
     #[must_use]
-    pub(crate) fn new(
-        gate: Arc<Gate>,
-        writer: WriterHandle,
-        operators: mpsc::Sender<Control>,
-        readers: ReadPool,
-        presence: Arc<Presence>,
-        hub: Arc<Hub>,
-        config: &Config,
-    ) -> AppState {
+    pub(crate) fn new(parts: Parts, config: &Config) -> AppState {
+        let Parts { gate, writer, operators, readers, presence, hub, scheduled } = parts;
         AppState(Arc::new(Inner {
             gate,
             writer,
@@ -121,6 +140,9 @@ impl AppState {
             hub,
             watchers: Arc::new(Semaphore::new(config.limits.watchers)),
             catching_up: Arc::new(Semaphore::new(events::CATCHING_UP)),
+            copies: Arc::new(Semaphore::new(backup::COPIES)),
+            source: Source::of(config),
+            scheduled,
             max_staleness: config.timing.lease,
             limits: config.limits.clone(),
         }))
@@ -171,6 +193,7 @@ pub fn router(state: AppState) -> Router {
     let limited = Router::new()
         .route("/v1/execute", post(execute::post))
         .route("/v1/query", post(query::post))
+        .route("/v1/backup", get(backup::get))
         .route("/v1/cluster/promote", post(handover::promote))
         .route("/v1/cluster/demote", post(handover::demote))
         .route("/v1/watched-tables", get(watched_tables::list))
@@ -235,7 +258,8 @@ pub async fn serve(
     let (close_watchers, closed) = watch::channel(false);
     let router = router(state);
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).pipeline_flush(true);
+    // Without `pipeline_flush`: with it hyper takes a streamed body as fast as it comes, whether the client reads or not.
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
     builder.max_buf_size(BUFFER);
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);

@@ -93,12 +93,15 @@ impl Machine {
         let feeder = Feeder::start(parts).unwrap();
         let writer = WriterHandle::new(Arc::clone(&inbox));
         let state = AppState::new(
-            Arc::clone(&gate),
-            writer,
-            operators,
-            pool,
-            Arc::default(),
-            Arc::clone(&hub),
+            http::Parts {
+                gate: Arc::clone(&gate),
+                writer,
+                operators,
+                readers: pool,
+                presence: Arc::default(),
+                hub: Arc::clone(&hub),
+                scheduled: None,
+            },
             &config,
         );
         let serving = tokio::spawn(async move { http::serve(listener, None, state, stopped).await.unwrap() });

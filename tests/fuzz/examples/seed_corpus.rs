@@ -18,6 +18,7 @@ type Input = (String, Vec<u8>);
 fn main() -> Result<(), Box<dyn Error>> {
     write("apply", files::apply())?;
     write("config", files::config())?;
+    write("copy", files::copy())?;
     write("hard_state", files::hard_state()?)?;
     write("http", clients::http())?;
     write("node", peers::node()?)?;

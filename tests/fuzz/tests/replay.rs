@@ -20,7 +20,7 @@ macro_rules! replay {
     };
 }
 
-replay! { apply config frames handshake hard_state http node node_db pages params preamble sql store_files text wire }
+replay! { apply config copy frames handshake hard_state http node node_db pages params preamble sql store_files text wire }
 
 #[test]
 fn corpus_is_small_and_every_folder_has_its_target() {

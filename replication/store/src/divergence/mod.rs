@@ -5,7 +5,6 @@
 
 mod literal;
 mod rows;
-mod utc;
 
 use std::{
     fs::{self, File},
@@ -17,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tanist_replication::{Position, Stamp};
 
-use crate::{connection, error::StoreError, rejoin::Rejoin};
+use crate::{connection, error::StoreError, rejoin::Rejoin, utc::Utc};
 
 pub use rows::TableDifference;
 
@@ -119,7 +118,7 @@ fn save_in(
     remove(saving)?;
     fs::create_dir_all(saving).map_err(|source| StoreError::io(saving, "create the directory", source))?;
     let stamp = rejoin.database.stamp;
-    let saved_at = utc::Utc::of(context.now);
+    let saved_at = Utc::of(context.now);
     let Position { term, txid } = stamp.position;
     let mut report = DivergenceReport {
         id: format!("{}-{term}-{txid}", saved_at.compact()),

@@ -8,6 +8,19 @@ use crate::{Input, named, peers};
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
+pub(crate) fn copy() -> Vec<Input> {
+    named([
+        ("whole", vec![1]),
+        ("empty", vec![0]),
+        ("end_mark_alone", [&[0; 45][..], b"TANISTC1"].concat()),
+        ("frame_alone", b"\x00\x28\xb5\x2f\xfd\x24\x05\x29\x00\x00hello\x00\x00\x00\x00".to_vec()),
+        ("bit_flipped", vec![1, 2, 4, 0, 3]),
+        ("cut", vec![1, 3, 4, 0, 0]),
+        ("part_given_twice", vec![1, 3, 4, 0, 1]),
+        ("end_overwritten", [&[1, 0, 0xff, 0xff, 31][..], &[0xff; 31]].concat()),
+    ])
+}
+
 pub(crate) fn config() -> Vec<Input> {
     let start = format!("cluster = \"wall\"\nid = \"pc-1\"\nkey = \"{KEY}\"\n");
     let member = |id: &str, rank: u32| {

@@ -2,6 +2,7 @@
 
 mod apply;
 mod config;
+mod copy;
 mod frames;
 mod handshake;
 mod hard_state;
@@ -33,6 +34,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "apply", run: apply::run, iterations: 600, words: apply::WORDS },
     Target { name: "config", run: config::run, iterations: 8_000, words: config::WORDS },
+    Target { name: "copy", run: copy::run, iterations: 10_000, words: copy::WORDS },
     Target { name: "frames", run: frames::run, iterations: 2_500, words: frames::WORDS },
     Target { name: "handshake", run: handshake::run, iterations: 1_000, words: handshake::WORDS },
     Target { name: "hard_state", run: hard_state::run, iterations: 30_000, words: wire::WORDS },

@@ -1,16 +1,18 @@
-//! A wall clock time in UTC, for the names of reports.
+//! A wall clock time in UTC, for the names of files.
 
 use std::{
     fmt,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Year, month, day, hour, minute, second.
-pub(super) struct Utc(i64, u32, u32, u32, u32, u32);
+/// A wall clock time in UTC: year, month, day, hour, minute, second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Utc(i64, u32, u32, u32, u32, u32);
 
 impl Utc {
     /// Times before 1970 count as 1970: the clock is wrong then anyway.
-    pub(super) fn of(time: SystemTime) -> Utc {
+    #[must_use]
+    pub fn of(time: SystemTime) -> Utc {
         let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let days = i64::try_from(seconds / 86_400).unwrap_or(0);
         let second = u32::try_from(seconds % 86_400).unwrap_or(0);
@@ -28,7 +30,8 @@ impl Utc {
     }
 
     /// `20260131T235959Z`, fit for a file name.
-    pub(super) fn compact(&self) -> String {
+    #[must_use]
+    pub fn compact(&self) -> String {
         let Utc(year, month, day, hour, minute, second) = self;
         format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
     }

@@ -1,0 +1,132 @@
+//! Takes a copy: reads one snapshot page by page, compresses it, and ends with the trailer.
+//!
+//! Owns what a copy says of itself. Keeps one page and zstd's window in memory. Whoever takes the bytes decides how long
+//! that may last: the snapshot lives until the last one is taken, or refused.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    time::SystemTime,
+};
+
+use tanist_store::{Snapshot, StoreError, Utc};
+
+use super::{
+    LEVEL,
+    format::{self, Manifest},
+};
+use crate::config::Config;
+
+/// Whose replica is copied.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    /// The data directory.
+    pub(crate) directory: PathBuf,
+    /// The cluster's name.
+    pub(crate) cluster: String,
+    /// See [`Manifest::key_mark`].
+    pub(crate) key_mark: String,
+    /// This machine.
+    pub(crate) member: String,
+}
+
+impl Source {
+    pub(crate) fn of(config: &Config) -> Source {
+        Source {
+            directory: config.data_dir.clone(),
+            cluster: config.cluster.to_string(),
+            key_mark: key_mark(config),
+            member: config.id.to_string(),
+        }
+    }
+}
+
+/// By which a copy's cluster is known again.
+pub(crate) fn key_mark(config: &Config) -> String {
+    hex(&config.key.derive("tanist 2026-11 mark of the cluster key in copies")[..16])
+}
+
+/// Why a copy can't be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The replica can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nobody takes the bytes, or the disk doesn't.
+    #[error("{0}")]
+    Output(#[from] io::Error),
+}
+
+/// Copies the replica of the machine with this configuration, which may run, to `out`.
+///
+/// # Errors
+/// As [`TakeError`] says; then `out` holds no whole copy, and that can be told from it.
+pub fn take(config: &Config, out: &mut impl Write) -> Result<Manifest, TakeError> {
+    write_copy(&Source::of(config), Snapshot::open(&config.data_dir)?, LEVEL, out)
+}
+
+/// Writes the snapshot to `out`, compressed by `level`.
+///
+/// # Errors
+/// When the replica can't be read or `out` refuses; then `out` holds no whole copy, and that can be told from it.
+pub(crate) fn write_copy(
+    source: &Source,
+    snapshot: Snapshot,
+    level: i32,
+    out: &mut impl Write,
+) -> Result<Manifest, TakeError> {
+    let target = snapshot.target().clone();
+    let made_at = Utc::of(SystemTime::now()).to_string();
+    let hashed = Hashed { out: &mut *out, hasher: blake3::Hasher::new(), bytes: 0 };
+    let mut encoder = zstd::stream::write::Encoder::new(hashed, level)?;
+    encoder.include_checksum(true)?;
+    encoder.set_pledged_src_size(Some(target.bytes()))?;
+    let mut image = vec![0; target.page_size as usize];
+    for page in 1..=target.pages {
+        snapshot.page(page, &mut image)?;
+        encoder.write_all(&image)?;
+    }
+    // Not needed for what is still on its way.
+    drop(snapshot);
+    let hashed = encoder.finish()?;
+    let manifest = Manifest {
+        cluster: source.cluster.clone(),
+        key_mark: source.key_mark.clone(),
+        member: source.member.clone(),
+        made_at,
+        term: target.stamp.position.term.0,
+        txid: target.stamp.position.txid.0,
+        chain: hex(&target.stamp.chain.0),
+        page_size: target.page_size,
+        pages: target.pages,
+        frame_bytes: hashed.bytes,
+        blake3: hashed.hasher.finalize().to_hex().to_string(),
+    };
+    out.write_all(&format::encode(&manifest))?;
+    out.flush()?;
+    Ok(manifest)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Passes bytes on and hashes them.
+struct Hashed<W> {
+    out: W,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
