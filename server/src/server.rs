@@ -14,15 +14,17 @@ use socket2::{Domain, Socket, Type};
 use tanist_replication::{Config as NodeConfig, HardState, Node, Rank, RecordKey, Stamp, Time};
 use tanist_store::Database;
 use tanist_transport::{Transport, TransportEvent};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock,
-    config::Config,
+    config::{Config, Hooks},
     driver::{self, Control, DriverError, Parts},
     durable::{DirectoryLock, Durable, DurableError},
     gate::Gate,
-    health, http,
+    health,
+    hooks::{self, Throne},
+    http,
     inbox::{Command, Inbox, InboxLimits},
     reader::ReadPool,
     rejoin::Board,
@@ -115,7 +117,15 @@ pub struct Server {
     store: Option<(Arc<Inbox>, JoinHandle<()>)>,
     scrub: Option<ScrubThread>,
     health: Option<tokio::task::JoinHandle<()>>,
+    hooks: Option<JoinHandle<()>>,
+    live: Live,
     _lock: DirectoryLock,
+}
+
+/// What can change while the machine runs.
+#[derive(Debug)]
+struct Live {
+    hooks: watch::Sender<Hooks>,
 }
 
 fn listen(field: &'static str, address: &str) -> Result<TcpListener, StartError> {
@@ -224,6 +234,7 @@ impl Server {
 
         let (stop_driver, stop) = mpsc::channel(1);
         let (operators, control) = mpsc::channel::<Control>(CONTROLS);
+        let (throne, reign) = watch::channel(Throne::default());
         let (tell_ended, driver_ended) = oneshot::channel();
         let driver = {
             let gate = Arc::clone(&gate);
@@ -257,6 +268,7 @@ impl Server {
                         cluster,
                         configured,
                         sums,
+                        throne,
                         control,
                         stop,
                     };
@@ -285,6 +297,17 @@ impl Server {
             tokio::spawn(health::watch(health::Parts { directory, wal, config, gate, control }))
         });
 
+        let (live_hooks, hooks_config) = watch::channel(config.hooks.clone());
+        let hooks = hooks::start(hooks::Parts {
+            directory: config.data_dir.clone(),
+            hooks: hooks_config,
+            service: config.service.clone(),
+            throne: reign,
+            gate: Arc::clone(&gate),
+            control: operators.clone(),
+        })
+        .map_err(|source| StartError::System { context: "start the thread for hooks", source })?;
+
         let (stop_http, http_stopped) = oneshot::channel();
         let state = http::AppState::new(
             Arc::clone(&gate),
@@ -309,6 +332,8 @@ impl Server {
             store,
             scrub,
             health,
+            hooks: Some(hooks),
+            live: Live { hooks: live_hooks },
             _lock: lock,
         })
     }
@@ -342,6 +367,13 @@ impl Server {
         }
     }
 
+    /// Waits until `on_demote` and the service have ended, if they run; the driver has ended. Both have their limits.
+    pub async fn end_hooks(&mut self) {
+        if let Some(thread) = self.hooks.take() {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
     /// Hands over, sends its clients on to the next master, and stops cleanly.
     pub async fn stop(mut self) {
         let (done, left) = oneshot::channel();
@@ -362,6 +394,7 @@ impl Server {
         let (done, _) = oneshot::channel();
         let _ = self.stop_driver.send(done).await;
         let durable = join(self.driver.take()).await.flatten();
+        self.end_hooks().await;
         if let Some(scrub) = self.scrub.take() {
             let _ = tokio::task::spawn_blocking(|| scrub.stop()).await;
         }

@@ -42,7 +42,10 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
                     tracing::info!(why = %error, "starting anew");
                     server.stop().await;
                 }
-                error => return Err(error).context("this machine must stop"),
+                error => {
+                    server.end_hooks().await;
+                    return Err(error).context("this machine must stop");
+                }
             },
         }
     }

@@ -12,6 +12,7 @@ use tanist_store::Options;
 use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits as LinkLimits};
 
 use super::{
+    hooks::{Hooks, Service},
     raw::{Raw, RawHealth, RawLimits, RawMember, RawTiming},
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
@@ -172,6 +173,10 @@ pub struct Config {
     pub limits: HttpLimits,
     /// What makes this machine unfit to reign.
     pub health: Health,
+    /// Programs that are told when this machine's reign begins and ends.
+    pub hooks: Hooks,
+    /// The program that runs only while this machine reigns; `None`: none.
+    pub service: Option<Service>,
     /// Logging.
     pub log: Log,
 }
@@ -179,12 +184,12 @@ pub struct Config {
 /// Long enough for a restart of the machine's process, short beside the time between two failures.
 const VOTER_TIMEOUT: Duration = Duration::from_secs(10);
 
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     path: &'a Path,
 }
 
 impl Fields<'_> {
-    fn error(&self, field: &str, found: impl ToString, expected: &str) -> ConfigError {
+    pub(super) fn error(&self, field: &str, found: impl ToString, expected: &str) -> ConfigError {
         ConfigError::Field {
             path: self.path.to_owned(),
             field: field.to_owned(),
@@ -193,7 +198,7 @@ impl Fields<'_> {
         }
     }
 
-    fn duration(
+    pub(super) fn duration(
         &self,
         field: &str,
         text: Option<&String>,
@@ -365,7 +370,7 @@ impl Config {
                 }
             },
             members,
-            timing,
+            timing: timing.clone(),
             failback,
             voter_timeout,
             sync_backups,
@@ -385,6 +390,8 @@ impl Config {
             },
             limits: limits(&fields, &raw.limits)?,
             health: health(&fields, raw.health)?,
+            hooks: Hooks::of(&fields, raw.hooks)?,
+            service: Service::of(&fields, raw.service, &timing)?,
             log: Log {
                 filter: raw.log.filter.unwrap_or_else(|| "info".to_owned()),
                 format: match raw.log.format.as_deref() {
