@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock,
-    config::{Config, Hooks},
+    config::{Config, Health, Hooks, HttpLimits},
     driver::{self, Control, DriverError, Parts},
     durable::{DirectoryLock, Durable, DurableError},
     gate::Gate,
@@ -125,7 +125,9 @@ pub struct Server {
 /// What can change while the machine runs.
 #[derive(Debug)]
 struct Live {
+    health: watch::Sender<Health>,
     hooks: watch::Sender<Hooks>,
+    limits: watch::Sender<HttpLimits>,
 }
 
 fn listen(field: &'static str, address: &str) -> Result<TcpListener, StartError> {
@@ -291,8 +293,9 @@ impl Server {
         };
 
         // A witness never reigns.
+        let (live_health, health_config) = watch::channel(config.health.clone());
         let health = wal.map(|wal| {
-            let (directory, config) = (config.data_dir.clone(), config.health.clone());
+            let (directory, config) = (config.data_dir.clone(), health_config);
             let (gate, control) = (Arc::clone(&gate), operators.clone());
             tokio::spawn(health::watch(health::Parts { directory, wal, config, gate, control }))
         });
@@ -309,11 +312,13 @@ impl Server {
         .map_err(|source| StartError::System { context: "start the thread for hooks", source })?;
 
         let (stop_http, http_stopped) = oneshot::channel();
+        let (live_limits, limits) = watch::channel(config.limits.clone());
         let state = http::AppState::new(
             Arc::clone(&gate),
             WriterHandle::new(inbox),
             operators,
             ReadPool::start(&config.data_dir, config.read_pool(), witness),
+            limits,
             &config,
         );
         let http = tokio::spawn(async move {
@@ -333,7 +338,7 @@ impl Server {
             scrub,
             health,
             hooks: Some(hooks),
-            live: Live { hooks: live_hooks },
+            live: Live { health: live_health, hooks: live_hooks, limits: live_limits },
             _lock: lock,
         })
     }
@@ -365,6 +370,13 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Uses what can change while the machine runs: `[health]`, `[hooks]`, limits on requests. The rest is left alone.
+    pub fn apply(&self, config: &Config) {
+        self.live.health.send_replace(config.health.clone());
+        self.live.hooks.send_replace(config.hooks.clone());
+        self.live.limits.send_replace(config.limits.clone());
     }
 
     /// Waits until `on_demote` and the service have ended, if they run; the driver has ended. Both have their limits.

@@ -20,6 +20,7 @@ mod power;
 mod power_log;
 mod proxy;
 mod rejoin;
+mod reload;
 mod rot;
 mod service;
 mod state;

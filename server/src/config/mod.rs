@@ -2,11 +2,13 @@
 //!
 //! Every error names the file, the field, what was found and what was expected; a bad file changes nothing.
 
+mod changes;
 mod hooks;
 mod raw;
 mod resolved;
 mod units;
 
+pub use changes::Changes;
 pub use hooks::{Hooks, Service};
 pub use resolved::{Config, ConfigError, Health, HttpLimits, Listen, Log, LogFormat, Tls};
 pub(crate) use units::{

@@ -252,9 +252,15 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Config::parse(path, &text)
+        Config::parse(path, &Config::read(path)?)
+    }
+
+    /// Reads a configuration file's text.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn read(path: &Path) -> Result<String, ConfigError> {
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
     }
 
     /// Checks a configuration's text; `path` names it in errors and anchors relative paths.

@@ -37,7 +37,7 @@ use hyper_util::{
 };
 use tanist_replication::Term;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -76,7 +76,8 @@ struct Inner {
     writer: WriterHandle,
     readers: ReadPool,
     operators: mpsc::Sender<Control>,
-    limits: HttpLimits,
+    /// They may change while requests run.
+    limits: watch::Receiver<HttpLimits>,
     requests: Semaphore,
     /// Whose tokens are whose; `None`: everybody may do everything.
     tokens: Option<Tokens>,
@@ -91,6 +92,7 @@ impl AppState {
         writer: WriterHandle,
         operators: mpsc::Sender<Control>,
         readers: ReadPool,
+        limits: watch::Receiver<HttpLimits>,
         config: &Config,
     ) -> AppState {
         AppState(Arc::new(Inner {
@@ -101,7 +103,7 @@ impl AppState {
             operators,
             requests: Semaphore::new(config.limits.concurrent_requests),
             max_staleness: config.timing.lease,
-            limits: config.limits.clone(),
+            limits,
         }))
     }
 }
@@ -116,6 +118,10 @@ impl AppState {
 }
 
 impl Inner {
+    fn limits(&self) -> HttpLimits {
+        self.limits.borrow().clone()
+    }
+
     /// The reign that this machine serves now. Otherwise the request belongs to the master; while that is being found,
     /// it waits, so that clients don't notice a handover or a quick failover.
     async fn reign(&self, uri: &Uri) -> Result<Term, ApiError> {
@@ -135,7 +141,7 @@ impl Inner {
             let since = self.gate.masterless_since_ns().unwrap_or(came);
             let waited = Duration::from_nanos(now.saturating_sub(since));
             let Some(left) =
-                self.limits.master_wait.checked_sub(waited).filter(|left| !elsewhere && !left.is_zero())
+                self.limits().master_wait.checked_sub(waited).filter(|left| !elsewhere && !left.is_zero())
             else {
                 return Err(ApiError::not_master(&view, uri));
             };
@@ -202,7 +208,7 @@ pub async fn serve(
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let connections = Arc::new(Semaphore::new(state.0.limits.connections));
+    let connections = Arc::new(Semaphore::new(state.0.limits().connections));
     let router = router(state);
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).pipeline_flush(true);

@@ -71,8 +71,15 @@ impl Machine {
         let address = listener.local_addr().unwrap();
         let (operators, _) = tokio::sync::mpsc::channel(1);
         let (stop, stopped) = oneshot::channel();
-        let state =
-            AppState::new(Arc::clone(&gate), WriterHandle::new(Arc::clone(&inbox)), operators, pool, &config);
+        let limits = tokio::sync::watch::channel(config.limits.clone()).1;
+        let state = AppState::new(
+            Arc::clone(&gate),
+            WriterHandle::new(Arc::clone(&inbox)),
+            operators,
+            pool,
+            limits,
+            &config,
+        );
         tokio::spawn(async move { http::serve(listener, None, state, stopped).await.unwrap() });
         Machine { address, gate, inbox, store: Some(store), _stop: stop, directory }
     }
