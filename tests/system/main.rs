@@ -26,4 +26,5 @@ mod service;
 mod state;
 mod tls;
 mod tokens;
+mod virtual_ip;
 mod workload;

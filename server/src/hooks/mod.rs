@@ -34,11 +34,20 @@ use order::{Order, Step};
 /// Names the reign whose end hasn't been told yet, so that a process that was killed is made up for by the next one.
 const UNFINISHED: &str = "hooks.reign";
 
+#[derive(Debug, Clone)]
+struct Reign {
+    term: Term,
+    /// Why it began.
+    reason: String,
+    /// Not before the gate was opened.
+    since: Instant,
+}
+
 /// This machine's reign, for those who act on it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Throne {
-    /// The reign that serves, and why it began.
-    reign: Option<(Term, String)>,
+    /// The reign that serves.
+    reign: Option<Reign>,
     /// The last one that has ended, and why.
     ended: Option<(Term, String)>,
 }
@@ -46,23 +55,18 @@ pub(crate) struct Throne {
 impl Throne {
     /// This reign serves.
     pub(crate) fn begin(&mut self, term: Term, reason: &str) {
-        self.reign = Some((term, reason.to_owned()));
+        self.reign = Some(Reign { term, reason: reason.to_owned(), since: Instant::now() });
     }
 
     /// The reign is over.
     pub(crate) fn end(&mut self, why: String) {
-        if let Some((term, _)) = self.reign.take() {
-            self.ended = Some((term, why));
+        if let Some(reign) = self.reign.take() {
+            self.ended = Some((reign.term, why));
         }
     }
 
     fn term(&self) -> Option<Term> {
-        self.reign.as_ref().map(|(term, _)| *term)
-    }
-
-    /// Why this reign began.
-    fn began(&self, term: Term) -> &str {
-        self.reign.as_ref().filter(|(reign, _)| *reign == term).map_or("", |(_, why)| why)
+        self.reign.as_ref().map(|reign| reign.term)
     }
 
     /// Why this reign ended, as far as it is known.
@@ -120,6 +124,14 @@ impl Environment {
     }
 }
 
+/// A reign for which the service shall run.
+#[derive(Debug, Clone)]
+struct Wanted {
+    environment: Environment,
+    /// Since when the gate has been open at the least.
+    since: Instant,
+}
+
 impl Parts {
     async fn run(mut self) {
         let (want_service, wanted) = watch::channel(None);
@@ -137,8 +149,8 @@ impl Parts {
             gone |= self.throne.has_changed().is_err();
             let reign = throne.term().filter(|_| !gone);
             order.set_reign(reign);
-            want_service.send_if_modified(|wanted: &mut Option<Environment>| {
-                let over = wanted.as_ref().is_some_and(|wanted| Some(wanted.term) != reign);
+            want_service.send_if_modified(|wanted: &mut Option<Wanted>| {
+                let over = wanted.as_ref().is_some_and(|wanted| Some(wanted.environment.term) != reign);
                 if over {
                     *wanted = None;
                 }
@@ -153,7 +165,9 @@ impl Parts {
                 Step::Promote(term) => {
                     order.begin(term);
                     self.mark(Some(term));
-                    let environment = Environment::of(&self.gate, term, throne.began(term));
+                    let reign = throne.reign.as_ref().filter(|reign| reign.term == term);
+                    let reason = reign.map_or("", |reign| &reign.reason);
+                    let environment = Environment::of(&self.gate, term, reason);
                     let hooks = self.hooks.borrow().clone();
                     let result = tokio::select! {
                         result = self.hook("on_promote", &hooks.on_promote, &environment) => result,
@@ -175,7 +189,8 @@ impl Parts {
                                 self.refuse(None).await;
                             }
                             order.promoted(None);
-                            want_service.send_replace(Some(environment));
+                            let since = reign.map_or_else(Instant::now, |reign| reign.since);
+                            want_service.send_replace(Some(Wanted { environment, since }));
                         }
                     }
                 }

@@ -43,10 +43,10 @@ pub(super) async fn run(mut command: Command, name: &'static str, limit: Duratio
 }
 
 /// Kills a process group when it is dropped.
-pub(super) struct Group(Option<u32>);
+struct Group(Option<u32>);
 
 impl Group {
-    pub(super) fn of(child: &Child) -> Group {
+    fn of(child: &Child) -> Group {
         Group(child.id())
     }
 
@@ -57,12 +57,14 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
+        let Some(id) = self.0 else { return };
         #[cfg(unix)]
-        if let Some(pid) =
-            self.0.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
-        {
+        if let Some(pid) = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
         }
+        // Elsewhere the program alone is killed, with its handle.
+        #[cfg(not(unix))]
+        let _ = id;
     }
 }
 

@@ -13,10 +13,10 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
     sync::watch,
-    time::{sleep, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 
-use super::{Environment, guard, order::BackOff};
+use super::{Environment, Wanted, guard, order::BackOff};
 use crate::{clock, config::Service, gate::Gate};
 
 /// A guard that has been told to stop, or whose lease is over, has ended long before.
@@ -27,7 +27,7 @@ pub(super) struct Parts {
     pub(super) config: Service,
     pub(super) gate: Arc<Gate>,
     /// The reign for which the service shall run.
-    pub(super) wanted: watch::Receiver<Option<Environment>>,
+    pub(super) wanted: watch::Receiver<Option<Wanted>>,
     /// Whether a guard runs.
     pub(super) running: watch::Sender<bool>,
 }
@@ -36,13 +36,17 @@ pub(super) struct Parts {
 pub(super) async fn run(mut parts: Parts) {
     loop {
         let wanted = parts.wanted.wait_for(Option::is_some).await.map(|wanted| wanted.clone());
-        let environment = match wanted {
-            Ok(Some(environment)) => environment,
+        let Wanted { environment, since } = match wanted {
+            Ok(Some(wanted)) => wanted,
             Ok(None) => continue,
             Err(_) => return,
         };
         // The gate was opened before: from here on no earlier lease can still hold (R11).
-        if parts.while_wanted(&environment, sleep(parts.config.start_delay)).await.is_none() {
+        if parts
+            .while_wanted(&environment, sleep_until((since + parts.config.start_delay).into()))
+            .await
+            .is_none()
+        {
             continue;
         }
         let mut back_off = BackOff::default();
@@ -65,14 +69,15 @@ pub(super) async fn run(mut parts: Parts) {
 impl Parts {
     fn wants(&self, environment: &Environment) -> bool {
         self.wanted.has_changed().is_ok()
-            && self.wanted.borrow().as_ref().is_some_and(|wanted| wanted.term == environment.term)
+            && self.wanted.borrow().as_ref().is_some_and(|wanted| wanted.environment.term == environment.term)
     }
 
     /// Does it as long as the service is wanted.
     async fn while_wanted<T>(&self, environment: &Environment, what: impl Future<Output = T>) -> Option<T> {
         let mut wanted = self.wanted.clone();
-        let other =
-            wanted.wait_for(|wanted| wanted.as_ref().is_none_or(|wanted| wanted.term != environment.term));
+        let other = wanted.wait_for(|wanted| {
+            wanted.as_ref().is_none_or(|wanted| wanted.environment.term != environment.term)
+        });
         tokio::select! {
             done = what => Some(done),
             _ = other => None,
