@@ -4,24 +4,26 @@ use std::{path::Path, process::Command};
 
 use crate::cluster::{Cluster, Layout, binary};
 
-/// Two network cards joined by a cable; `@` is a directory, `%` the machine's address.
+/// Two network cards joined by a cable.
 const NETWORK: &str = r#"
 set -eu
 ip link set lo up
 ip link add v0 type veth peer name v1
 ip link set v0 up
 ip link set v1 up
+pid=
+trap 'kill $pid 2> "$DIR/no" || true' EXIT
 has() { ip -o address show dev v0 | grep -qF " $VIP "; }
 settled() { n=0; until "$@"; do n=$((n+1)); [ $n -lt 600 ] || { echo "waited for: $*"; exit 1; }; sleep 0.05; done; }
 has_not() { ! has; }
-"$TANIST" run --config "$CONFIG" 2>> @/log & pid=$!
+"$TANIST" run --config "$CONFIG" >> "$DIR/log" 2>&1 & pid=$!
 settled has
 kill -KILL $pid; wait $pid || true
 has
-"$TANIST" run --config "$CONFIG" 2>> @/log & pid=$!
-settled grep -q 'the process that reigned ended' @/log
-settled grep -q 're-elected' @/log
-twice() { [ "$(wc -l < @/announced)" -eq 2 ]; }
+"$TANIST" run --config "$CONFIG" >> "$DIR/log" 2>&1 & pid=$!
+settled grep -q 'the process that reigned ended' "$DIR/log"
+settled grep -q 're-elected' "$DIR/log"
+twice() { [ "$(wc -l < "$DIR/announced")" -eq 2 ]; }
 settled twice
 has
 kill -TERM $pid; wait $pid
@@ -51,9 +53,10 @@ fn address_goes_with_the_reign() {
     assert!(Command::new("chmod").arg("+x").arg(&arping).status().unwrap().success());
     let path_of_programs = format!("{path}:{}", std::env::var("PATH").unwrap_or_default());
     let output = Command::new("unshare")
-        .args(["-rn", "sh", "-c", &NETWORK.replace('@', &path)])
+        .args(["-rn", "sh", "-c", NETWORK])
         .env("PATH", path_of_programs)
         .env("TANIST", binary())
+        .env("DIR", &path)
         .env("TANIST_LOG", "info")
         .env("NO_COLOR", "1")
         .env("CONFIG", &cluster.machines[0].config)

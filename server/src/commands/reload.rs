@@ -22,6 +22,14 @@ const QUIET: Duration = Duration::from_millis(200);
 /// A file that keeps changing is looked at nevertheless.
 const CHANGES: usize = 20;
 
+/// A good configuration that differs from the one in force in what can change while a machine runs.
+pub(super) struct Change {
+    pub(super) config: Config,
+    pub(super) filter: EnvFilter,
+    /// What differs, by name.
+    pub(super) fields: Vec<String>,
+}
+
 /// A configuration file that is watched.
 pub(super) struct Reload {
     path: PathBuf,
@@ -56,7 +64,7 @@ impl Reload {
     }
 
     /// The next good configuration that differs from the one in force. May be given up and asked again.
-    pub(super) async fn next(&mut self) -> (Config, EnvFilter) {
+    pub(super) async fn next(&mut self) -> Change {
         loop {
             // An error is the time for a look that nobody has asked for.
             if timeout(LOOK, told(&mut self.told)).await.is_ok() {
@@ -72,7 +80,7 @@ impl Reload {
         }
     }
 
-    fn look(&mut self) -> Option<(Config, EnvFilter)> {
+    fn look(&mut self) -> Option<Change> {
         let file = self.path.display();
         let text = match std::fs::read_to_string(&self.path) {
             Ok(text) => text,
@@ -108,8 +116,7 @@ impl Reload {
         if live.is_empty() {
             return None;
         }
-        tracing::info!(%file, fields = live.join(", "), "the configuration has changed");
-        Some((config, filter))
+        Some(Change { config, filter, fields: live })
     }
 }
 
@@ -154,11 +161,11 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let (mut reload, path) = reload(&dir);
         std::fs::write(&path, format!("{GOOD}[limits]\nstatements = 5\n")).unwrap();
-        assert_eq!(reload.next().await.0.limits.statements, 5);
+        assert_eq!(reload.next().await.config.limits.statements, 5);
         let new = dir.path().join("tanist.toml.new");
         std::fs::write(&new, format!("{GOOD}[limits]\nstatements = 6\n")).unwrap();
         std::fs::rename(&new, &path).unwrap();
-        assert_eq!(reload.next().await.0.limits.statements, 6);
+        assert_eq!(reload.next().await.config.limits.statements, 6);
     }
 
     #[test]
@@ -167,7 +174,7 @@ mod tests {
         let (mut reload, path) = reload(&dir);
         let mut look = |more: &str| {
             std::fs::write(&path, format!("{GOOD}{more}")).unwrap();
-            reload.look().map(|(config, _)| config.limits.statements)
+            reload.look().map(|change| change.config.limits.statements)
         };
         assert_eq!(look(""), None);
         assert_eq!(look("[limits]\nstatements = 0\n"), None, "a bad value");

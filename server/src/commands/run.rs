@@ -42,10 +42,13 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
                     tracing::info!("stopped");
                     return Ok(());
                 }
-                (new, filter) = reload.next() => {
-                    config.take_over(new);
+                change = reload.next() => {
+                    config.take_over(change.config);
                     server.apply(&config);
-                    set_filter(filter);
+                    set_filter(change.filter);
+                    // By the new filter, so that whoever asks for more sees that it is so.
+                    let (file, fields) = (path.display(), change.fields.join(", "));
+                    tracing::info!(%file, fields, "the configuration has changed");
                 }
                 error = server.failed() => match error {
                     ServerError::RankChanged => {
