@@ -405,8 +405,12 @@ impl Server {
         let _ = tokio::time::timeout(STOP_PATIENCE, &mut self.http).await;
         let (done, _) = oneshot::channel();
         let _ = self.stop_driver.send(done).await;
-        let durable = join(self.driver.take()).await.flatten();
-        self.end_hooks().await;
+        let driver = join(self.driver.take()).await;
+        // One that hangs doesn't say that its reign is over: nothing would come to an end.
+        if driver.is_some() {
+            self.end_hooks().await;
+        }
+        let durable = driver.flatten();
         if let Some(scrub) = self.scrub.take() {
             let _ = tokio::task::spawn_blocking(|| scrub.stop()).await;
         }
