@@ -119,6 +119,7 @@ pub struct Server {
     health: Option<tokio::task::JoinHandle<()>>,
     hooks: Option<JoinHandle<()>>,
     live: Live,
+    board: Arc<Board>,
     _lock: DirectoryLock,
 }
 
@@ -234,6 +235,7 @@ impl Server {
             _ => None,
         };
 
+        let shown = Arc::clone(&board);
         let (stop_driver, stop) = mpsc::channel(1);
         let (operators, control) = mpsc::channel::<Control>(CONTROLS);
         let (throne, reign) = watch::channel(Throne::default());
@@ -339,6 +341,7 @@ impl Server {
             health,
             hooks: Some(hooks),
             live: Live { health: live_health, hooks: live_hooks, limits: live_limits },
+            board: shown,
             _lock: lock,
         })
     }
@@ -377,6 +380,11 @@ impl Server {
         self.live.health.send_replace(config.health.clone());
         self.live.hooks.send_replace(config.hooks.clone());
         self.live.limits.send_replace(config.limits.clone());
+    }
+
+    /// Shown in `/v1/cluster` behind what the protocol has to say.
+    pub fn set_notice(&self, notice: Option<String>) {
+        self.board.set_notice(notice);
     }
 
     /// Waits until `on_demote` and the service have ended, if they run; the driver has ended. Both have their limits.

@@ -72,6 +72,11 @@ async fn good_change_takes_effect_and_a_bad_one_changes_nothing() {
     let line = 1 + file.text.lines().position(|line| line == "statements = 4").unwrap();
     let place = format!("tanist.toml: line {line}, statements: ");
     assert!(log.contains(&place), "{place:?} in {log}");
+    cluster
+        .wait("everybody can see it", || async {
+            cluster.view(0).await.ok()?.notice.filter(|notice| notice.contains("statements")).map(drop)
+        })
+        .await;
     file.replace("statements = 4", "statements = 0");
     says("limits.statements: found 0, expected a number from 1 to 100000").await;
     assert!(client.execute(three()).await.is_err(), "the last good limit still counts");
@@ -85,6 +90,16 @@ async fn good_change_takes_effect_and_a_bad_one_changes_nothing() {
     let line = log.lines().find(|line| line.contains("need a restart")).unwrap();
     assert!(line.contains("limits.rows, timing.heartbeat"), "{line}");
     cluster.wait("the rest counts", || async { client.execute(three()).await.ok() }).await;
+    cluster
+        .wait("nothing is refused any more", || async {
+            cluster
+                .view(0)
+                .await
+                .ok()
+                .filter(|view| !view.notice.as_deref().unwrap_or_default().contains("refused"))
+                .map(drop)
+        })
+        .await;
     cluster.assert_no_panic();
 }
 

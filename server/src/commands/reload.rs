@@ -22,11 +22,11 @@ const QUIET: Duration = Duration::from_millis(200);
 /// A file that keeps changing is looked at nevertheless.
 const CHANGES: usize = 20;
 
-/// A good configuration that differs from the one in force in what can change while a machine runs.
+/// A good configuration that differs from the one that was looked at before.
 pub(super) struct Change {
     pub(super) config: Config,
     pub(super) filter: EnvFilter,
-    /// What differs, by name.
+    /// What differs from the one in force and can change while a machine runs, by name.
     pub(super) fields: Vec<String>,
 }
 
@@ -63,8 +63,8 @@ impl Reload {
         }
     }
 
-    /// The next good configuration that differs from the one in force. May be given up and asked again.
-    pub(super) async fn next(&mut self) -> Change {
+    /// The next changed configuration, or why it can't be used. May be given up and asked again.
+    pub(super) async fn next(&mut self) -> Result<Change, String> {
         loop {
             // An error is the time for a look that nobody has asked for.
             if timeout(LOOK, told(&mut self.told)).await.is_ok() {
@@ -80,15 +80,12 @@ impl Reload {
         }
     }
 
-    fn look(&mut self) -> Option<Change> {
+    fn look(&mut self) -> Option<Result<Change, String>> {
         let file = self.path.display();
         let text = match std::fs::read_to_string(&self.path) {
             Ok(text) => text,
             Err(error) => {
-                if self.seen.take().is_some() {
-                    tracing::warn!(%file, %error, "the configuration file can't be read: the old configuration stays in force");
-                }
-                return None;
+                return self.seen.take().map(|_| Err(format!("configuration {file} can't be read: {error}")));
             }
         };
         if self.seen.as_ref() == Some(&text) {
@@ -99,10 +96,7 @@ impl Reload {
         self.seen = Some(text.clone());
         let (filter, config) = match read {
             Ok(read) => read,
-            Err(error) => {
-                tracing::error!("{error:#}: refused, the old configuration stays in force");
-                return None;
-            }
+            Err(error) => return Some(Err(format!("{error:#}"))),
         };
         let restart = Changes::between(&self.started, &text).restart;
         let live = Changes::between(&self.current, &text).live;
@@ -113,10 +107,7 @@ impl Reload {
         for warning in config.warnings() {
             tracing::warn!(%file, "{warning}");
         }
-        if live.is_empty() {
-            return None;
-        }
-        Some(Change { config, filter, fields: live })
+        Some(Ok(Change { config, filter, fields: live }))
     }
 }
 
@@ -161,11 +152,11 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let (mut reload, path) = reload(&dir);
         std::fs::write(&path, format!("{GOOD}[limits]\nstatements = 5\n")).unwrap();
-        assert_eq!(reload.next().await.config.limits.statements, 5);
+        assert_eq!(reload.next().await.unwrap().config.limits.statements, 5);
         let new = dir.path().join("tanist.toml.new");
         std::fs::write(&new, format!("{GOOD}[limits]\nstatements = 6\n")).unwrap();
         std::fs::rename(&new, &path).unwrap();
-        assert_eq!(reload.next().await.config.limits.statements, 6);
+        assert_eq!(reload.next().await.unwrap().config.limits.statements, 6);
     }
 
     #[test]
@@ -174,15 +165,18 @@ mod tests {
         let (mut reload, path) = reload(&dir);
         let mut look = |more: &str| {
             std::fs::write(&path, format!("{GOOD}{more}")).unwrap();
-            reload.look().map(|change| change.config.limits.statements)
+            reload.look().map(|change| {
+                change.map(|change| (change.config.limits.statements, change.fields.len())).map_err(drop)
+            })
         };
         assert_eq!(look(""), None);
-        assert_eq!(look("[limits]\nstatements = 0\n"), None, "a bad value");
-        assert_eq!(look("[limits\n"), None, "no TOML");
-        assert_eq!(look("[log]\nfilter = \"=\"\n"), None, "a bad filter");
-        assert_eq!(look("[timing]\nheartbeat = \"50ms\"\n"), None, "needs a restart");
-        assert_eq!(look("[timing]\nheartbeat = \"50ms\"\n[limits]\nstatements = 7\n"), Some(7));
+        assert_eq!(look("[limits]\nstatements = 0\n"), Some(Err(())), "a bad value");
+        assert_eq!(look("[limits]\nstatements = 0\n"), None, "said once");
+        assert_eq!(look("[limits\n"), Some(Err(())), "no TOML");
+        assert_eq!(look("[log]\nfilter = \"=\"\n"), Some(Err(())), "a bad filter");
+        assert_eq!(look("[timing]\nheartbeat = \"50ms\"\n"), Some(Ok((1000, 0))), "needs a restart");
+        assert_eq!(look("[timing]\nheartbeat = \"50ms\"\n[limits]\nstatements = 7\n"), Some(Ok((7, 1))));
         assert_eq!(look("[timing]\nheartbeat = \"50ms\"\n[limits]\nstatements = 7\n"), None, "known");
-        assert_eq!(look(""), Some(1000), "back to the default");
+        assert_eq!(look(""), Some(Ok((1000, 1))), "back to the default");
     }
 }

@@ -42,14 +42,24 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
                     tracing::info!("stopped");
                     return Ok(());
                 }
-                change = reload.next() => {
-                    config.take_over(change.config);
-                    server.apply(&config);
-                    set_filter(change.filter);
-                    // By the new filter, so that whoever asks for more sees that it is so.
-                    let (file, fields) = (path.display(), change.fields.join(", "));
-                    tracing::info!(%file, fields, "the configuration has changed");
-                }
+                change = reload.next() => match change {
+                    Ok(change) => {
+                        config.take_over(change.config);
+                        server.apply(&config);
+                        server.set_notice(None);
+                        set_filter(change.filter);
+                        // By the new filter, so that whoever asks for more sees that it is so.
+                        let (file, fields) = (path.display(), change.fields.join(", "));
+                        if !fields.is_empty() {
+                            tracing::info!(%file, fields, "the configuration has changed");
+                        }
+                    }
+                    Err(why) => {
+                        let why = format!("{why}: refused, the old configuration stays in force");
+                        tracing::error!("{why}");
+                        server.set_notice(Some(why));
+                    }
+                },
                 error = server.failed() => match error {
                     ServerError::RankChanged => {
                         tracing::info!(why = %error, "starting anew");
