@@ -63,8 +63,11 @@ pub enum Effect {
         /// On this machine's clock.
         until: Time,
     },
-    /// Serve nobody.
-    CloseGate,
+    /// Serve nobody: the reign is over.
+    CloseGate {
+        /// For whoever acts on the end of a reign.
+        why: String,
+    },
     /// Whether new writes are taken at all (R10, `min_sync_backups`).
     AllowWrites(bool),
     /// Begin no write until `ReleaseWrites` or `CloseGate`, let those that come wait, and say when those that have

@@ -17,12 +17,13 @@ use tanist_replication::{
 };
 use tanist_store::PageSums;
 use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock,
     durable::Durable,
     gate::Gate,
+    hooks::Throne,
     inbox::{Command, Inbox, Respond},
     rejoin::{self, Board},
     view,
@@ -71,6 +72,8 @@ pub(crate) struct Parts {
     pub restored: Option<String>,
     /// Sums of the replica's pages; none on a witness.
     pub sums: Option<Arc<PageSums>>,
+    /// Who acts on this machine's reign is told here.
+    pub throne: watch::Sender<Throne>,
     /// What operators ask for.
     pub control: mpsc::Receiver<Control>,
     /// Asks the driver to leave: answered, with whether it has reigned, when this machine isn't the master any more and, if possible, the next one is
@@ -99,6 +102,8 @@ pub(crate) enum Control {
     },
     /// This machine is fit to reign, or why it isn't.
     Health(Option<Complaint>),
+    /// A required hook lets this machine reign, or why it doesn't; apart from its health.
+    Refuse(Option<Complaint>),
     /// Change the members.
     ChangeMembers {
         /// What shall be.
@@ -200,6 +205,10 @@ struct Driver {
     hard: Option<HardState>,
     /// The reign whose writes may wait for an acknowledgement.
     reign: Option<Term>,
+    /// Why it began.
+    reason: String,
+    /// Why this machine isn't fit to reign: what was seen of it, and what its hook says.
+    unfit: [Option<Complaint>; 2],
     /// Answers that wait for the acknowledgement of their transaction.
     waiting: VecDeque<Waiting>,
     acknowledged: Txid,
@@ -241,6 +250,8 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
         parts,
         hard: None,
         reign: None,
+        reason: String::new(),
+        unfit: [None, None],
         waiting: VecDeque::new(),
         acknowledged: Txid::ZERO,
         last_view: Instant::now(),
@@ -407,10 +418,8 @@ impl Driver {
         match control {
             Control::HandOver { to, why, respond } => self.hand_over(Event::HandOver { to, why }, respond)?,
             Control::Force { why, respond } => self.hand_over(Event::Force { why }, respond)?,
-            Control::Health(unhealthy) => {
-                self.view_due = true;
-                self.event(Event::Health(unhealthy))?;
-            }
+            Control::Health(unhealthy) => self.judge(0, unhealthy)?,
+            Control::Refuse(refusal) => self.judge(1, refusal)?,
             Control::ChangeMembers { edit, respond } => match edit.on(&self.parts.node.status().record) {
                 Ok(change) => {
                     let first = self.changed.replace(respond);
@@ -423,6 +432,12 @@ impl Driver {
             },
         }
         Ok(())
+    }
+
+    fn judge(&mut self, by: usize, unfit: Option<Complaint>) -> Result<(), DriverError> {
+        self.unfit[by] = unfit;
+        self.view_due = true;
+        self.event(Event::Health(self.unfit.iter().flatten().next().cloned()))
     }
 
     fn hand_over(&mut self, event: Event, respond: Handed) -> Result<(), DriverError> {
@@ -475,6 +490,7 @@ impl Driver {
             Effect::Apply(transaction) => self.command(Command::Apply(transaction)),
             Effect::StartReign { term, reason } => {
                 self.reign = Some(term);
+                self.reason.clone_from(&reason);
                 self.acknowledged = Txid::ZERO;
                 self.command(Command::StartReign { term, reason });
             }
@@ -491,11 +507,13 @@ impl Driver {
                 if let Some(inbox) = &self.parts.inbox {
                     inbox.open(term);
                 }
+                self.parts.throne.send_modify(|throne| throne.begin(term, &self.reason));
                 self.view_due = true;
             }
             Effect::ExtendLease { until } => self.parts.gate.extend(until.0),
-            Effect::CloseGate => {
+            Effect::CloseGate { why } => {
                 self.parts.gate.close();
+                self.parts.throne.send_modify(|throne| throne.end(why));
                 if let Some(inbox) = &self.parts.inbox {
                     inbox.close();
                 }

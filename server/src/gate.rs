@@ -72,6 +72,15 @@ impl Gate {
         (self.term.load(SeqCst) == term).then_some(Term(term))
     }
 
+    /// How long, in nanoseconds from `now_ns`, the lease of this reign still lasts at least; `None`: the reign is over.
+    #[must_use]
+    pub fn lease_left(&self, term: Term, now_ns: u64) -> Option<u64> {
+        (self.is_open(now_ns) == Some(term))
+            .then(|| self.lease_until_ns.load(SeqCst).saturating_sub(now_ns))
+            // Read after the term, it could be a later reign's.
+            .filter(|_| self.term.load(SeqCst) == term.0)
+    }
+
     /// Follows the newest acknowledged position that this machine knows: its own reign's, or what the master's heartbeat
     /// told. What was acknowledged stays so, whoever reigns: it never goes back.
     #[must_use]

@@ -15,8 +15,8 @@ use tanist_store::WalSync;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     process::Command,
-    sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval, timeout},
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
 };
 
 use crate::{config::Health, driver::Control, gate::Gate};
@@ -30,7 +30,7 @@ const OUTPUT_TIME: Duration = Duration::from_millis(100);
 pub(crate) struct Parts {
     pub(crate) directory: PathBuf,
     pub(crate) wal: WalSync,
-    pub(crate) config: Health,
+    pub(crate) config: watch::Receiver<Health>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) control: mpsc::Sender<Control>,
 }
@@ -38,34 +38,36 @@ pub(crate) struct Parts {
 /// Looks again and again until the driver ends.
 pub(crate) async fn watch(parts: Parts) {
     let mut verdict = Verdict::default();
-    let mut ticks = interval(parts.config.every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut config = parts.config.clone();
     loop {
-        ticks.tick().await;
-        let found = parts.look().await;
-        let Some(unhealthy) = verdict.on_result(found, &parts.config, Instant::now()) else { continue };
-        let control = Control::Health(unhealthy.as_deref().map(Complaint::new));
-        if parts.control.send(control).await.is_err() {
-            return;
+        let now = config.borrow_and_update().clone();
+        let found = parts.look(&now).await;
+        if let Some(unhealthy) = verdict.on_result(found, &now, Instant::now()) {
+            let control = Control::Health(unhealthy.as_deref().map(Complaint::new));
+            if parts.control.send(control).await.is_err() {
+                return;
+            }
         }
+        // Another configuration is used at once.
+        let _ = timeout(now.every, config.changed()).await;
     }
 }
 
 impl Parts {
     /// What is wrong now, if anything is.
-    async fn look(&self) -> Option<String> {
+    async fn look(&self, config: &Health) -> Option<String> {
         let mut found = vec![];
-        found.extend(self.config.min_free.and_then(|least| little_room(&self.directory, least)));
+        found.extend(config.min_free.and_then(|least| little_room(&self.directory, least)));
         let longest = self.wal.take_longest();
-        if self.config.slow_sync.is_some_and(|slow| longest >= slow) {
+        if config.slow_sync.is_some_and(|slow| longest >= slow) {
             found.push(format!("the disk is slow: a sync took {longest:.1?}"));
         }
-        if let Some((program, arguments)) = self.config.program.split_first() {
+        if let Some((program, arguments)) = config.program.split_first() {
             let mut command = Command::new(program);
             let view = self.gate.view();
             command.args(arguments).env("TANIST_MEMBER", &view.cluster.member);
             command.env("TANIST_MASTER", view.cluster.master.as_deref().unwrap_or_default());
-            found.extend(run(command, program, self.config.timeout).await.err());
+            found.extend(run(command, program, config.timeout).await.err());
         }
         (!found.is_empty()).then(|| found.join("; "))
     }

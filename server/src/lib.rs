@@ -15,6 +15,7 @@ mod driver;
 pub mod durable;
 pub mod gate;
 mod health;
+pub mod hooks;
 pub mod http;
 mod idempotency;
 mod inbox;

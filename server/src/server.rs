@@ -15,7 +15,7 @@ use socket2::{Domain, Socket, Type};
 use tanist_replication::{Config as NodeConfig, HardState, Node, Rank, RecordKey, Stamp, Time};
 use tanist_store::Database;
 use tanist_transport::{Transport, TransportEvent};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     backup::{
@@ -23,11 +23,13 @@ use crate::{
         schedule::{self, Schedule},
     },
     clock,
-    config::Config,
+    config::{Config, Health, Hooks, HttpLimits},
     driver::{self, Control, DriverError, Parts},
     durable::{DirectoryLock, Durable, DurableError},
     gate::Gate,
-    health, http,
+    health,
+    hooks::{self, Throne},
+    http,
     inbox::{Command, Inbox, InboxLimits},
     presence::{self, Presence},
     reader::{ReadPool, Verified},
@@ -132,7 +134,18 @@ pub struct Server {
     beside: Vec<tokio::task::JoinHandle<()>>,
     feeder: Option<Feeder>,
     schedule: Option<Schedule>,
+    hooks: Option<JoinHandle<()>>,
+    live: Live,
+    board: Arc<Board>,
     _lock: DirectoryLock,
+}
+
+/// What can change while the machine runs.
+#[derive(Debug)]
+struct Live {
+    health: watch::Sender<Health>,
+    hooks: watch::Sender<Hooks>,
+    limits: watch::Sender<HttpLimits>,
 }
 
 fn listen(field: &'static str, address: &str) -> Result<TcpListener, StartError> {
@@ -247,8 +260,10 @@ impl Server {
             _ => None,
         };
 
+        let shown = Arc::clone(&board);
         let (stop_driver, stop) = mpsc::channel(1);
         let (operators, control) = mpsc::channel::<Control>(CONTROLS);
+        let (throne, reign) = watch::channel(Throne::default());
         let (tell_ended, driver_ended) = oneshot::channel();
         let driver = {
             let gate = Arc::clone(&gate);
@@ -284,6 +299,7 @@ impl Server {
                         configured,
                         restored,
                         sums,
+                        throne,
                         control,
                         stop,
                     };
@@ -320,11 +336,23 @@ impl Server {
             }
         };
         // A witness never reigns.
+        let (live_health, health_config) = watch::channel(config.health.clone());
         let health = wal.map(|wal| {
-            let (directory, config) = (config.data_dir.clone(), config.health.clone());
+            let (directory, config) = (config.data_dir.clone(), health_config);
             let (gate, control) = (Arc::clone(&gate), operators.clone());
             tokio::spawn(health::watch(health::Parts { directory, wal, config, gate, control }))
         });
+
+        let (live_hooks, hooks_config) = watch::channel(config.hooks.clone());
+        let hooks = hooks::start(hooks::Parts {
+            directory: config.data_dir.clone(),
+            hooks: hooks_config,
+            service: config.service.clone(),
+            throne: reign,
+            gate: Arc::clone(&gate),
+            control: operators.clone(),
+        })
+        .map_err(|source| StartError::System { context: "start the thread for hooks", source })?;
 
         let (schedule, scheduled) = match config.backup.clone().filter(|_| !witness) {
             None => (None, None),
@@ -351,8 +379,18 @@ impl Server {
                 silent_after: config.silent_after,
             }))
         });
+        let (live_limits, limits) = watch::channel(config.limits.clone());
         let state = http::AppState::new(
-            http::Parts { gate: Arc::clone(&gate), writer, operators, readers, presence, hub, scheduled },
+            http::Parts {
+                gate: Arc::clone(&gate),
+                writer,
+                operators,
+                readers,
+                presence,
+                hub,
+                scheduled,
+                limits,
+            },
             &config,
         );
         let http = tokio::spawn(async move {
@@ -373,6 +411,9 @@ impl Server {
             beside: health.into_iter().chain(nodes).collect(),
             feeder,
             schedule,
+            hooks: Some(hooks),
+            live: Live { health: live_health, hooks: live_hooks, limits: live_limits },
+            board: shown,
             _lock: lock,
         })
     }
@@ -406,6 +447,25 @@ impl Server {
         }
     }
 
+    /// Uses what can change while the machine runs: `[health]`, `[hooks]`, limits on requests. The rest is left alone.
+    pub fn apply(&self, config: &Config) {
+        self.live.health.send_replace(config.health.clone());
+        self.live.hooks.send_replace(config.hooks.clone());
+        self.live.limits.send_replace(config.limits.clone());
+    }
+
+    /// Shown in `/v1/cluster` behind what the protocol has to say.
+    pub fn set_notice(&self, notice: Option<String>) {
+        self.board.set_notice(notice);
+    }
+
+    /// Waits until `on_demote` and the service have ended, if they run; the driver has ended. Both have their limits.
+    pub async fn end_hooks(&mut self) {
+        if let Some(thread) = self.hooks.take() {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
     /// Hands over, sends its clients on to the next master, and stops cleanly.
     pub async fn stop(mut self) {
         let (done, left) = oneshot::channel();
@@ -425,7 +485,12 @@ impl Server {
         let _ = tokio::time::timeout(STOP_PATIENCE, &mut self.http).await;
         let (done, _) = oneshot::channel();
         let _ = self.stop_driver.send(done).await;
-        let durable = join(self.driver.take()).await.flatten();
+        let driver = join(self.driver.take()).await;
+        // One that hangs doesn't say that its reign is over: nothing would come to an end.
+        if driver.is_some() {
+            self.end_hooks().await;
+        }
+        let durable = driver.flatten();
         if let Some(feeder) = self.feeder.take() {
             let _ = tokio::task::spawn_blocking(|| drop(feeder)).await;
         }

@@ -50,6 +50,13 @@ fn role(name: RoleName) -> Role {
     }
 }
 
+fn join(first: Option<String>, second: Option<String>) -> Option<String> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(format!("{first}; {second}")),
+        (first, second) => first.or(second),
+    }
+}
+
 /// The view that a status gives.
 #[must_use]
 pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
@@ -120,7 +127,7 @@ pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
             position: status.position.to_string(),
             acknowledged: status.acknowledged.to_string(),
             writable: status.serving && status.writes_allowed,
-            notice: status.notice.clone(),
+            notice: join(status.notice.clone(), board.notice()),
             sync_set: record.sync_set.iter().map(ToString::to_string).collect(),
             chain: status.chain.iter().map(ToString::to_string).collect(),
             members,

@@ -211,7 +211,7 @@ impl Node {
         let (handover, change) = (master.handover.take(), master.change.take());
         // `ReignEnded` tells whether it ends where the replica does.
         self.log = std::mem::replace(&mut master.log, TransactionLog::new(self.tail, 0));
-        self.out.push(Effect::CloseGate);
+        self.out.push(Effect::CloseGate { why: why.clone() });
         if change.is_some() {
             let why = format!("the master stepped down ({why}): look at the members again");
             self.out.push(Effect::MembersChanged(Err(why)));

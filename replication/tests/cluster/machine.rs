@@ -324,7 +324,7 @@ impl Cluster {
                 self.machines[node].lease = until;
                 self.check_one_master();
             }
-            Effect::CloseGate => {
+            Effect::CloseGate { .. } => {
                 self.machines[node].gate = None;
                 self.machines[node].held = false;
             }

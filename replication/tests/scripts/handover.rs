@@ -135,7 +135,7 @@ fn heir_that_does_not_store_is_given_up_within_the_sync_timeout() {
 #[test]
 fn late_word_of_an_earlier_hold_does_not_end_the_reign() {
     let mut c = founded(Setup::new(THREE));
-    let stands = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::CloseGate));
+    let stands = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::CloseGate { .. }));
     let effects = c.effects_of(0, Event::HandOver { to: None, why: String::new() });
     let Some(hold) = effects.iter().find_map(|e| if let Effect::HoldWrites(n) = e { Some(*n) } else { None })
     else {
@@ -153,7 +153,7 @@ fn goodbye_comes_after_the_gate_is_shut() {
     c.effects_of(0, Event::HandOver { to: None, why: String::new() });
     let effects = c.effects_of(0, Event::WritesHeld(1));
     let place = |what: fn(&Effect) -> bool| effects.iter().position(what).unwrap();
-    let shut = place(|e| matches!(e, Effect::CloseGate));
+    let shut = place(|e| matches!(e, Effect::CloseGate { .. }));
     let goodbye = place(|e| matches!(e, Effect::Send { message: Message::Goodbye { .. }, .. }));
     assert!(shut < goodbye, "I6: nobody may start while this machine still answers");
 }

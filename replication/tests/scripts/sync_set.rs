@@ -218,7 +218,7 @@ fn master_is_not_woken_again_and_again_while_a_backup_catches_up_slowly() {
 fn own_disk_failing_ends_the_reign() {
     let mut c = founded(Setup::new(TWO));
     let effects = c.effects_of(0, Event::StorageFailed("no space".to_owned()));
-    let close = effects.iter().position(|e| matches!(e, Effect::CloseGate));
+    let close = effects.iter().position(|e| matches!(e, Effect::CloseGate { .. }));
     let end = effects.iter().position(|e| matches!(e, Effect::EndReign));
     assert!(close.is_some() && close < end, "clients first: {effects:?}");
 }

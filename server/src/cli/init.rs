@@ -329,6 +329,18 @@ slow_sync = "1s"           # a sync to disk that takes so long counts as failed;
 # every = "24h"
 # keep = 7                 # the newest; older ones are removed
 
+[hooks]                    # told when this machine's reign begins and ends, with TANIST_MEMBER, _TERM, _REASON, _MASTER: docs/hooks.md
+on_promote = []            # ["/etc/tanist/up.sh"]
+on_demote = []             # ["/etc/tanist/down.sh"]
+timeout = "10s"            # each is killed then
+required = false           # true: a failing on_promote hands the throne over, if anybody healthy can take it
+retry = "10s"              # otherwise it is tried again so often
+recovery = "60s"           # so long after its reign this machine isn't fit to reign, when its on_promote failed
+
+[service]                  # a program that runs only while this machine reigns, and is ended before the lease is
+command = []               # ["/usr/bin/wall-control", "--quiet"]
+# stop_time = "250ms"      # between SIGTERM and SIGKILL, when the lease isn't renewed; default: a quarter of the lease
+
 [log]
 filter = "info"
 format = "text"            # or "json"

@@ -31,6 +31,7 @@ use tanist_client::{Builder, Client};
 use crate::{
     commands::{self, DevOptions},
     config::Config,
+    hooks::guard::{self, ChildOptions, GuardOptions},
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no machine could serve the request; 4 the outcome of a write is unknown.";
@@ -94,6 +95,12 @@ enum Command {
     Divergence(divergence::DivergenceArgs),
     /// Load a running cluster and measure it.
     Bench(bench::BenchArgs),
+    /// Watch over the service of a machine; started by `run` alone.
+    #[command(hide = true)]
+    ServiceGuard(GuardOptions),
+    /// Become the service, and end with its guard; started by the guard alone.
+    #[command(hide = true)]
+    ServiceChild(ChildOptions),
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +181,10 @@ impl Connection {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::ServiceChild(options) = &cli.command {
+        eprintln!("tanist: {}", guard::become_service(options));
+        return ExitCode::FAILURE;
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(1 << 20)
@@ -213,6 +224,8 @@ pub fn main() -> ExitCode {
             Command::Restore(args) => restore::restore(&args),
             Command::Divergence(args) => divergence::divergence(&args),
             Command::Bench(args) => bench::bench(&args).await,
+            Command::ServiceGuard(options) => guard::run(options).await,
+            Command::ServiceChild(_) => Ok(()),
         }
     });
     match result {

@@ -3,6 +3,7 @@
 //! Everything that talks to a running cluster is in `cli/`.
 
 mod dev;
+mod reload;
 mod run;
 
 pub use dev::{DevOptions, dev};

@@ -2,10 +2,14 @@
 //!
 //! Every error names the file, the field, what was found and what was expected; a bad file changes nothing.
 
+mod changes;
+mod hooks;
 mod raw;
 mod resolved;
 mod units;
 
+pub use changes::Changes;
+pub use hooks::{Hooks, Service};
 pub use resolved::{Backup, Config, ConfigError, Health, HttpLimits, Listen, Log, LogFormat, Tls};
 pub(crate) use units::{
     ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address,

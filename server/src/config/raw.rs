@@ -35,6 +35,10 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) backup: RawBackup,
     #[serde(default)]
+    pub(super) hooks: RawHooks,
+    #[serde(default)]
+    pub(super) service: RawService,
+    #[serde(default)]
     pub(super) log: RawLog,
 }
 
@@ -149,6 +153,28 @@ pub(super) struct RawBackup {
     pub(super) directory: Option<String>,
     pub(super) every: Option<String>,
     pub(super) keep: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHooks {
+    #[serde(default)]
+    pub(super) on_promote: Vec<String>,
+    #[serde(default)]
+    pub(super) on_demote: Vec<String>,
+    pub(super) timeout: Option<String>,
+    #[serde(default)]
+    pub(super) required: bool,
+    pub(super) retry: Option<String>,
+    pub(super) recovery: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawService {
+    #[serde(default)]
+    pub(super) command: Vec<String>,
+    pub(super) stop_time: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -12,6 +12,7 @@ use tanist_store::Options;
 use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits as LinkLimits};
 
 use super::{
+    hooks::{Hooks, Service},
     raw::{Raw, RawBackup, RawHealth, RawLimits, RawMember, RawTiming},
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
@@ -197,6 +198,10 @@ pub struct Config {
     pub health: Health,
     /// Scheduled copies; `None`: none.
     pub backup: Option<Backup>,
+    /// Programs that are told when this machine's reign begins and ends.
+    pub hooks: Hooks,
+    /// The program that runs only while this machine reigns; `None`: none.
+    pub service: Option<Service>,
     /// Logging.
     pub log: Log,
 }
@@ -204,12 +209,12 @@ pub struct Config {
 /// Long enough for a restart of the machine's process, short beside the time between two failures.
 const VOTER_TIMEOUT: Duration = Duration::from_secs(10);
 
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     path: &'a Path,
 }
 
 impl Fields<'_> {
-    fn error(&self, field: &str, found: impl ToString, expected: &str) -> ConfigError {
+    pub(super) fn error(&self, field: &str, found: impl ToString, expected: &str) -> ConfigError {
         ConfigError::Field {
             path: self.path.to_owned(),
             field: field.to_owned(),
@@ -218,7 +223,7 @@ impl Fields<'_> {
         }
     }
 
-    fn duration(
+    pub(super) fn duration(
         &self,
         field: &str,
         text: Option<&String>,
@@ -272,9 +277,15 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Config::parse(path, &text)
+        Config::parse(path, &Config::read(path)?)
+    }
+
+    /// Reads a configuration file's text.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn read(path: &Path) -> Result<String, ConfigError> {
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
     }
 
     /// Checks a configuration's text; `path` names it in errors and anchors relative paths.
@@ -396,7 +407,7 @@ impl Config {
                 }
             },
             members,
-            timing,
+            timing: timing.clone(),
             failback,
             voter_timeout,
             sync_backups,
@@ -417,6 +428,8 @@ impl Config {
             limits: limits(&fields, &raw.limits)?,
             health: health(&fields, raw.health)?,
             backup: backup(&fields, folder, &folder.join(&raw.data_dir), raw.backup)?,
+            hooks: Hooks::of(&fields, raw.hooks)?,
+            service: Service::of(&fields, raw.service, &timing)?,
             log: Log {
                 filter: raw.log.filter.unwrap_or_else(|| "info".to_owned()),
                 format: match raw.log.format.as_deref() {
@@ -877,6 +890,10 @@ peer = ["10.0.0.3:7450"]
                 format!("{GOOD}[limits]\nwatchers = 2048"),
                 vec!["limits.watchers", "2048", "limits.connections"],
             ),
+            (format!("{GOOD}[hooks]\nrequired = true"), vec!["hooks.required", "hooks.on_promote"]),
+            (format!("{GOOD}[hooks]\non_demote = [\"\"]"), vec!["hooks.on_demote", "a program"]),
+            (format!("{GOOD}[hooks]\ntimeout = \"1h\""), vec!["hooks.timeout", "1h"]),
+            (format!("{GOOD}[service]\nstop_time = \"900ms\""), vec!["service.stop_time", "to 750ms"]),
             (format!("{GOOD}[log]\nformat = \"xml\""), vec!["log.format", "xml"]),
             (format!("{GOOD}[backup]\nkeep = 3"), vec!["backup.directory", "nothing"]),
             (format!("{GOOD}[backup]\ndirectory = \"data\""), vec!["backup.directory", "another directory"]),

@@ -59,7 +59,8 @@ pub(super) async fn get(
             "{COPIES} copies are being taken from this machine already"
         )));
     };
-    let patience = Patience { stall: state.limits.backup_stall, total: state.limits.backup_time };
+    let limits = state.limits();
+    let patience = Patience { stall: limits.backup_stall, total: limits.backup_time };
     let (target, body) = start(state.source.clone(), level, patience, permit, actor).await?;
     let position = target.stamp.position;
     let name = format!("{}-{}.{}{COPY_SUFFIX}", state.source.cluster, position.term.0, position.txid.0);

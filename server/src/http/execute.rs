@@ -23,8 +23,8 @@ pub(super) async fn post(
 ) -> Result<Response, ApiError> {
     let state = &*state.0;
     state.reign(&uri).await?;
-    let body = read_body(body, state.limits.body).await?;
-    let write = write_request(&headers, &body, &state.limits)?;
+    let body = read_body(body, state.limits().body).await?;
+    let write = write_request(&headers, &body, &state.limits())?;
     let done = submit(state, &uri, write).await?;
     let mut response = (StatusCode::OK, results_body(done.position, &done.answer)).into_response();
     let headers = response.headers_mut();

@@ -28,7 +28,7 @@ pub(super) async fn promote(
     body: Body,
 ) -> Result<Json<HandoverResponse>, ApiError> {
     let state = &*state.0;
-    let request: HandoverRequest = parse(&headers, &read_body(body, state.limits.body).await?)?;
+    let request: HandoverRequest = parse(&headers, &read_body(body, state.limits().body).await?)?;
     if request.force || request.accept_data_loss {
         if let Some(Extension(holder)) = holder {
             demand(&holder, Access::Admin)?;
@@ -52,7 +52,7 @@ pub(super) async fn demote(
 ) -> Result<Json<HandoverResponse>, ApiError> {
     let state = &*state.0;
     state.reign(&uri).await?;
-    let request: HandoverRequest = parse(&headers, &read_body(body, state.limits.body).await?)?;
+    let request: HandoverRequest = parse(&headers, &read_body(body, state.limits().body).await?)?;
     if request.force || request.accept_data_loss {
         return Err(ApiError::bad_request("force: found with demote, expected with promote only"));
     }

@@ -40,7 +40,7 @@ pub(super) async fn add(
 ) -> Result<(StatusCode, Json<MembersResponse>), ApiError> {
     let state = &*state.0;
     state.reign(&uri).await?;
-    let new: NewMember = parse(&headers, &read_body(body, state.limits.body).await?)?;
+    let new: NewMember = parse(&headers, &read_body(body, state.limits().body).await?)?;
     let view = state.gate.view();
     if view.cluster.members.iter().any(|member| is_already(member, &new)) {
         return Ok((StatusCode::OK, Json(MembersResponse { members: view.cluster.members.clone() })));
@@ -73,7 +73,7 @@ pub(super) async fn set(
 ) -> Answer {
     let state = &*state.0;
     state.reign(&uri).await?;
-    let patch: MemberPatch = parse(&headers, &read_body(body, state.limits.body).await?)?;
+    let patch: MemberPatch = parse(&headers, &read_body(body, state.limits().body).await?)?;
     let edit = MemberEdit::Set {
         id: id_of(known(&state.gate.view().cluster, &id)?)?,
         rank: patch.rank.map(Rank),

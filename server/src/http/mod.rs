@@ -89,7 +89,8 @@ struct Inner {
     writer: WriterHandle,
     readers: ReadPool,
     operators: mpsc::Sender<Control>,
-    limits: HttpLimits,
+    /// They may change while requests run.
+    limits: watch::Receiver<HttpLimits>,
     requests: Semaphore,
     presence: Arc<Presence>,
     hub: Arc<Hub>,
@@ -122,13 +123,15 @@ pub(crate) struct Parts {
     pub(crate) hub: Arc<Hub>,
     /// How the scheduled copies stand, if there are any.
     pub(crate) scheduled: Option<schedule::Board>,
+    /// Limits on requests, as they are now.
+    pub(crate) limits: watch::Receiver<HttpLimits>,
 }
 
 impl AppState {
     /// Puts the parts together.
     #[must_use]
     pub(crate) fn new(parts: Parts, config: &Config) -> AppState {
-        let Parts { gate, writer, operators, readers, presence, hub, scheduled } = parts;
+        let Parts { gate, writer, operators, readers, presence, hub, scheduled, limits } = parts;
         AppState(Arc::new(Inner {
             gate,
             writer,
@@ -144,7 +147,7 @@ impl AppState {
             source: Source::of(config),
             scheduled,
             max_staleness: config.timing.lease,
-            limits: config.limits.clone(),
+            limits,
         }))
     }
 }
@@ -159,6 +162,10 @@ impl AppState {
 }
 
 impl Inner {
+    fn limits(&self) -> HttpLimits {
+        self.limits.borrow().clone()
+    }
+
     /// The reign that this machine serves now. Otherwise the request belongs to the master; while that is being found,
     /// it waits, so that clients don't notice a handover or a quick failover.
     async fn reign(&self, uri: &Uri) -> Result<Term, ApiError> {
@@ -178,7 +185,7 @@ impl Inner {
             let since = self.gate.masterless_since_ns().unwrap_or(came);
             let waited = Duration::from_nanos(now.saturating_sub(since));
             let Some(left) =
-                self.limits.master_wait.checked_sub(waited).filter(|left| !elsewhere && !left.is_zero())
+                self.limits().master_wait.checked_sub(waited).filter(|left| !elsewhere && !left.is_zero())
             else {
                 return Err(ApiError::not_master(&view, uri));
             };
@@ -253,7 +260,7 @@ pub async fn serve(
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let connections = Arc::new(Semaphore::new(state.0.limits.connections));
+    let connections = Arc::new(Semaphore::new(state.0.limits().connections));
     let hub = Arc::clone(&state.0.hub);
     let (close_watchers, closed) = watch::channel(false);
     let router = router(state);

@@ -42,9 +42,9 @@ pub(super) async fn post(
     if consistency == Consistency::Strong {
         state.reign(&uri).await?;
     }
-    let body = read_body(body, state.limits.body).await?;
+    let body = read_body(body, state.limits().body).await?;
     let request: QueryRequest = parse(&headers, &body)?;
-    check_statements(&request.statements, state.limits.statements)?;
+    check_statements(&request.statements, state.limits().statements)?;
     let done = read(state, request.statements, consistency, min_position, &uri).await?;
     let mut response = (StatusCode::OK, results_body(done.position, &done.answer)).into_response();
     let headers = response.headers_mut();

@@ -83,6 +83,7 @@ impl Machine {
         let address = listener.local_addr().unwrap();
         let (operators, _) = tokio::sync::mpsc::channel(1);
         let (stop, stopped) = oneshot::channel();
+        let limits = tokio::sync::watch::channel(config.limits.clone()).1;
         let hub = Hub::new();
         let parts = FeederParts {
             directory: directory.path().to_owned(),
@@ -101,6 +102,7 @@ impl Machine {
                 presence: Arc::default(),
                 hub: Arc::clone(&hub),
                 scheduled: None,
+                limits,
             },
             &config,
         );

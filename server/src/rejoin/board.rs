@@ -12,6 +12,8 @@ pub(crate) struct Board {
     rejoins: Mutex<BTreeMap<MemberId, RejoinProgress>>,
     /// As master: backups whose database was another than ours at this position.
     differing: Mutex<BTreeMap<MemberId, Position>>,
+    /// What the operator should know besides what the protocol says.
+    notice: Mutex<Option<String>>,
 }
 
 impl Board {
@@ -22,6 +24,14 @@ impl Board {
     /// The rejoin doesn't go on before something else happens.
     pub(crate) fn waits(&self, member: &MemberId, why: String) {
         self.rejoins.lock().entry(member.clone()).or_default().waits_for = Some(why);
+    }
+
+    pub(crate) fn set_notice(&self, notice: Option<String>) {
+        *self.notice.lock() = notice;
+    }
+
+    pub(crate) fn notice(&self) -> Option<String> {
+        self.notice.lock().clone()
     }
 
     pub(crate) fn remove(&self, member: &MemberId) {

@@ -106,7 +106,7 @@ impl Read {
         from: Value,
         more: Vec<Value>,
     ) -> Result<Response, ApiError> {
-        let limits = &self.state.0.limits;
+        let limits = self.state.0.limits();
         // One more is looked for than is shown, and cursors take room beside their entries.
         let limit = asked.limit()?.min(limits.rows);
         let params = [from, json!(limit), json!(limits.result / 2)].into_iter().chain(more).collect();

@@ -43,7 +43,7 @@ impl FromRequest<AppState> for Write {
         Query::parse(&parts.uri, &[])?;
         state.0.reign(&parts.uri).await?;
         let Ok(actor) = Actor::from_request_parts(&mut parts, state).await;
-        let body = read_body(body, state.0.limits.body).await?;
+        let body = read_body(body, state.0.limits().body).await?;
         let condition = Condition::from_headers(&parts.headers).map_err(ApiError::bad_request)?;
         let idempotency = idempotency(&parts.headers, || fingerprint(&parts, &body))?;
         Ok(Write { state: state.clone(), parts, body, actor, condition, idempotency })
@@ -111,7 +111,7 @@ impl Write {
         let write = WriteRequest {
             work: WriteWork::State(Box::new(change)),
             idempotency: self.idempotency,
-            time_limit: state.limits.statement_time,
+            time_limit: state.limits().statement_time,
         };
         let written = submit(state, &self.parts.uri, write).await?;
         let mut done = Done::decode(&written.answer).ok_or_else(unreadable)?;

@@ -1,0 +1,182 @@
+//! The configuration file as it changes while the machine runs.
+//!
+//! Owns the watch on the file and on its folder (editors put a new file in the old one's place). Whoever runs the machine
+//! takes a changed configuration from here; a bad one is refused with the reason, and the old one stays in force.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::{sync::mpsc, time::timeout};
+use tracing_subscriber::EnvFilter;
+
+use super::run::log_filter;
+use crate::config::{Changes, Config};
+
+/// The file is looked at so often even when nobody says that it has changed: links and some file systems tell nothing.
+const LOOK: Duration = Duration::from_secs(5);
+/// Whoever is writing gets so long to finish.
+const QUIET: Duration = Duration::from_millis(200);
+/// A file that keeps changing is looked at nevertheless.
+const CHANGES: usize = 20;
+
+/// A good configuration that differs from the one that was looked at before.
+pub(super) struct Change {
+    pub(super) config: Config,
+    pub(super) filter: EnvFilter,
+    /// What differs from the one in force and can change while a machine runs, by name.
+    pub(super) fields: Vec<String>,
+}
+
+/// A configuration file that is watched.
+pub(super) struct Reload {
+    path: PathBuf,
+    /// What the machine was started with.
+    started: String,
+    /// What is in force, as far as it can change.
+    current: String,
+    /// What was looked at last, good or bad.
+    seen: Option<String>,
+    told: mpsc::Receiver<()>,
+    /// Watches as long as it is there.
+    _watcher: Option<RecommendedWatcher>,
+}
+
+impl Reload {
+    /// Watches a file whose text was `text` when the machine was started with it.
+    pub(super) fn watch(path: &Path, text: String) -> Reload {
+        let (tell, told) = mpsc::channel(1);
+        let watcher = watcher(path, tell)
+            .inspect_err(|error| {
+                tracing::warn!(file = %path.display(), %error, every = ?LOOK, "the configuration file can't be watched and is looked at instead");
+            })
+            .ok();
+        Reload {
+            path: path.to_owned(),
+            started: text.clone(),
+            current: text.clone(),
+            seen: Some(text),
+            told,
+            _watcher: watcher,
+        }
+    }
+
+    /// The next changed configuration, or why it can't be used. May be given up and asked again.
+    pub(super) async fn next(&mut self) -> Result<Change, String> {
+        loop {
+            // An error is the time for a look that nobody has asked for.
+            if timeout(LOOK, told(&mut self.told)).await.is_ok() {
+                for _ in 0..CHANGES {
+                    if timeout(QUIET, told(&mut self.told)).await.is_err() {
+                        break;
+                    }
+                }
+            }
+            if let Some(changed) = self.look() {
+                return changed;
+            }
+        }
+    }
+
+    fn look(&mut self) -> Option<Result<Change, String>> {
+        let file = self.path.display();
+        let text = match std::fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) => {
+                return self.seen.take().map(|_| Err(format!("configuration {file} can't be read: {error}")));
+            }
+        };
+        if self.seen.as_ref() == Some(&text) {
+            return None;
+        }
+        let read = Config::parse(&self.path, &text).map_err(anyhow::Error::from);
+        let read = read.and_then(|config| Ok((log_filter(&config)?, config)));
+        self.seen = Some(text.clone());
+        let (filter, config) = match read {
+            Ok(read) => read,
+            Err(error) => return Some(Err(format!("{error:#}"))),
+        };
+        let restart = Changes::between(&self.started, &text).restart;
+        let live = Changes::between(&self.current, &text).live;
+        self.current = text;
+        if !restart.is_empty() {
+            tracing::warn!(%file, fields = restart.join(", "), "these settings need a restart");
+        }
+        for warning in config.warnings() {
+            tracing::warn!(%file, "{warning}");
+        }
+        Some(Ok(Change { config, filter, fields: live }))
+    }
+}
+
+/// Waits for the watcher, or for ever.
+async fn told(told: &mut mpsc::Receiver<()>) {
+    if told.recv().await.is_none() {
+        std::future::pending().await
+    }
+}
+
+fn watcher(path: &Path, tell: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let name = path.file_name().map(ToOwned::to_owned);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading the file is an event, too: it must not be read again for that.
+        let concerns = event.map_or(true, |event| {
+            !event.kind.is_access() && event.paths.iter().any(|path| path.file_name() == name.as_deref())
+        });
+        if concerns {
+            // When it is full, somebody is about to look.
+            let _ = tell.try_send(());
+        }
+    })?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "cluster = \"wall\"\nid = \"a\"\nkey = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n[[member]]\nid = \"a\"\nrank = 1\npeer = [\"127.0.0.1:7450\"]\n";
+
+    fn reload(dir: &tempfile::TempDir) -> (Reload, PathBuf) {
+        let path = dir.path().join("tanist.toml");
+        std::fs::write(&path, GOOD).unwrap();
+        (Reload::watch(&path, GOOD.to_owned()), path)
+    }
+
+    #[tokio::test]
+    async fn good_change_is_taken_also_by_a_new_file_in_the_old_ones_place() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (mut reload, path) = reload(&dir);
+        std::fs::write(&path, format!("{GOOD}[limits]\nstatements = 5\n")).unwrap();
+        assert_eq!(reload.next().await.unwrap().config.limits.statements, 5);
+        let new = dir.path().join("tanist.toml.new");
+        std::fs::write(&new, format!("{GOOD}[limits]\nstatements = 6\n")).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+        assert_eq!(reload.next().await.unwrap().config.limits.statements, 6);
+    }
+
+    #[test]
+    fn bad_file_changes_nothing_and_neither_does_one_that_needs_a_restart() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (mut reload, path) = reload(&dir);
+        let mut look = |more: &str| {
+            std::fs::write(&path, format!("{GOOD}{more}")).unwrap();
+            reload.look().map(|change| {
+                change.map(|change| (change.config.limits.statements, change.fields.len())).map_err(drop)
+            })
+        };
+        assert_eq!(look(""), None);
+        assert_eq!(look("[limits]\nstatements = 0\n"), Some(Err(())), "a bad value");
+        assert_eq!(look("[limits]\nstatements = 0\n"), None, "said once");
+        assert_eq!(look("[limits\n"), Some(Err(())), "no TOML");
+        assert_eq!(look("[log]\nfilter = \"=\"\n"), Some(Err(())), "a bad filter");
+        assert_eq!(look("[timing]\nheartbeat = \"50ms\"\n"), Some(Ok((1000, 0))), "needs a restart");
+        assert_eq!(look("[timing]\nheartbeat = \"50ms\"\n[limits]\nstatements = 7\n"), Some(Ok((7, 1))));
+        assert_eq!(look("[timing]\nheartbeat = \"50ms\"\n[limits]\nstatements = 7\n"), None, "known");
+        assert_eq!(look(""), Some(Ok((1000, 1))), "back to the default");
+    }
+}
