@@ -22,10 +22,10 @@ mod token;
 mod verify;
 mod watch;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tanist_client::{Builder, Client};
 
 use crate::{
@@ -57,7 +57,7 @@ enum Command {
     /// Write a commented tanist.toml and a new cluster key.
     Init(init::InitArgs),
     /// Show who reigns, who follows, and who lags.
-    Status(Connection),
+    Status(status::StatusArgs),
     /// Run SQL that writes, as one transaction.
     Execute(sql::ExecuteArgs),
     /// Run SQL that reads.
@@ -93,6 +93,11 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Show or print what this machine held that the cluster didn't, saved before it was replaced.
     Divergence(divergence::DivergenceArgs),
+    /// Print a script that completes these commands in a shell: bash, zsh, fish, elvish or powershell.
+    Completions {
+        /// For which.
+        shell: clap_complete::Shell,
+    },
     /// Load a running cluster and measure it.
     Bench(bench::BenchArgs),
     /// Watch over the service of a machine; started by `run` alone.
@@ -205,7 +210,7 @@ pub fn main() -> ExitCode {
                 commands::dev(DevOptions { machines, dir, keep, restart, log }).await
             }
             Command::Init(args) => init::init(&args).await,
-            Command::Status(connection) => status::status(&connection).await,
+            Command::Status(args) => status::status(&args).await,
             Command::Execute(args) => sql::execute(&args).await,
             Command::Query(args) => sql::query(&args).await,
             Command::Watch(args) => watch::watch(&args).await,
@@ -223,6 +228,11 @@ pub fn main() -> ExitCode {
             Command::Verify(args) => verify::verify(&args),
             Command::Restore(args) => restore::restore(&args),
             Command::Divergence(args) => divergence::divergence(&args),
+            Command::Completions { shell } => {
+                let mut script = vec![];
+                clap_complete::generate(shell, &mut Cli::command(), "tanist", &mut script);
+                std::io::stdout().write_all(&script).context("write the script")
+            }
             Command::Bench(args) => bench::bench(&args).await,
             Command::ServiceGuard(options) => guard::run(options).await,
             Command::ServiceChild(_) => Ok(()),
@@ -275,7 +285,6 @@ fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
 mod tests {
     use std::time::Duration;
 
-    use clap::CommandFactory as _;
     use tanist_client::Error;
 
     use super::*;

@@ -1,19 +1,54 @@
 //! `tanist status`.
 
+use std::{
+    io::{IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use clap::Args;
 use tanist_api::{Cluster, ClusterMember, RejoinProgress, Role, ScheduledCopies};
 use tanist_client::{Client, Error};
 
 use super::{Connection, table};
 
+/// Between two looks of `--watch`.
+const RENEW: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    connection: Connection,
+    /// Renew it every second until Ctrl-C; also while nobody answers.
+    #[arg(long)]
+    watch: bool,
+}
+
 /// Shows the cluster as the master sees it, or, without one, as the first machine that answers.
-pub(super) async fn status(connection: &Connection) -> anyhow::Result<()> {
-    let cluster = seen_by_the_master(&connection.client()?).await?;
-    if connection.json {
-        println!("{}", serde_json::to_string_pretty(&cluster)?);
-    } else {
-        print!("{}", text(&cluster));
+pub(super) async fn status(args: &StatusArgs) -> anyhow::Result<()> {
+    let connection = &args.connection;
+    let client = connection.client()?;
+    if !args.watch {
+        return show(connection, &seen_by_the_master(&client).await?);
     }
-    Ok(())
+    let terminal = std::io::stdout().is_terminal() && !connection.json;
+    loop {
+        let found = tokio::select! {
+            found = seen_by_the_master(&client) => found,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        };
+        if terminal {
+            // Clears the screen and begins at its top.
+            print!("\x1b[2J\x1b[H");
+        }
+        match found {
+            Ok(cluster) => show(connection, &cluster)?,
+            Err(error) => eprintln!("tanist: {error}"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RENEW) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
 }
 
 /// The cluster as the master sees it, who knows positions and lag of all; without one, as the first machine that answers.
@@ -25,6 +60,16 @@ pub(super) async fn seen_by_the_master(client: &Client) -> Result<Cluster, Error
         return Ok(view);
     }
     Ok(cluster)
+}
+
+fn show(connection: &Connection, cluster: &Cluster) -> anyhow::Result<()> {
+    if connection.json {
+        println!("{}", serde_json::to_string_pretty(cluster)?);
+    } else {
+        print!("{}", text(cluster));
+    }
+    std::io::stdout().flush()?;
+    Ok(())
 }
 
 /// How the member gets its data, and how far that is.

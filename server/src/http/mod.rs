@@ -13,6 +13,7 @@ mod execute;
 mod handover;
 mod health;
 mod members;
+mod metrics;
 #[doc(hidden)]
 pub mod parsers;
 mod query;
@@ -102,6 +103,7 @@ struct Inner {
     source: Source,
     /// How the scheduled copies stand, if there are any.
     scheduled: Option<schedule::Board>,
+    answers: metrics::Answers,
     /// Whose tokens are whose; `None`: everybody may do everything.
     tokens: Option<Tokens>,
     max_staleness: Duration,
@@ -136,6 +138,7 @@ impl AppState {
             gate,
             writer,
             presence,
+            answers: metrics::Answers::default(),
             tokens: config.tokens.then(|| Tokens::new(&config.key, readers.clone())),
             readers,
             operators,
@@ -218,6 +221,7 @@ pub fn router(state: AppState) -> Router {
         .route("/readyz", get(health::ready))
         // Its own limit; a watcher stays for long and must not take a request's place.
         .route("/v1/events", get(events::get))
+        .route("/metrics", get(metrics::get))
         .route("/v1/cluster", get(cluster::get))
         .route("/v1/cluster/members", get(members::list))
         .route("/v1/cluster/members/{id}", get(members::get))
@@ -233,6 +237,7 @@ pub fn router(state: AppState) -> Router {
 
 /// Every answer says where this replica stands; those of reads and writes have said it more precisely already.
 async fn add_position(State(state): State<AppState>, mut response: Response) -> Response {
+    state.0.answers.count(response.status());
     if !response.headers().contains_key(tanist_api::HEADER_POSITION) {
         let position = *state.0.gate.stored().borrow();
         execute::insert_position(response.headers_mut(), position);

@@ -471,3 +471,25 @@ async fn open_every_answer_carries_the_position() {
         assert!(answer.contains("tanist-position:"), "{path}: {answer}");
     }
 }
+
+#[tokio::test]
+async fn metrics_tell_what_this_machine_is_and_how_it_answers() {
+    let machine = Machine::master("").await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let (code, _) = machine.send(get("/v1/nothing").as_bytes()).await;
+    assert_eq!(code, 404);
+    let (code, text) = machine.send(get("/metrics").as_bytes()).await;
+    assert_eq!(code, 200, "{text}");
+    for line in [
+        "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8",
+        "tanist_serving_master 1",
+        "tanist_machine_info{cluster=\"\",member=\"pc-1\",version=",
+        "tanist_http_answers_total{class=\"4xx\"} 1",
+        "# EOF",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    machine.gate.close();
+    let (_, text) = machine.send(get("/metrics").as_bytes()).await;
+    assert!(text.contains("tanist_serving_master 0"), "{text}");
+}
