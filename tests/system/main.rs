@@ -8,6 +8,7 @@ mod bad_start;
 mod cluster;
 mod cut_off;
 mod dotnet;
+mod examples;
 mod failover;
 mod files;
 mod full_disk;
