@@ -292,6 +292,8 @@ wal_limit = "16MiB"
 cache = "8MiB"
 scrub = "2MiB"             # bytes a second that are read again to find pages that the disk has changed; "off"
 
+# In [listen]: cors = ["https://panel.example"] lets pages of that origin ask this machine from a browser; "*": any.
+
 [limits]
 body = "1MiB"
 statements = 1000

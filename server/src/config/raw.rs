@@ -53,6 +53,8 @@ pub(super) struct RawListen {
     pub(super) http: Option<String>,
     #[serde(default)]
     pub(super) insecure: bool,
+    #[serde(default)]
+    pub(super) cors: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
 use tanist_replication::{Config as NodeConfig, Member, MemberId, Rank, Timing};
 use tanist_store::Options;
 use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits as LinkLimits};
@@ -58,6 +59,8 @@ pub struct Listen {
     pub peer: String,
     /// For clients.
     pub http: String,
+    /// Origins of pages that browsers let ask this machine, such as `https://panel.example`; `*` alone: any.
+    pub cors: Vec<HeaderValue>,
 }
 
 /// Limits on HTTP requests.
@@ -329,6 +332,7 @@ impl Config {
         let listen = Listen {
             peer: raw.listen.peer.unwrap_or_else(|| "127.0.0.1:7450".to_owned()),
             http: raw.listen.http.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
+            cors: origins(&fields, &raw.listen.cors)?,
         };
         addresses(&fields, "listen.peer", &listen.peer)?;
         let http = addresses(&fields, "listen.http", &listen.http)?;
@@ -578,6 +582,24 @@ fn key(
         }
         (Some(_), Some(_)) => Err(fields.error("key", "both key and key_file", "one of the two")),
     }
+}
+
+fn origins(fields: &Fields<'_>, found: &[String]) -> Result<Vec<HeaderValue>, ConfigError> {
+    const EXPECTED: &str =
+        "origins such as \"https://panel.example\" (no path, no slash at the end), or \"*\" alone";
+    let wrong = |found: &String| fields.error("listen.cors", format!("{found:?}"), EXPECTED);
+    found
+        .iter()
+        .map(|origin| {
+            let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+            let fits = host.is_some_and(|host| {
+                !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@*,".contains(&b))
+            });
+            let any = origin == "*" && found.len() == 1;
+            let value = HeaderValue::try_from(origin).ok().filter(|_| fits || any);
+            value.ok_or_else(|| wrong(origin))
+        })
+        .collect()
 }
 
 fn addresses(fields: &Fields<'_>, field: &str, text: &str) -> Result<Vec<SocketAddr>, ConfigError> {
@@ -889,6 +911,11 @@ peer = ["10.0.0.3:7450"]
             (
                 format!("{GOOD}[limits]\nwatchers = 2048"),
                 vec!["limits.watchers", "2048", "limits.connections"],
+            ),
+            (GOOD.replace("[listen]", "[listen]\ncors = [\"panel\"]"), vec!["listen.cors", "panel"]),
+            (
+                GOOD.replace("[listen]", "[listen]\ncors = [\"*\", \"http://a\"]"),
+                vec!["listen.cors", "\"*\""],
             ),
             (format!("{GOOD}[hooks]\nrequired = true"), vec!["hooks.required", "hooks.on_promote"]),
             (format!("{GOOD}[hooks]\non_demote = [\"\"]"), vec!["hooks.on_demote", "a program"]),

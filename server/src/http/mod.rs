@@ -7,6 +7,7 @@ mod actor;
 mod authorize;
 mod backup;
 mod cluster;
+mod cors;
 mod error;
 mod events;
 mod execute;
@@ -30,7 +31,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    http::Uri,
+    http::{HeaderValue, Uri},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, patch, post},
@@ -104,6 +105,7 @@ struct Inner {
     /// How the scheduled copies stand, if there are any.
     scheduled: Option<schedule::Board>,
     answers: metrics::Answers,
+    cors: Vec<HeaderValue>,
     /// Whose tokens are whose; `None`: everybody may do everything.
     tokens: Option<Tokens>,
     max_staleness: Duration,
@@ -139,6 +141,7 @@ impl AppState {
             writer,
             presence,
             answers: metrics::Answers::default(),
+            cors: config.listen.cors.clone(),
             tokens: config.tokens.then(|| Tokens::new(&config.key, readers.clone())),
             readers,
             operators,
@@ -216,7 +219,7 @@ pub fn router(state: AppState) -> Router {
         .merge(state::routes())
         .layer(middleware::from_fn_with_state(state.clone(), limit_requests));
     // What tells how the machine is must answer however busy it is.
-    Router::new()
+    let router = Router::new()
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         // Its own limit; a watcher stays for long and must not take a request's place.
@@ -231,8 +234,13 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(middleware::from_fn_with_state(state.clone(), authorize::authorize))
         .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(middleware::map_response_with_state(state.clone(), add_position))
-        .with_state(state)
+        .layer(middleware::map_response_with_state(state.clone(), add_position));
+    // Outermost: a browser asks for leave without a token.
+    let router = match state.0.cors.as_slice() {
+        [] => router,
+        origins => router.layer(cors::layer(origins)),
+    };
+    router.with_state(state)
 }
 
 /// Every answer says where this replica stands; those of reads and writes have said it more precisely already.

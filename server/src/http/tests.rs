@@ -493,3 +493,24 @@ async fn metrics_tell_what_this_machine_is_and_how_it_answers() {
     let (_, text) = machine.send(get("/metrics").as_bytes()).await;
     assert!(text.contains("tanist_serving_master 0"), "{text}");
 }
+
+#[tokio::test]
+async fn pages_of_other_origins_may_ask_only_where_they_are_named() {
+    let preflight = "OPTIONS /v1/execute HTTP/1.1\r\nhost: x\r\nconnection: close\r\norigin: https://panel.example\r\n\
+        access-control-request-method: POST\r\naccess-control-request-headers: content-type,authorization\r\n\r\n";
+    let closed = Machine::master("").await;
+    let (_, text) = closed.send(preflight.as_bytes()).await;
+    assert!(!text.contains("access-control-allow"), "{text}");
+    let open = Machine::master("[auth]\ntokens = true\n[listen]\ncors = [\"https://panel.example\"]").await;
+    let (code, text) = open.send(preflight.as_bytes()).await;
+    assert_eq!(code, 200, "{text}");
+    assert!(text.contains("access-control-allow-origin: https://panel.example"), "{text}");
+    let (_, other) = open.send(preflight.replace("panel.example", "evil.example").as_bytes()).await;
+    assert!(!other.contains("access-control-allow-origin"), "{other}");
+    // Being let ask isn't being let do.
+    let (code, text) = open
+        .post("/v1/execute", "content-type: application/json\r\norigin: https://panel.example\r\n", b"{}")
+        .await;
+    assert_eq!(code, 401, "{text}");
+    assert!(text.contains("access-control-allow-origin: https://panel.example"), "{text}");
+}
