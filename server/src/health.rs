@@ -5,7 +5,6 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,18 +12,20 @@ use std::{
 use tanist_replication::Complaint;
 use tanist_store::WalSync;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
     process::Command,
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::timeout,
 };
 
-use crate::{config::Health, driver::Control, gate::Gate};
+use crate::{
+    config::Health,
+    driver::Control,
+    gate::Gate,
+    program::{self, Call, Kept},
+};
 
-/// A first line that is longer is cut.
-const LINE_BYTES: usize = 1024;
-/// What a program has left running may hold its output open: so long is waited for the rest.
-const OUTPUT_TIME: Duration = Duration::from_millis(100);
+/// So much of what the program prints is kept, for its first line.
+const OUTPUT_BYTES: usize = 1024;
 
 /// What is looked at.
 pub(crate) struct Parts {
@@ -84,68 +85,17 @@ fn little_room(directory: &Path, least: u64) -> Option<String> {
 }
 
 /// Runs the program; why it says, or shows, that the machine isn't fit.
-async fn run(mut command: Command, name: &str, limit: Duration) -> Result<(), String> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child =
-        command.spawn().map_err(|error| format!("health.program {name} can't be run: {error}"))?;
-    let (output, errors) = (FirstLine::of(child.stdout.take()), FirstLine::of(child.stderr.take()));
-    let status: ExitStatus = match timeout(limit, child.wait()).await {
-        Ok(Ok(status)) => status,
-        Ok(Err(error)) => return Err(format!("health.program {name}: {error}")),
-        Err(_) => return Err(format!("health.program {name} didn't end within {limit:?}")),
-    };
+async fn run(command: Command, name: &str, limit: Duration) -> Result<(), String> {
+    let what = format!("health.program {name}");
+    let (output, errors) = (Kept::default(), Kept::default());
+    let call = Call { what: &what, input: None, limit, whole_group: false };
+    let status = program::run(command, call, output.up_to(OUTPUT_BYTES), errors.up_to(OUTPUT_BYTES)).await?;
     if status.success() {
         return Ok(());
     }
-    let says = [output.get().await, errors.get().await].into_iter().flatten().next();
-    Err(says.unwrap_or_else(|| format!("health.program {name}: {status}")))
-}
-
-/// Reads all that a program prints, so that it isn't held up, and keeps the first line that isn't blank.
-struct FirstLine {
-    line: oneshot::Receiver<String>,
-    reading: AbortOnDrop,
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl FirstLine {
-    fn of(from: Option<impl AsyncRead + Unpin + Send + 'static>) -> FirstLine {
-        let (tell, line) = oneshot::channel();
-        let reading = tokio::spawn(async move {
-            let (Some(mut from), mut tell) = (from, Some(tell)) else { return };
-            let mut head = String::new();
-            let mut bytes = [0; 1024];
-            while let Ok(count @ 1..) = from.read(&mut bytes).await {
-                if tell.is_some() {
-                    head.push_str(&String::from_utf8_lossy(&bytes[..count]));
-                }
-                let line = head.trim_start();
-                if (line.contains('\n') || head.len() >= LINE_BYTES)
-                    && let Some(tell) = tell.take()
-                {
-                    let _ = tell.send(line.to_owned());
-                }
-            }
-            if let Some(tell) = tell {
-                let _ = tell.send(head);
-            }
-        });
-        FirstLine { line, reading: AbortOnDrop(reading) }
-    }
-
-    /// The line, if there is one. The program has ended; what it has left running may hold its output open.
-    async fn get(self) -> Option<String> {
-        let line = timeout(OUTPUT_TIME, self.line).await;
-        drop(self.reading);
-        line.ok()?.ok().filter(|line| !line.trim().is_empty())
-    }
+    let says = [output, errors].map(|kept| String::from_utf8_lossy(&kept.take()).into_owned());
+    let says = says.into_iter().find(|text| !text.trim().is_empty());
+    Err(says.unwrap_or_else(|| format!("{what}: {status}")))
 }
 
 /// Healthy until shown otherwise.

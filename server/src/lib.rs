@@ -22,6 +22,7 @@ mod inbox;
 mod members;
 mod pacing;
 mod presence;
+mod program;
 pub mod reader;
 mod rejoin;
 mod scrub;

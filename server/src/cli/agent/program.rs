@@ -1,22 +1,16 @@
 //! Calls the user's program: JSON in, text out, bounded in time and size.
 
-use std::{process::Stdio, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
-    process::Command,
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::process::Command;
+
+use crate::program::{self, Call, Kept};
 
 /// A program that prints more has failed.
 const OUTPUT_BYTES: usize = 256 << 10;
 /// Of its standard error so much is looked at, for the first line.
 const ERROR_BYTES: usize = 4096;
-/// What a program has left running may hold its output open: so long is waited for the rest.
-const OUTPUT_TIME: Duration = Duration::from_millis(200);
 
 /// A program and how it is called.
 #[derive(Debug, Clone)]
@@ -34,28 +28,16 @@ impl Program {
             return Err("no program".to_owned());
         };
         let mut command = Command::new(name);
-        command.args(arguments).env("TANIST_NODE", &self.node).kill_on_drop(true);
+        command.args(arguments).env("TANIST_NODE", &self.node);
         if let Some(revision) = revision {
             command.env("TANIST_REVISION", revision.to_string());
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| format!("{name} can't be run: {error}"))?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let input = input.to_string();
-        let feed = async move {
-            if let Some(mut stdin) = stdin {
-                // A program that doesn't read it is free to.
-                let _ = stdin.write_all(input.as_bytes()).await;
-            }
-        };
-        let (output, errors) = (Printed::of(stdout, OUTPUT_BYTES + 1), Printed::of(stderr, ERROR_BYTES));
-        let ended = timeout(self.timeout, async { tokio::join!(feed, child.wait()).1 }).await;
-        let status = match ended {
-            Ok(Ok(status)) => status,
-            Ok(Err(error)) => return Err(format!("{name}: {error}")),
-            Err(_) => return Err(format!("{name} didn't end within {:?}", self.timeout)),
-        };
-        let (output, errors) = (output.all().await, errors.all().await);
+        let (output, errors) = (Kept::default(), Kept::default());
+        let input = Some(input.to_string());
+        let call = Call { what: name, input, limit: self.timeout, whole_group: false };
+        let ended = program::run(command, call, output.up_to(OUTPUT_BYTES + 1), errors.up_to(ERROR_BYTES));
+        let status = ended.await?;
+        let (output, errors) = (output.take(), errors.take());
         if !status.success() {
             let errors = String::from_utf8_lossy(&errors);
             let line = errors.lines().map(str::trim).find(|line| !line.is_empty());
@@ -65,41 +47,6 @@ impl Program {
             return Err(format!("{name} printed more than {OUTPUT_BYTES} bytes"));
         }
         String::from_utf8(output).map_err(|_| format!("{name} printed something that isn't UTF-8"))
-    }
-}
-
-/// What a program prints. All of it is read, so that the program isn't held up; the beginning is kept.
-struct Printed {
-    kept: Arc<Mutex<Vec<u8>>>,
-    reading: JoinHandle<()>,
-}
-
-impl Printed {
-    fn of(from: Option<impl AsyncRead + Unpin + Send + 'static>, limit: usize) -> Printed {
-        let kept = Arc::new(Mutex::new(vec![]));
-        let into = Arc::clone(&kept);
-        let reading = tokio::spawn(async move {
-            let Some(mut from) = from else { return };
-            let mut bytes = [0; 8192];
-            while let Ok(count @ 1..) = from.read(&mut bytes).await {
-                let mut kept = into.lock();
-                let room = limit.saturating_sub(kept.len());
-                kept.extend_from_slice(&bytes[..count.min(room)]);
-            }
-        });
-        Printed { kept, reading }
-    }
-
-    /// The program has ended: what it has printed.
-    async fn all(mut self) -> Vec<u8> {
-        let _ = timeout(OUTPUT_TIME, &mut self.reading).await;
-        std::mem::take(&mut *self.kept.lock())
-    }
-}
-
-impl Drop for Printed {
-    fn drop(&mut self) {
-        self.reading.abort();
     }
 }
 
