@@ -11,7 +11,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use parking_lot::RwLock;
-use tanist_api::{Access, Statement};
+use tanist_api::Access;
 use tanist_transport::ClusterKey;
 use tokio::sync::Mutex;
 
@@ -137,22 +137,18 @@ impl Tokens {
     }
 
     async fn read(&self) -> Result<HashMap<Hash, Holder>, ReadError> {
-        #[derive(serde::Deserialize)]
-        struct Answer {
-            #[serde(default)]
-            rows: Vec<(String, String, String)>,
-        }
-        let query = Statement::new("SELECT lower(hex(hash)), name, role FROM tanist_tokens");
-        let done = self.readers.read(vec![query]).await?;
-        let unreadable = |why: String| ReadError::Storage(format!("tanist_tokens: {why}"));
-        let answers: Vec<Answer> =
-            serde_json::from_slice(&done.answer).map_err(|error| unreadable(error.to_string()))?;
-        let rows = answers.into_iter().next().map(|answer| answer.rows).unwrap_or_default();
-        rows.into_iter()
+        let rows = self.readers.run(|connection| {
+            let mut statement = connection.prepare_cached("SELECT hash, name, role FROM tanist_tokens")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            rows.collect::<Result<Vec<(Hash, String, String)>, _>>()
+        });
+        rows.await?
+            .into_iter()
             .map(|(hash, name, role)| {
-                let hash = blake3::Hash::from_hex(&hash).map_err(|error| unreadable(error.to_string()))?;
-                let role = role.parse().map_err(|error| unreadable(format!("role: {error}")))?;
-                Ok((*hash.as_bytes(), Holder { name: name.into(), role }))
+                let role = role
+                    .parse()
+                    .map_err(|error| ReadError::Storage(format!("tanist_tokens: role: {error}")))?;
+                Ok((hash, Holder { name: name.into(), role }))
             })
             .collect()
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tanist_api::{PresenceStatus, Statement, StatementResult};
+use tanist_api::PresenceStatus;
 use tanist_replication::Term;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -106,15 +106,15 @@ pub(crate) async fn watch(parts: Parts) {
 
 impl Parts {
     async fn look(&self, since: Instant) -> Result<(), String> {
-        let done = self.readers.read(vec![Statement::new(ALL)]).await.map_err(|error| error.to_string())?;
-        let results: Vec<StatementResult> =
-            serde_json::from_slice(&done.answer).map_err(|error| error.to_string())?;
-        let rows = results.into_iter().next().unwrap_or_default().rows;
-        let recorded = rows.into_iter().filter_map(|row| {
-            let [name, status] = <[serde_json::Value; 2]>::try_from(row).ok()?;
-            Some((name.as_str()?.to_owned(), serde_json::from_value(status).ok()?))
+        let recorded = self.readers.run(|connection| {
+            let mut statement = connection.prepare_cached(ALL)?;
+            let rows = statement.query_map([], |row| {
+                Ok((row.get(0)?, row.get::<_, Option<String>>(1)?.as_deref().and_then(PresenceStatus::of)))
+            })?;
+            rows.collect::<Result<HashMap<String, Option<PresenceStatus>>, _>>()
         });
-        let changes = self.presence.changes(&recorded.collect(), since, self.silent_after, Instant::now());
+        let recorded = recorded.await.map_err(|error| error.to_string())?;
+        let changes = self.presence.changes(&recorded, since, self.silent_after, Instant::now());
         if changes.is_empty() {
             return Ok(());
         }

@@ -90,7 +90,7 @@ enum Job {
 }
 
 /// Gets the reader, or why there is none; says whether the reader is to be kept.
-type OwnRead = Box<dyn FnOnce(Result<&mut Reader, ReadError>) -> bool + Send>;
+type OwnRead = Box<dyn FnOnce(Result<&mut Reader, ReadError>, &Source) -> bool + Send>;
 
 /// A handle on the pool; cheap to clone. The threads end with the last handle.
 #[derive(Clone)]
@@ -153,16 +153,13 @@ impl ReadPool {
     /// See [`ReadError`].
     pub(crate) async fn run<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        read: impl Fn(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, ReadError> {
         let (respond, answer) = oneshot::channel();
-        self.send(Job::Own(Box::new(move |reader| {
-            let found = reader.and_then(|reader| match reader.snapshot(|connection, _| read(connection)) {
-                Ok(Ok(found)) => Ok(found),
-                Ok(Err(error)) => Err(ReadError::Storage(error.to_string())),
-                Err(StoreError::Rotten { page }) => Err(ReadError::Rotten(page)),
-                Err(error) => Err(ReadError::Storage(error.to_string())),
-            });
+        self.send(Job::Own(Box::new(move |reader, source| {
+            let found = reader
+                .and_then(|reader| snapshot(reader, source, |connection, _| read(connection)))
+                .and_then(|found| found.map_err(|error| ReadError::Storage(error.to_string())));
             let keep = found.is_ok();
             let _ = respond.send(found);
             keep
@@ -214,7 +211,6 @@ impl Verified {
 }
 
 fn work(queue: &Mutex<Receiver<Job>>, source: &Source) {
-    let config = &source.config;
     let mut reader: Option<Reader> = None;
     loop {
         // One thread waits in `recv` while it holds the lock; the others wait for the lock. Both end together.
@@ -227,13 +223,7 @@ fn work(queue: &Mutex<Receiver<Job>>, source: &Source) {
                 let _ = respond.send(answer);
                 keep
             }
-            Job::Own(run) => {
-                let opened = opened(&mut reader, source);
-                if let Ok(reader) = &opened {
-                    reader.set_deadline(Some(Instant::now() + config.time_limit));
-                }
-                run(opened)
-            }
+            Job::Own(run) => run(opened(&mut reader, source), source),
         };
         if !keep {
             reader = None; // opened anew for the next one
@@ -253,15 +243,16 @@ fn opened<'r>(slot: &'r mut Option<Reader>, source: &Source) -> Result<&'r mut R
     }
 }
 
-fn read(slot: &mut Option<Reader>, source: &Source, statements: &[Statement]) -> Answer {
-    let config = &source.config;
-    let reader = opened(slot, source)?;
+/// One snapshot, every page of it as it was written.
+fn snapshot<T>(
+    reader: &mut Reader,
+    source: &Source,
+    read: impl Fn(&Connection, Position) -> T,
+) -> Result<T, ReadError> {
     let until = Instant::now() + ADOPTION_TIME;
-    let (result, position) = loop {
-        reader.set_deadline(Some(Instant::now() + config.time_limit));
-        let read = reader
-            .snapshot(|connection, stamp| (sql::run(connection, statements, &config.sql), stamp.position));
-        match read {
+    loop {
+        reader.set_deadline(Some(Instant::now() + source.config.time_limit));
+        match reader.snapshot(|connection, stamp| read(connection, stamp.position)) {
             Err(StoreError::Rotten { .. }) if Instant::now() < until => thread::sleep(LOOK_AGAIN),
             Err(StoreError::Rotten { page }) => {
                 if let Some(verified) = source.verified.as_ref() {
@@ -269,9 +260,17 @@ fn read(slot: &mut Option<Reader>, source: &Source, statements: &[Statement]) ->
                 }
                 return Err(ReadError::Rotten(page));
             }
-            other => break other.map_err(|error| ReadError::Storage(error.to_string()))?,
+            other => return other.map_err(|error| ReadError::Storage(error.to_string())),
         }
-    };
+    }
+}
+
+fn read(slot: &mut Option<Reader>, source: &Source, statements: &[Statement]) -> Answer {
+    let reader = opened(slot, source)?;
+    let limits = &source.config.sql;
+    let (result, position) = snapshot(reader, source, |connection, position| {
+        (sql::run(connection, statements, limits), position)
+    })?;
     match result {
         Ok(results) => {
             let answer = serde_json::to_vec(&results).map(Bytes::from).unwrap_or_default();

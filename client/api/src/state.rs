@@ -133,6 +133,12 @@ pub enum PresenceStatus {
 }
 
 impl PresenceStatus {
+    /// What the table says, if it is one of the two.
+    #[must_use]
+    pub fn of(text: &str) -> Option<PresenceStatus> {
+        [PresenceStatus::Present, PresenceStatus::Silent].into_iter().find(|status| status.as_str() == text)
+    }
+
     /// As in JSON and in the table.
     #[must_use]
     pub fn as_str(self) -> &'static str {
