@@ -91,20 +91,7 @@ impl Client {
         let mut tried: Vec<Host> = vec![];
         let mut last = "there was no time for an attempt".to_owned();
         let mut attempts = 0u32;
-        loop {
-            let now = Instant::now();
-            let left = until.saturating_duration_since(now);
-            if left.is_zero() {
-                break;
-            }
-            let picked = self.hosts().pick(call.need, now);
-            let host = match picked {
-                Ok(host) => host,
-                Err(wait) => {
-                    sleep(wait.max(Duration::from_millis(1)).min(left)).await;
-                    continue;
-                }
-            };
+        while let Some((host, left)) = self.next_host(call.need, until).await {
             if !tried.contains(&host) {
                 tried.push(host.clone());
             }
@@ -158,6 +145,22 @@ impl Client {
                 Err(Error::OutcomeUnknown { key: key.to_owned(), deadline: call.deadline, last })
             }
             _ => Err(Error::Unavailable { deadline: call.deadline, tried: tried.join(", "), last }),
+        }
+    }
+
+    /// The host to be asked next, and how much time is left; waits while all have to rest, `None` when the time is over.
+    pub(crate) async fn next_host(&self, need: Need, until: Instant) -> Option<(Host, Duration)> {
+        loop {
+            let now = Instant::now();
+            let left = until.saturating_duration_since(now);
+            if left.is_zero() {
+                return None;
+            }
+            let picked = self.hosts().pick(need, now);
+            match picked {
+                Ok(host) => return Some((host, left)),
+                Err(wait) => sleep(wait.max(Duration::from_millis(1)).min(left)).await,
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use tanist_api::{HEADER_LAST_EVENT_ID, Problem, WatchEvent, code};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::{
     Client, Error,
@@ -207,20 +207,7 @@ impl Watch {
         let until = Instant::now() + deadline;
         let mut tried: Vec<Host> = vec![];
         let mut last = "there was no time for an attempt".to_owned();
-        loop {
-            let now = Instant::now();
-            let left = until.saturating_duration_since(now);
-            if left.is_zero() {
-                return Err(Error::Unavailable { deadline, tried: tried.join(", "), last });
-            }
-            let picked = self.client.hosts().pick(Need::Any, now);
-            let host = match picked {
-                Ok(host) => host,
-                Err(wait) => {
-                    sleep(wait.max(Duration::from_millis(1)).min(left)).await;
-                    continue;
-                }
-            };
+        while let Some((host, left)) = self.client.next_host(Need::Any, until).await {
             if !tried.contains(&host) {
                 tried.push(host.clone());
             }
@@ -244,6 +231,7 @@ impl Watch {
             last = format!("{host}: {why}");
             self.client.hosts().on_trouble(&host, trouble, retry_after, Instant::now());
         }
+        Err(Error::Unavailable { deadline, tried: tried.join(", "), last })
     }
 
     async fn attempt(&self, host: &Host) -> Result<Incoming, Attempt> {

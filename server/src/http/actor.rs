@@ -1,8 +1,10 @@
-//! Who asks: the token's name, put into the request's extensions by `authorize.rs`.
+//! Who asks: the name of the token that `authorize.rs` has found.
 
 use std::convert::Infallible;
 
 use axum::{extract::FromRequestParts, http::request::Parts};
+
+use crate::auth::Holder;
 
 /// The name that changes are recorded under; `None` when it isn't known.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +14,6 @@ impl<S: Sync> FromRequestParts<S> for Actor {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Actor, Infallible> {
-        Ok(parts.extensions.get::<Actor>().cloned().unwrap_or_default())
+        Ok(Actor(parts.extensions.get::<Holder>().map(|holder| holder.name.to_string())))
     }
 }

@@ -11,7 +11,7 @@ use axum::{
 };
 use tanist_api::{Access, code};
 
-use super::{ApiError, AppState, actor::Actor};
+use super::{ApiError, AppState};
 use crate::auth::Holder;
 
 /// What a request needs; `None`: nothing.
@@ -43,7 +43,6 @@ pub(super) async fn authorize(State(state): State<AppState>, mut request: Reques
             let operates = needed >= Some(Access::Operate) && request.method() != Method::GET;
             let record = operates
                 .then(|| (holder.name.clone(), request.method().clone(), request.uri().path().to_owned()));
-            request.extensions_mut().insert(Actor(Some(holder.name.to_string())));
             request.extensions_mut().insert(holder);
             let response = next.run(request).await;
             if let Some((token, method, path)) = record {
