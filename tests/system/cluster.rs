@@ -313,6 +313,29 @@ impl Cluster {
         self.wait("a master serves", || self.master()).await
     }
 
+    /// Waits until a machine of three that was away is streamed to again, and the sync set is whole.
+    pub async fn wait_back(&self, i: usize) {
+        let id = &self.machines[i].id;
+        self.wait(&format!("{id} is back"), || async {
+            let now = self.master().await?;
+            let view = self.view(now).await.ok()?;
+            let back = view.members.iter().find(|member| member.id == *id)?;
+            (back.progress.as_deref() == Some("stream") && view.sync_set.len() == 2).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the master streams to both other machines of three.
+    pub async fn wait_both_keep_up(&self) {
+        self.wait("both backups keep up", || async {
+            let now = self.master().await?;
+            let view = self.view(now).await.ok()?;
+            let streamed = view.members.iter().filter(|member| member.progress.as_deref() == Some("stream"));
+            (streamed.count() == 2).then_some(())
+        })
+        .await;
+    }
+
     /// Waits for a condition; on failure says which, with the machines' last log lines.
     pub async fn wait<T, F: Future<Output = Option<T>>>(
         &self,

@@ -163,7 +163,7 @@ async fn dotnet_application_sees_no_exception_when_masters_are_killed() {
     let given = cluster.url(2);
     let mut ledger = Ledger::start(&dir, &given, 4);
     let mut pauses = vec![];
-    for round in 0..rounds() {
+    for _ in 0..rounds() {
         ledger.wait_for(50).await;
         tokio::time::sleep(moment(300)).await;
         let master = cluster.wait_master().await;
@@ -171,15 +171,7 @@ async fn dotnet_application_sees_no_exception_when_masters_are_killed() {
         cluster.kill(master);
         pauses.push(ledger.wait_for(50).await);
         cluster.start_machine(master);
-        let id = cluster.machines[master].id.clone();
-        cluster
-            .wait(&format!("{id} is back in round {round}"), || async {
-                let now = cluster.master().await?;
-                let view = cluster.view(now).await.ok()?;
-                let back = view.members.iter().find(|member| member.id == id)?;
-                (back.progress.as_deref() == Some("stream") && view.sync_set.len() == 2).then_some(())
-            })
-            .await;
+        cluster.wait_back(master).await;
     }
     let counts = ledger.stop();
     cluster.assert_identical().await;

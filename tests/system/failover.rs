@@ -30,7 +30,7 @@ async fn acknowledged_writes_outlive_the_killed_master() {
     create_ledger(&client).await;
     let workload = Workload::start(&client, 4, "w");
     let mut gaps = vec![];
-    for round in 0..rounds() {
+    for _ in 0..rounds() {
         workload.wait_for(50).await;
         tokio::time::sleep(moment(300)).await;
         let master = cluster.wait_master().await;
@@ -39,15 +39,7 @@ async fn acknowledged_writes_outlive_the_killed_master() {
         workload.wait_for(50).await;
         gaps.push(workload.take_longest_gap());
         cluster.start_machine(master);
-        let id = cluster.machines[master].id.clone();
-        cluster
-            .wait(&format!("{id} is back in round {round}"), || async {
-                let now = cluster.master().await?;
-                let view = cluster.view(now).await.ok()?;
-                let back = view.members.iter().find(|member| member.id == id)?;
-                (back.progress.as_deref() == Some("stream") && view.sync_set.len() == 2).then_some(())
-            })
-            .await;
+        cluster.wait_back(master).await;
     }
     let outcome = workload.finish().await;
     assert!(outcome.unknown.is_empty(), "idempotency keys settle every outcome: {:?}", outcome.unknown);

@@ -132,15 +132,7 @@ async fn master_is_restarted_by_sigterm_and_no_request_fails() {
         assert!(status.success(), "{status}\n{}", cluster.log_of(stopped));
         workload.wait_for(30).await;
         cluster.start_machine(stopped);
-        let id = cluster.machines[stopped].id.clone();
-        cluster
-            .wait(&format!("{id} is back"), || async {
-                let now = cluster.master().await?;
-                let view = cluster.view(now).await.ok()?;
-                let back = view.members.iter().find(|member| member.id == id)?;
-                (back.progress.as_deref() == Some("stream") && view.sync_set.len() == 2).then_some(())
-            })
-            .await;
+        cluster.wait_back(stopped).await;
     }
     let curled = curl.map_or(0, Curl::finish);
     let outcome = workload.finish().await;

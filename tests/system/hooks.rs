@@ -68,14 +68,7 @@ async fn hooks_run_once_for_each_reign_in_order_whatever_ends_it() {
             cluster.start_machine(master);
         }
         cluster.wait("its end is told of", || async { last("demote").then_some(()) }).await;
-        cluster
-            .wait("both backups keep up", || async {
-                let now = cluster.master().await?;
-                let view = cluster.view(now).await.ok()?;
-                (view.members.iter().filter(|m| m.progress.as_deref() == Some("stream")).count() == 2)
-                    .then_some(())
-            })
-            .await;
+        cluster.wait_both_keep_up().await;
     }
     let mut terms = vec![];
     for machine in &cluster.machines {

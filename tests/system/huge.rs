@@ -165,13 +165,14 @@ async fn too_large(
         outcome.assert_in(&cluster.data_dir(i));
         assert_eq!(read::<i64>(&cluster.data_dir(i), "SELECT count(*) FROM big"), 0);
     }
-    let view = cluster.view(master).await.unwrap();
-    assert_eq!(
-        (view.term, view.master),
-        (term, Some(cluster.machines[master].id.clone())),
-        "it kept its lease"
-    );
+    assert_reigns_on(&cluster, master, term).await;
     cluster.assert_no_panic();
+}
+
+async fn assert_reigns_on(cluster: &Cluster, master: usize, term: u64) {
+    let view = cluster.view(master).await.unwrap();
+    let reigns = (view.term, view.master);
+    assert_eq!(reigns, (term, Some(cluster.machines[master].id.clone())), "it kept its lease");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,12 +253,7 @@ async fn transaction_just_within_a_raised_limit_is_stored_by_all_while_the_maste
     assert!(!log.contains("rejoin"), "not streamed:\n{log}");
     // A backup may be left out for a moment, while its checkpoint moves all that: sent again and again it must not be.
     assert!(log.matches("streams to backup").count() <= 8, "sent again:\n{log}");
-    let view = cluster.view(master).await.unwrap();
-    assert_eq!(
-        (view.term, view.master),
-        (term, Some(cluster.machines[master].id.clone())),
-        "it kept its lease"
-    );
+    assert_reigns_on(&cluster, master, term).await;
     cluster.assert_no_panic();
 }
 

@@ -82,14 +82,7 @@ async fn service_never_runs_on_two_machines_at_once_whatever_ends_a_reign() {
         if cluster.machines[master].child.is_none() {
             cluster.start_machine(master);
         }
-        cluster
-            .wait("both backups keep up", || async {
-                let now = cluster.master().await?;
-                let view = cluster.view(now).await.ok()?;
-                (view.members.iter().filter(|m| m.progress.as_deref() == Some("stream")).count() == 2)
-                    .then_some(())
-            })
-            .await;
+        cluster.wait_both_keep_up().await;
     }
     let last = cluster.wait("the service runs", || async { started(path, least) }).await;
     (0..3).for_each(|i| cluster.kill(i));

@@ -87,21 +87,13 @@ async fn watchers_miss_nothing_and_see_nothing_twice_while_masters_are_killed() 
         watchers.push(watcher(&hosts.join(",")).await);
     }
     let workload = Workload::start(&client, 4, "w");
-    for round in 0..rounds {
+    for _ in 0..rounds {
         workload.wait_for(100).await;
         let master = cluster.wait_master().await;
         cluster.kill(master);
         workload.wait_for(100).await;
         cluster.start_machine(master);
-        let id = cluster.machines[master].id.clone();
-        cluster
-            .wait(&format!("{id} is back in round {round}"), || async {
-                let now = cluster.master().await?;
-                let view = cluster.view(now).await.ok()?;
-                let back = view.members.iter().find(|member| member.id == id)?;
-                (back.progress.as_deref() == Some("stream") && view.sync_set.len() == 2).then_some(())
-            })
-            .await;
+        cluster.wait_back(master).await;
     }
     let outcome = workload.finish().await;
     insert(&client, END).await;
