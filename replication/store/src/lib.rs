@@ -6,6 +6,7 @@
 mod apply;
 mod authorizer;
 mod batch;
+mod changes;
 mod checkpoint;
 mod checksum;
 mod connection;
@@ -33,6 +34,7 @@ mod wal;
 pub use apply::Applied;
 pub use authorizer::{is_denied, is_reserved};
 pub use batch::{Batch, prepare_user};
+pub use changes::{Changes, ChangesError, KnownPages};
 pub use checkpoint::{CheckpointOutcome, Checkpointer, WalSync};
 pub use checksum::{checksum_of, database_checksum};
 pub use copy::CopyOut;

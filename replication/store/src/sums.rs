@@ -139,6 +139,34 @@ impl PageSums {
         })
     }
 
+    /// Which of the first `pages` pages may be another in a snapshot at `snapshot` than in `known`, each with its sum in the
+    /// snapshot, or `None` where it was written since. `None`: the sums don't reach as far as the snapshot yet;
+    /// `Some(None)`: there are pages of which nothing is known, so that all must be read.
+    pub(crate) fn candidates(
+        &self,
+        snapshot: Position,
+        pages: u32,
+        known: &[PageSum],
+    ) -> Option<Option<Vec<(u32, Option<PageSum>)>>> {
+        let state = self.0.lock();
+        if state.position < snapshot {
+            return None;
+        }
+        if state.unknown > 0 {
+            return Some(None);
+        }
+        let candidate = |page: u32| {
+            let index = page.checked_sub(1)? as usize;
+            if is_lock_page(page, state.page_size) {
+                return None;
+            }
+            let now = state.pages.get(index).filter(|entry| entry.changed <= snapshot.txid);
+            let sum = now.and_then(|entry| entry.sum);
+            (sum.is_none() || sum.as_ref() != known.get(index)).then_some((page, sum))
+        };
+        Some(Some((1..=pages).filter_map(candidate).collect()))
+    }
+
     /// The newest transaction and the sum of the whole database after it; `None` while a page is unknown.
     #[must_use]
     pub fn newest(&self) -> Option<(Position, u64)> {
