@@ -229,6 +229,7 @@ impl Server {
         let (store_sender, store_events) = mpsc::unbounded_channel();
         let inbox = Arc::new(Inbox::new(InboxLimits::default()));
         let sums = database.as_ref().map(Database::sums);
+        let kept_sums = sums.clone();
         let page_size = database.as_ref().map_or(0, Database::page_size);
         let wal = database.as_ref().map(Database::wal_sync).transpose()?;
         let store = match database {
@@ -354,11 +355,11 @@ impl Server {
         })
         .map_err(|source| StartError::System { context: "start the thread for hooks", source })?;
 
-        let (schedule, scheduled) = match config.backup.clone().filter(|_| !witness) {
-            None => (None, None),
-            Some(backup) => {
+        let (schedule, scheduled) = match (config.backup.clone(), kept_sums) {
+            (None, _) | (_, None) => (None, None),
+            (Some(backup), Some(sums)) => {
                 let board = schedule::Board::default();
-                let started = Schedule::start(Source::of(&config), backup, Arc::clone(&board));
+                let started = Schedule::start(Source::of(&config), sums, backup, Arc::clone(&board));
                 let fail = |source| StartError::System { context: "start a thread", source };
                 (Some(started.map_err(fail)?), Some(board))
             }

@@ -549,6 +549,68 @@ async fn machines_take_copies_by_schedule_and_keep_the_newest() {
     cluster.assert_no_panic();
 }
 
+/// Somebody deletes what shouldn't be: it comes back by the increments of before, machine and process killed meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn state_of_a_moment_before_a_mistake_is_restored_from_increments() {
+    let extra = "[backup]\ndirectory = \"copies\"\nevery = \"1h\"\nincrements = \"1s\"\n".to_owned();
+    let mut cluster = Cluster::start(&Layout { extra, ..Layout::of(3) }).await;
+    let client = cluster.client();
+    create_ledger(&client).await;
+    let directory = cluster.machines[1].config.with_file_name("copies");
+    let shown = async |cluster: &Cluster, machine: usize, at_least: Position| {
+        cluster
+            .wait("the increments hold the last write", || async {
+                let shown = cluster.view(machine).await.ok()?.copies?;
+                assert_eq!(shown.failed, None);
+                (shown.position?.parse::<Position>().ok()? >= at_least).then_some(())
+            })
+            .await;
+    };
+    let workload = Workload::start(&client, 1, "w");
+    for _ in 0..3 {
+        workload.wait_for(20).await;
+        let reached: Position = cluster.view(1).await.unwrap().position.parse().unwrap();
+        shown(&cluster, 1, reached).await;
+        cluster.kill(1);
+        workload.wait_for(5).await;
+        cluster.start_machine(1);
+        cluster.wait_back(1).await;
+    }
+    let outcome = workload.finish().await;
+    assert!(outcome.unknown.is_empty());
+    let last = outcome.acknowledged.len();
+    let reached: Position = cluster.view(1).await.unwrap().position.parse().unwrap();
+    shown(&cluster, 1, reached).await;
+    let mistake = client.execute(execute(vec![Statement::new("DELETE FROM ledger")])).await.unwrap();
+    let mistake: Position = mistake.position.parse().unwrap();
+    shown(&cluster, 1, mistake).await;
+    assert_eq!(ledger(&cluster.data_dir(1)), Vec::<String>::new());
+
+    let (code, said) = run(&["verify", text(&directory), "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let points: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(points["points"].as_array().unwrap().len(), 1, "restarts made no new copy: {said}");
+    assert!(points["points"][0]["increments"].as_u64().unwrap() >= 3, "{said}");
+
+    let before = Position { txid: tanist_replication::Txid(mistake.txid.0 - 1), ..mistake };
+    for (until, expected) in [(before.to_string(), last), ("newest".to_owned(), 0)] {
+        let mut restored = with_other_key(&Layout::of(3));
+        let config = restored.machines[0].config.display().to_string();
+        let (code, said) = run(&["restore", text(&directory), "--config", &config, "--until", &until]);
+        assert!(code == Some(0) && said.contains("pc-1 holds the database of test at"), "{said}");
+        assert_eq!(ledger(&restored.data_dir(0)).len(), expected, "until {until}");
+        if expected > 0 {
+            restored.start_all();
+            restored.wait_master().await;
+            restored.assert_identical().await;
+            restored.assert_no_panic();
+        }
+    }
+    let (code, said) = run(&["restore", text(&directory), "--until", "yesterday"]);
+    assert!(code == Some(2) && said.contains("expected \"newest\", a position"), "{said}");
+    cluster.assert_no_panic();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn witness_has_no_copy_to_give() {
     let layout = Layout { ranks: vec![1, 0], ..Layout::of(2) };

@@ -6,7 +6,7 @@
 use crate::{
     error::StoreError,
     snapshot::Snapshot,
-    sums::{PageSum, PageSums, Seen, sum},
+    sums::{Candidates, PageSum, PageSums, Seen, sum},
     wal::is_lock_page,
 };
 
@@ -81,8 +81,9 @@ impl KnownPages {
             snapshot.page(page, image).map_err(|error| E::from(error.into()))?;
             Ok(sum(page, image))
         };
-        match sums.candidates(position, target.pages, &self.0).ok_or(ChangesError::Behind)? {
-            Some(candidates) => {
+        match sums.candidates(position, target.pages, &self.0) {
+            Candidates::Unknown => return Err(ChangesError::Behind.into()),
+            Candidates::These(candidates) => {
                 for (page, written) in candidates {
                     let found = read(page, &mut image)?;
                     // Judged by what was known when the candidates were: a write from outside that has got its number since
@@ -96,7 +97,7 @@ impl KnownPages {
                     }
                 }
             }
-            None => {
+            Candidates::All => {
                 for page in (1..=target.pages).filter(|page| !is_lock_page(*page, target.page_size)) {
                     let found = read(page, &mut image)?;
                     if sums.see_sum(position, page, found) == Some(Seen::Wrong) {

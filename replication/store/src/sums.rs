@@ -50,6 +50,17 @@ pub(crate) enum Seen {
     Newer,
 }
 
+/// Pages that may be another in a snapshot than in what is known of an earlier one.
+#[derive(Debug)]
+pub(crate) enum Candidates {
+    /// The sums don't reach as far as the snapshot yet.
+    Unknown,
+    /// There are pages of which nothing is known: all must be read.
+    All,
+    /// No others, each with its sum in the snapshot, or `None` where it was written since.
+    These(Vec<(u32, Option<PageSum>)>),
+}
+
 /// Enough against accidents, and fast: it is made on the way of every write. Never 0.
 pub(crate) type PageSum = NonZeroU64;
 
@@ -139,21 +150,14 @@ impl PageSums {
         })
     }
 
-    /// Which of the first `pages` pages may be another in a snapshot at `snapshot` than in `known`, each with its sum in the
-    /// snapshot, or `None` where it was written since. `None`: the sums don't reach as far as the snapshot yet;
-    /// `Some(None)`: there are pages of which nothing is known, so that all must be read.
-    pub(crate) fn candidates(
-        &self,
-        snapshot: Position,
-        pages: u32,
-        known: &[PageSum],
-    ) -> Option<Option<Vec<(u32, Option<PageSum>)>>> {
+    /// Which of the first `pages` pages may be another in a snapshot at `snapshot` than in `known`.
+    pub(crate) fn candidates(&self, snapshot: Position, pages: u32, known: &[PageSum]) -> Candidates {
         let state = self.0.lock();
         if state.position < snapshot {
-            return None;
+            return Candidates::Unknown;
         }
         if state.unknown > 0 {
-            return Some(None);
+            return Candidates::All;
         }
         let candidate = |page: u32| {
             let index = page.checked_sub(1)? as usize;
@@ -164,7 +168,7 @@ impl PageSums {
             let sum = now.and_then(|entry| entry.sum);
             (sum.is_none() || sum.as_ref() != known.get(index)).then_some((page, sum))
         };
-        Some(Some((1..=pages).filter_map(candidate).collect()))
+        Candidates::These((1..=pages).filter_map(candidate).collect())
     }
 
     /// The newest transaction and the sum of the whole database after it; `None` while a page is unknown.

@@ -8,12 +8,20 @@ use std::{
 
 use super::{
     format::Manifest,
-    read::{CopyError, unpack_file},
+    read::{CopyError, unpack_file, unpack_pages_of},
 };
 use crate::durable;
 
 /// How copies are named at their end.
 pub(crate) const COPY_SUFFIX: &str = ".db.zst";
+/// How increments are named at their end.
+pub(super) const INCREMENT_SUFFIX: &str = ".pages.zst";
+
+/// Where the increments that follow a copy are kept.
+pub(super) fn increments_of(copy: &Path) -> PathBuf {
+    let name = copy.file_name().unwrap_or_default().to_string_lossy();
+    copy.with_file_name(format!("{}.increments", name.strip_suffix(COPY_SUFFIX).unwrap_or(&name)))
+}
 
 /// A copy that is being written. Dropped before [`CopyFile::finish`], it leaves nothing; killed, a `.partial` file, which
 /// the next one with this name replaces.
@@ -57,7 +65,27 @@ impl CopyFile {
     ///
     /// # Errors
     /// When the disk refuses, or what was written isn't a whole copy: nothing has its name then.
-    pub(crate) fn finish(mut self, progress: impl FnMut(u64)) -> Result<Manifest, CopyError> {
+    pub(crate) fn finish(self, progress: impl FnMut(u64)) -> Result<Manifest, CopyError> {
+        self.name(|file, path| unpack_file(file, path, &mut io::sink(), progress))
+    }
+
+    /// The same for an increment too; `page` is shown each page that is read.
+    ///
+    /// # Errors
+    /// As [`CopyFile::finish`].
+    pub(super) fn finish_pages(self, mut page: impl FnMut(u32, &[u8])) -> Result<Manifest, CopyError> {
+        self.name(|file, path| {
+            unpack_pages_of(file, path, |number, image| {
+                page(number, image);
+                Ok(())
+            })
+        })
+    }
+
+    fn name(
+        mut self,
+        prove: impl FnOnce(File, &Path) -> Result<Manifest, CopyError>,
+    ) -> Result<Manifest, CopyError> {
         let fail = |doing, path: &Path, source| CopyError::Io { doing, path: path.to_owned(), source };
         let Some(mut writer) = self.writer.take() else {
             return Err(CopyError::BrokenOff { path: self.partial.clone() });
@@ -66,7 +94,7 @@ impl CopyFile {
         synced.map_err(|source| fail("write", &self.partial, source))?;
         // By the same handle: the lock keeps all others out.
         let file = writer.get_ref().try_clone().map_err(|source| fail("read", &self.partial, source))?;
-        let manifest = unpack_file(file, &self.partial, &mut io::sink(), progress)?;
+        let manifest = prove(file, &self.partial)?;
         // Closed before it gets another name: some systems want that.
         drop(writer);
         std::fs::rename(&self.partial, &self.path).map_err(|source| fail("rename", &self.partial, source))?;

@@ -1,4 +1,5 @@
 //! What a copy's file looks like: one zstd frame that holds the SQLite file, and a skippable frame that says what it is.
+//! An increment looks the same, but that its frame holds only pages that have changed, each behind its number.
 //!
 //! Owns the bytes of that second frame, the trailer. `zstd -d` passes over it, so that without Tanist, too, a copy gives a
 //! database that opens. It comes last because its checksum does: a copy that broke off has none.
@@ -14,6 +15,8 @@ const MAGIC: [u8; 8] = *b"TANISTC1";
 pub(super) const END_BYTES: usize = 32 + 4 + MAGIC.len();
 /// Before the manifest: the number of a skippable frame and its length.
 const HEAD_BYTES: usize = 8;
+/// Before each page's image in an increment: its number, little-endian.
+pub(super) const NUMBER_BYTES: usize = 4;
 /// A manifest has some hundred bytes.
 pub(super) const MANIFEST_LIMIT: usize = 16 << 10;
 /// SQLite's largest page in bytes.
@@ -44,6 +47,43 @@ pub struct Manifest {
     pub frame_bytes: u64,
     /// Their blake3 hash, hexadecimal.
     pub blake3: String,
+    /// What it must be put upon; `None`: it is a whole copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<After>,
+}
+
+/// What an increment follows, and how much is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct After {
+    /// Term of the newest transaction before it.
+    pub term: u64,
+    /// Its number.
+    pub txid: u64,
+    /// Hash that ties it to all before it, hexadecimal.
+    pub chain: String,
+    /// Pages in the increment.
+    pub changed: u32,
+}
+
+impl After {
+    /// What the copy with all increments before this one is.
+    ///
+    /// # Errors
+    /// When the chain hash is none.
+    pub fn stamp(&self) -> Result<Stamp, String> {
+        stamp(self.term, self.txid, &self.chain)
+    }
+}
+
+fn stamp(term: u64, txid: u64, chain: &str) -> Result<Stamp, String> {
+    let wrong = || format!("chain: found {chain:?}, expected 32 hexadecimal digits");
+    let number =
+        Some(chain).filter(|text| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let number = number.and_then(|text| u128::from_str_radix(text, 16).ok()).ok_or_else(wrong)?;
+    Ok(Stamp {
+        position: Position { term: Term(term), txid: Txid(txid) },
+        chain: ChainHash(number.to_be_bytes()),
+    })
 }
 
 impl Manifest {
@@ -64,11 +104,15 @@ impl Manifest {
     /// # Errors
     /// When the chain hash is none.
     pub fn stamp(&self) -> Result<Stamp, String> {
-        let wrong = || format!("chain: found {:?}, expected 32 hexadecimal digits", self.chain);
-        let number = Some(&self.chain)
-            .filter(|text| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let number = number.and_then(|text| u128::from_str_radix(text, 16).ok()).ok_or_else(wrong)?;
-        Ok(Stamp { position: self.position(), chain: ChainHash(number.to_be_bytes()) })
+        stamp(self.term, self.txid, &self.chain)
+    }
+
+    /// Bytes that its frame must give: the database, or numbers and images of the changed pages.
+    pub(super) fn content_bytes(&self) -> u64 {
+        match &self.after {
+            None => self.database_bytes(),
+            Some(after) => u64::from(after.changed) * (NUMBER_BYTES as u64 + u64::from(self.page_size)),
+        }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -81,6 +125,13 @@ impl Manifest {
         }
         if self.pages == 0 {
             return Err("pages: found 0, expected at least 1".to_owned());
+        }
+        if let Some(after) = &self.after {
+            after.stamp().map_err(|why| format!("after.{why}"))?;
+            if !(1..=self.pages).contains(&after.changed) {
+                let (found, pages) = (after.changed, self.pages);
+                return Err(format!("after.changed: found {found}, expected 1 to {pages}"));
+            }
         }
         Ok(())
     }

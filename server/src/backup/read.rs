@@ -8,7 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::format::{self, END_BYTES, Manifest};
+use tanist_replication::Position;
+
+use super::format::{self, After, END_BYTES, Manifest, NUMBER_BYTES};
 
 /// zstd's window for the levels that Tanist takes is a quarter of this at most, in powers of two.
 const WINDOW_LOG: u32 = 24;
@@ -33,6 +35,39 @@ pub enum CopyError {
         /// The file.
         path: PathBuf,
     },
+    /// A whole copy was wanted.
+    #[error(
+        "{}: an increment, which is of use only after the copy that it follows: give that copy with --until, or their directory",
+        path.display()
+    )]
+    Increment {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An older one was wanted.
+    #[error("{}: this copy was made at {made_at}, which is later than what is wanted", path.display())]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// When.
+        made_at: String,
+    },
+    /// An increment was wanted.
+    #[error("{}: not an increment, but a whole copy", path.display())]
+    Whole {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An increment doesn't follow what stands before it.
+    #[error("{}: it follows {found}, before it stands {expected}: an increment between them is missing", path.display())]
+    Gap {
+        /// The file.
+        path: PathBuf,
+        /// What it says that it follows.
+        found: Position,
+        /// What stands before it.
+        expected: Position,
+    },
     /// Something in it isn't as it was written.
     #[error("{}: this copy is damaged: {why}", path.display())]
     Damaged {
@@ -48,7 +83,26 @@ pub enum CopyError {
 /// # Errors
 /// When it can't be read, broke off, or its trailer is damaged.
 pub fn read_manifest(path: &Path) -> Result<Manifest, CopyError> {
-    manifest_of(&mut open(path)?, path)
+    whole(manifest_of(&mut open(path)?, path)?, path)
+}
+
+/// What the increment in `path` says of itself.
+///
+/// # Errors
+/// As [`read_manifest`].
+pub(crate) fn read_increment(path: &Path) -> Result<(Manifest, After), CopyError> {
+    let manifest = manifest_of(&mut open(path)?, path)?;
+    match manifest.after.clone() {
+        Some(after) => Ok((manifest, after)),
+        None => Err(CopyError::Whole { path: path.to_owned() }),
+    }
+}
+
+fn whole(manifest: Manifest, path: &Path) -> Result<Manifest, CopyError> {
+    match manifest.after {
+        None => Ok(manifest),
+        Some(_) => Err(CopyError::Increment { path: path.to_owned() }),
+    }
 }
 
 fn open(path: &Path) -> Result<File, CopyError> {
@@ -86,18 +140,51 @@ pub(super) fn unpack_file(
     mut file: File,
     path: &Path,
     out: &mut impl Write,
-    mut progress: impl FnMut(u64),
+    progress: impl FnMut(u64),
 ) -> Result<Manifest, CopyError> {
+    let manifest = whole(manifest_of(&mut file, path)?, path)?;
+    unpack_frame(file, path, &manifest, out, progress)?;
+    Ok(manifest)
+}
+
+/// Hands each page of a copy, or of an increment, to `take`, and proves that they are what was copied.
+///
+/// # Errors
+/// As [`unpack`]; what was taken then is of no use.
+pub(super) fn unpack_pages(
+    path: &Path,
+    take: impl FnMut(u32, &[u8]) -> io::Result<()>,
+) -> Result<Manifest, CopyError> {
+    unpack_pages_of(open(path)?, path, take)
+}
+
+/// The same of an open file, which is called `path` in errors.
+pub(super) fn unpack_pages_of(
+    mut file: File,
+    path: &Path,
+    take: impl FnMut(u32, &[u8]) -> io::Result<()>,
+) -> Result<Manifest, CopyError> {
+    let manifest = manifest_of(&mut file, path)?;
+    unpack_frame(file, path, &manifest, &mut Pages::of(&manifest, take), |_| {})?;
+    Ok(manifest)
+}
+
+fn unpack_frame(
+    mut file: File,
+    path: &Path,
+    manifest: &Manifest,
+    out: &mut impl Write,
+    mut progress: impl FnMut(u64),
+) -> Result<(), CopyError> {
     let fail = |doing| move |source| CopyError::Io { doing, path: path.to_owned(), source };
     let damaged = |why: String| CopyError::Damaged { path: path.to_owned(), why };
-    let manifest = manifest_of(&mut file, path)?;
     file.seek(SeekFrom::Start(0)).map_err(fail("read"))?;
     let hashed = Hashing { file, hasher: blake3::Hasher::new(), left: manifest.frame_bytes };
     let mut decoder = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(CHUNK, hashed))
         .map_err(fail("unpack"))?
         .single_frame();
     decoder.window_log_max(WINDOW_LOG).map_err(fail("unpack"))?;
-    let expected = manifest.database_bytes();
+    let expected = manifest.content_bytes();
     let mut chunk = vec![0; CHUNK];
     let mut bytes = 0u64;
     loop {
@@ -110,9 +197,12 @@ pub(super) fn unpack_file(
         };
         bytes += count as u64;
         if bytes > expected {
-            return Err(damaged(format!("more than the {expected} bytes of its database")));
+            return Err(damaged(format!("more than the {expected} bytes that it should hold")));
         }
-        out.write_all(&chunk[..count]).map_err(fail("unpack"))?;
+        out.write_all(&chunk[..count]).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => damaged(error.to_string()),
+            _ => fail("unpack")(error),
+        })?;
         progress(bytes);
     }
     let mut rest = decoder.finish();
@@ -123,11 +213,66 @@ pub(super) fn unpack_file(
     }
     if bytes != expected || behind > 0 {
         return Err(damaged(format!(
-            "a database of {bytes} bytes and {behind} behind it, expected {expected} and 0"
+            "{bytes} bytes in its frame and {behind} behind it, expected {expected} and 0"
         )));
     }
-    out.flush().map_err(fail("unpack"))?;
-    Ok(manifest)
+    out.flush().map_err(fail("unpack"))
+}
+
+/// Cuts what a frame holds into pages.
+struct Pages<F> {
+    page_size: usize,
+    /// Bytes before a page's image that hold its number; 0: they come in order.
+    number_bytes: usize,
+    pages: u32,
+    /// The last page in order.
+    last: u32,
+    record: Vec<u8>,
+    take: F,
+}
+
+impl<F: FnMut(u32, &[u8]) -> io::Result<()>> Pages<F> {
+    fn of(manifest: &Manifest, take: F) -> Pages<F> {
+        let number_bytes = if manifest.after.is_some() { NUMBER_BYTES } else { 0 };
+        let page_size = manifest.page_size as usize;
+        Pages { page_size, number_bytes, pages: manifest.pages, last: 0, record: vec![], take }
+    }
+
+    fn take_record(&mut self) -> io::Result<()> {
+        let (number, image) = self.record.split_at(self.number_bytes);
+        let page = match number.first_chunk::<NUMBER_BYTES>() {
+            None => self.last + 1,
+            Some(number) => u32::from_le_bytes(*number),
+        };
+        // Ascending: no page is in it twice.
+        if page <= self.last || page > self.pages {
+            let (last, pages) = (self.last, self.pages);
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("page: found {page} after {last}, expected a greater one up to {pages}"),
+            ));
+        }
+        self.last = page;
+        (self.take)(page, image)?;
+        self.record.clear();
+        Ok(())
+    }
+}
+
+impl<F: FnMut(u32, &[u8]) -> io::Result<()>> Write for Pages<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let missing = self.number_bytes + self.page_size - self.record.len();
+        let count = missing.min(bytes.len());
+        self.record.extend_from_slice(&bytes[..count]);
+        if count == missing {
+            self.take_record()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The first `left` bytes of a file, hashed on their way.

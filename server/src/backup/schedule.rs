@@ -19,10 +19,12 @@ use std::{
 use parking_lot::Mutex;
 use tanist_api::ScheduledCopies;
 use tanist_replication::Position;
-use tanist_store::{Snapshot, Utc};
+use tanist_store::{KnownPages, PageSums, Snapshot, Utc};
 
 use super::{
-    COPY_SUFFIX, CopyError, CopyFile, LEVEL, Manifest, Source, TakeError, read_manifest, write_copy,
+    COPY_SUFFIX, CopyError, CopyFile, LEVEL, Manifest, Source, TakeError,
+    increments::{self, Chain},
+    read_manifest, write_copy,
 };
 use crate::config::Backup;
 
@@ -47,10 +49,15 @@ impl Schedule {
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub(crate) fn start(source: Source, config: Backup, board: Board) -> io::Result<Schedule> {
+    pub(crate) fn start(
+        source: Source,
+        sums: Arc<PageSums>,
+        config: Backup,
+        board: Board,
+    ) -> io::Result<Schedule> {
         let (stop, stopped) = mpsc::channel();
         let stopping = Arc::new(AtomicBool::new(false));
-        let keeper = Keeper { source, config, board, stopping: Arc::clone(&stopping) };
+        let keeper = Keeper { source, sums, config, board, stopping: Arc::clone(&stopping) };
         let thread =
             std::thread::Builder::new().name("copies".to_owned()).spawn(move || keeper.run(&stopped))?;
         Ok(Schedule { stop, stopping, thread })
@@ -66,7 +73,7 @@ impl Schedule {
 
 /// Why a copy could not be kept.
 #[derive(Debug, thiserror::Error)]
-enum KeepError {
+pub(super) enum KeepError {
     #[error("{doing} {}: {source}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("{}: found {found} bytes free, expected {expected}, as many as the database has", path.display())]
@@ -87,6 +94,7 @@ struct Kept {
 
 struct Keeper {
     source: Source,
+    sums: Arc<PageSums>,
     config: Backup,
     board: Board,
     stopping: Arc<AtomicBool>,
@@ -94,26 +102,93 @@ struct Keeper {
 
 impl Keeper {
     fn run(&self, stopped: &mpsc::Receiver<()>) {
-        let mut pause = self.first_pause();
-        while stopped.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
-            let begun = Instant::now();
-            pause = match self.keep_one() {
-                Ok(Some(manifest)) => {
-                    let seconds = begun.elapsed().as_secs_f32();
-                    let position = manifest.position();
-                    tracing::info!(%position, bytes = manifest.frame_bytes, seconds, "a scheduled copy was taken");
-                    self.show(manifest);
-                    self.config.every
+        let now = Instant::now();
+        let mut copy_due = now + self.first_pause();
+        let mut increment_due = self.config.increments.map(|pause| now + pause);
+        let (mut chain, mut looked) = (None, false);
+        loop {
+            // Without a copy to follow there is nothing to do before the next one.
+            let next = increment_due.filter(|_| chain.is_some() || !looked);
+            let next = next.map_or(copy_due, |due| due.min(copy_due));
+            let pause = next.saturating_duration_since(Instant::now());
+            if stopped.recv_timeout(pause) != Err(mpsc::RecvTimeoutError::Timeout) {
+                return;
+            }
+            if Instant::now() >= copy_due {
+                copy_due = Instant::now() + self.copy(&mut chain);
+            } else if let Some(chain) = &mut chain {
+                self.increment(chain);
+            } else {
+                looked = true;
+                chain = self.find_chain();
+                if chain.is_none() {
+                    copy_due = Instant::now();
                 }
-                Ok(None) => LOOK_AGAIN.min(self.config.every),
-                Err(_) if self.stopping.load(Relaxed) => return,
-                Err(error) => {
-                    tracing::error!(%error, "a scheduled copy failed");
-                    self.board.lock().failed = Some(error.to_string());
-                    TRY_AGAIN.min(self.config.every)
-                }
-            };
+                continue;
+            }
+            increment_due = self.config.increments.map(|pause| Instant::now() + pause);
         }
+    }
+
+    /// Takes a copy, and says when the next is due.
+    fn copy(&self, chain: &mut Option<Chain>) -> Duration {
+        let begun = Instant::now();
+        match self.keep_one() {
+            Ok(Some((manifest, begins))) => {
+                let seconds = begun.elapsed().as_secs_f32();
+                let position = manifest.position();
+                tracing::info!(%position, bytes = manifest.frame_bytes, seconds, "a scheduled copy was taken");
+                self.show(manifest);
+                *chain = begins;
+                self.config.every
+            }
+            Ok(None) => LOOK_AGAIN.min(self.config.every),
+            Err(error) => self.tell(&error, "a scheduled copy failed"),
+        }
+    }
+
+    fn increment(&self, chain: &mut Chain) {
+        match chain.next(&self.source, &self.sums, &self.stopping) {
+            Ok(Some(manifest)) => {
+                let changed = manifest.after.as_ref().map_or(0, |after| after.changed);
+                let (position, bytes) = (manifest.position(), manifest.frame_bytes);
+                tracing::debug!(%position, bytes, changed, "an increment was taken");
+                self.show(manifest);
+            }
+            Ok(None) => {}
+            // A write from outside that has no number yet, most likely.
+            Err(KeepError::Take(TakeError::Changes(why))) if chain.put_off() => {
+                tracing::debug!(%why, "an increment is put off");
+            }
+            Err(error) => {
+                self.tell(&error, "an increment failed");
+            }
+        }
+    }
+
+    /// Goes on with the increments of an earlier process. Not when its copy is another cluster's, or can't be read: then a new
+    /// copy must be taken.
+    fn find_chain(&self) -> Option<Chain> {
+        let newest = self.kept().ok()?.pop()?;
+        match Chain::open(&self.config.directory.join(&newest.name)) {
+            Ok((chain, manifest)) if manifest.key_mark == self.source.key_mark => {
+                self.show(manifest);
+                Some(chain)
+            }
+            Ok(_) => None,
+            Err(error) => {
+                self.tell(&error.into(), "increments can't be continued: a new copy is taken");
+                None
+            }
+        }
+    }
+
+    fn tell(&self, error: &KeepError, message: &'static str) -> Duration {
+        if !self.stopping.load(Relaxed) {
+            tracing::error!(%error, message);
+            self.board.lock().failed = Some(error.to_string());
+        }
+        TRY_AGAIN.min(self.config.every)
     }
 
     fn show(&self, newest: Manifest) {
@@ -135,7 +210,7 @@ impl Keeper {
     }
 
     /// Takes one and lets the oldest go; `None` while there is nothing to copy.
-    fn keep_one(&self) -> Result<Option<Manifest>, KeepError> {
+    fn keep_one(&self) -> Result<Option<(Manifest, Option<Chain>)>, KeepError> {
         let directory = &self.config.directory;
         let fail = |doing| move |source| KeepError::Io { doing, path: directory.clone(), source };
         let snapshot = Snapshot::open(&self.source.directory).map_err(TakeError::from)?;
@@ -151,12 +226,21 @@ impl Keeper {
         }
         let made_at = Utc::of(SystemTime::now()).compact();
         let name = format!("{}{made_at}-{position}{COPY_SUFFIX}", self.prefix());
-        let mut file = CopyFile::begin(&directory.join(&name))?;
+        let path = directory.join(&name);
+        let mut file = CopyFile::begin(&path)?;
         let mut out = Stoppable { file: &mut file, stopping: &self.stopping };
         write_copy(&self.source, snapshot, LEVEL, &mut out)?;
-        let manifest = file.finish(|_| {})?;
+        let (manifest, chain) = match self.config.increments {
+            None => (file.finish(|_| {})?, None),
+            Some(_) => {
+                let mut known = KnownPages::default();
+                let manifest = file.finish_pages(|page, image| known.set(page, image))?;
+                let chain = Chain::of(&path, &manifest, known)?;
+                (manifest, Some(chain))
+            }
+        };
         self.let_go(&name).map_err(fail("clear"))?;
-        Ok(Some(manifest))
+        Ok(Some((manifest, chain)))
     }
 
     fn prefix(&self) -> String {
@@ -184,7 +268,9 @@ impl Keeper {
         kept.retain(|copy| copy.name != made);
         let surplus = (kept.len() + 1).saturating_sub(self.config.keep);
         for copy in kept.iter().take(surplus) {
-            fs::remove_file(self.config.directory.join(&copy.name))?;
+            let copy = self.config.directory.join(&copy.name);
+            increments::remove(&copy)?;
+            fs::remove_file(copy)?;
         }
         Ok(())
     }
@@ -217,9 +303,9 @@ fn parse(name: &str, prefix: &str) -> Option<Kept> {
 }
 
 /// Refuses more bytes when the machine stops.
-struct Stoppable<'a> {
-    file: &'a mut CopyFile,
-    stopping: &'a AtomicBool,
+pub(super) struct Stoppable<'a> {
+    pub(super) file: &'a mut CopyFile,
+    pub(super) stopping: &'a AtomicBool,
 }
 
 impl Write for Stoppable<'_> {
@@ -248,15 +334,16 @@ mod tests {
 
     use super::*;
 
-    fn keeper(data: &Path, directory: PathBuf, keep: usize) -> Keeper {
+    fn keeper(data: &Path, database: &Database, directory: PathBuf, keep: usize) -> Keeper {
         let source = Source {
             directory: data.to_owned(),
             cluster: "wall".to_owned(),
             key_mark: "00".repeat(16),
             member: "pc-1".to_owned(),
         };
-        let config = Backup { directory, every: Duration::from_secs(3600), keep };
-        Keeper { source, config, board: Board::default(), stopping: Arc::default() }
+        let increments = Some(Duration::from_secs(60));
+        let config = Backup { directory, every: Duration::from_secs(3600), increments, keep };
+        Keeper { source, sums: database.sums(), config, board: Board::default(), stopping: Arc::default() }
     }
 
     fn names(directory: &Path) -> Vec<String> {
@@ -272,8 +359,8 @@ mod tests {
     fn newest_copies_stay_and_files_of_others_are_left_alone() {
         let data = tempfile::tempdir().unwrap();
         let out = data.path().join("copies");
-        let keeper = keeper(data.path(), out.clone(), 2);
         let mut master = Database::open(data.path(), Options::default()).unwrap();
+        let keeper = keeper(data.path(), &master, out.clone(), 2);
         assert!(keeper.keep_one().unwrap().is_none(), "nothing to copy yet");
         master.become_master().unwrap();
         master.start_reign(Term(1), "pc-1", "first start").unwrap();
@@ -292,13 +379,28 @@ mod tests {
             let sql = if n == 0 { "CREATE TABLE t(x)" } else { "INSERT INTO t VALUES (1)" };
             batch.request(|connection| connection.execute_batch(sql)).unwrap().unwrap();
             batch.commit().unwrap();
-            let manifest = keeper.keep_one().unwrap().unwrap();
+            let (manifest, chain) = keeper.keep_one().unwrap().unwrap();
             assert_eq!(manifest.stamp().unwrap(), master.stamp());
+            let mut batch = master.begin(Term(1)).unwrap();
+            batch
+                .request(|connection| connection.execute_batch("INSERT INTO t VALUES (0)"))
+                .unwrap()
+                .unwrap();
+            batch.commit().unwrap();
+            chain.unwrap().next(&keeper.source, &keeper.sums, &keeper.stopping).unwrap().unwrap();
         }
-        let tip = master.stamp().position;
+        let tip = keeper.kept().unwrap().last().unwrap().position;
         let kept: Vec<_> = keeper.kept().unwrap().into_iter().map(|copy| copy.position.txid.0).collect();
-        assert_eq!(kept, [tip.txid.0 - 1, tip.txid.0]);
-        assert_eq!(names(&out).len(), others.len() + 2, "{:?}", names(&out));
+        assert_eq!(
+            (kept, tip.txid.0 + 1),
+            (vec![tip.txid.0 - 2, tip.txid.0], master.stamp().position.txid.0)
+        );
+        assert_eq!(
+            names(&out).len(),
+            others.len() + 4,
+            "two copies with their increments: {:?}",
+            names(&out)
+        );
         assert!(keeper.first_pause() > Duration::from_secs(3500), "the newest is fresh");
         assert_eq!(keeper.board.lock().position, Some(tip.to_string()));
         // The newest stays even where it counts less.
@@ -316,13 +418,13 @@ mod tests {
         master.become_master().unwrap();
         master.start_reign(Term(1), "pc-1", "first start").unwrap();
         let out = data.path().join("copies");
-        let stopped = keeper(data.path(), out.clone(), 2);
+        let stopped = keeper(data.path(), &master, out.clone(), 2);
         stopped.stopping.store(true, Relaxed);
         let error = stopped.keep_one().unwrap_err().to_string();
         assert!(error.contains("this machine stops"), "{error}");
         assert!(names(&out).is_empty());
         fs::write(data.path().join("file"), b"x").unwrap();
-        let refused = keeper(data.path(), data.path().join("file"), 2);
+        let refused = keeper(data.path(), &master, data.path().join("file"), 2);
         assert!(refused.keep_one().unwrap_err().to_string().contains("make "));
     }
 }

@@ -9,11 +9,12 @@ use std::{
     time::SystemTime,
 };
 
-use tanist_store::{Snapshot, StoreError, Utc};
+use tanist_replication::Stamp;
+use tanist_store::{Changes, ChangesError, KnownPages, PageSums, Snapshot, StoreError, Target, Utc};
 
 use super::{
     LEVEL,
-    format::{self, Manifest},
+    format::{self, After, Manifest},
 };
 use crate::config::Config;
 
@@ -52,6 +53,9 @@ pub enum TakeError {
     /// The replica can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What has changed can't be told at this moment.
+    #[error(transparent)]
+    Changes(#[from] ChangesError),
     /// Nobody takes the bytes, or the disk doesn't.
     #[error("{0}")]
     Output(#[from] io::Error),
@@ -76,35 +80,75 @@ pub(crate) fn write_copy(
     out: &mut impl Write,
 ) -> Result<Manifest, TakeError> {
     let target = snapshot.target().clone();
-    let made_at = Utc::of(SystemTime::now()).to_string();
-    let hashed = Hashed { out: &mut *out, hasher: blake3::Hasher::new(), bytes: 0 };
-    let mut encoder = zstd::stream::write::Encoder::new(hashed, level)?;
-    encoder.include_checksum(true)?;
-    encoder.set_pledged_src_size(Some(target.bytes()))?;
+    let mut frame = Frame::begin(&mut *out, level)?;
+    frame.encoder.set_pledged_src_size(Some(target.bytes()))?;
     let mut image = vec![0; target.page_size as usize];
     for page in 1..=target.pages {
         snapshot.page(page, &mut image)?;
-        encoder.write_all(&image)?;
+        frame.encoder.write_all(&image)?;
     }
     // Not needed for what is still on its way.
     drop(snapshot);
-    let hashed = encoder.finish()?;
-    let manifest = Manifest {
-        cluster: source.cluster.clone(),
-        key_mark: source.key_mark.clone(),
-        member: source.member.clone(),
-        made_at,
-        term: target.stamp.position.term.0,
-        txid: target.stamp.position.txid.0,
-        chain: hex(&target.stamp.chain.0),
-        page_size: target.page_size,
-        pages: target.pages,
-        frame_bytes: hashed.bytes,
-        blake3: hashed.hasher.finalize().to_hex().to_string(),
-    };
-    out.write_all(&format::encode(&manifest))?;
-    out.flush()?;
-    Ok(manifest)
+    frame.end(source, &target, None)
+}
+
+/// Writes the pages of the snapshot that are another than the known ones; those are the database's at `after`. Nothing
+/// becomes known by it: see [`KnownPages::accept`].
+///
+/// # Errors
+/// As [`write_copy`].
+pub(super) fn write_increment(
+    source: &Source,
+    snapshot: &Snapshot,
+    (after, known, sums): (Stamp, &KnownPages, &PageSums),
+    out: &mut impl Write,
+) -> Result<Changes, TakeError> {
+    let mut frame = Frame::begin(&mut *out, LEVEL)?;
+    let changes = known.changes(snapshot, sums, |page, image| {
+        frame.encoder.write_all(&page.to_le_bytes())?;
+        Ok::<_, TakeError>(frame.encoder.write_all(image)?)
+    })?;
+    let (term, txid) = (after.position.term.0, after.position.txid.0);
+    let after = After { term, txid, chain: hex(&after.chain.0), changed: changes.count() };
+    frame.end(source, snapshot.target(), Some(after))?;
+    Ok(changes)
+}
+
+/// A copy's frame on its way, and the trailer behind it.
+struct Frame<'w, W: Write> {
+    encoder: zstd::stream::write::Encoder<'static, Hashed<&'w mut W>>,
+    made_at: String,
+}
+
+impl<'w, W: Write> Frame<'w, W> {
+    fn begin(out: &'w mut W, level: i32) -> io::Result<Frame<'w, W>> {
+        let made_at = Utc::of(SystemTime::now()).to_string();
+        let hashed = Hashed { out, hasher: blake3::Hasher::new(), bytes: 0 };
+        let mut encoder = zstd::stream::write::Encoder::new(hashed, level)?;
+        encoder.include_checksum(true)?;
+        Ok(Frame { encoder, made_at })
+    }
+
+    fn end(self, source: &Source, target: &Target, after: Option<After>) -> Result<Manifest, TakeError> {
+        let hashed = self.encoder.finish()?;
+        let manifest = Manifest {
+            cluster: source.cluster.clone(),
+            key_mark: source.key_mark.clone(),
+            member: source.member.clone(),
+            made_at: self.made_at,
+            term: target.stamp.position.term.0,
+            txid: target.stamp.position.txid.0,
+            chain: hex(&target.stamp.chain.0),
+            page_size: target.page_size,
+            pages: target.pages,
+            frame_bytes: hashed.bytes,
+            blake3: hashed.hasher.finalize().to_hex().to_string(),
+            after,
+        };
+        hashed.out.write_all(&format::encode(&manifest))?;
+        hashed.out.flush()?;
+        Ok(manifest)
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -329,6 +329,7 @@ slow_sync = "1s"           # a sync to disk that takes so long counts as failed;
 # [backup]                 # this machine copies its replica by itself; see also `tanist backup`
 # directory = "backups"    # best on another disk
 # every = "24h"
+# increments = "1m"        # what has changed since, for `tanist restore --until`; default: "off"
 # keep = 7                 # the newest; older ones are removed
 
 [hooks]                    # told when this machine's reign begins and ends, with TANIST_MEMBER, _TERM, _REASON, _MASTER: docs/hooks.md

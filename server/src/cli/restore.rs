@@ -16,10 +16,10 @@ use tanist_store::{Anew, DATABASE_FILE, begin_anew};
 
 use super::{
     Usage,
-    verify::{inspect_copy, unpack_to},
+    verify::{inspect_copy, unpack_point},
 };
 use crate::{
-    backup::{Manifest, key_mark, read_manifest},
+    backup::{Manifest, Point, Until, choose, key_mark, points_in},
     config::Config,
     durable::{self, DirectoryLock, Durable},
 };
@@ -32,8 +32,12 @@ const TERMS_AHEAD: u64 = 1000;
 
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
-    /// The copy.
+    /// The copy; or a directory of copies, of which the one that leads closest to --until is taken.
     file: PathBuf,
+    /// Put the increments upon the copy that lead up to here and no further: a time in UTC (2026-01-31T23:59:59Z), a
+    /// position (3.812), or "newest". Default: none for a copy, "newest" for a directory.
+    #[arg(long)]
+    until: Option<Until>,
     /// The configuration of the machine that begins the new cluster; its data directory must be empty. The cluster's name
     /// or key must be another than the copied cluster's.
     #[arg(long, default_value = "tanist.toml")]
@@ -48,8 +52,8 @@ pub(super) struct RestoreArgs {
 
 pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
-    let manifest = read_manifest(&args.file)?;
-    check_cluster(&config, &manifest)?;
+    let point = find(args)?;
+    check_cluster(&config, &point.manifest)?;
     if config.me().rank.is_witness() {
         return Err(Usage(format!("{} is a witness: restore on a machine that holds data", config.id)).into());
     }
@@ -57,10 +61,11 @@ pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     check_empty(&config.data_dir)?;
     let partial = config.data_dir.join(PARTIAL);
     let cleanup = Cleanup(&config.data_dir);
-    unpack_to(&args.file, &manifest, &partial, args.json)?;
-    let found = inspect_copy(&manifest, &partial)?;
+    let manifest = point.newest();
+    unpack_point(&point, &partial, args.json)?;
+    let found = inspect_copy(manifest, &partial)?;
     if let Some(problem) = found.problems.first() {
-        bail!("{}: SQLite finds faults in its database: {problem}", args.file.display());
+        bail!("{}: SQLite finds faults in its database: {problem}", point.copy.display());
     }
     let random = getrandom::u64().map_err(|error| anyhow::anyhow!("get random bytes: {error}"))?;
     let mut chain = [0; 16];
@@ -86,20 +91,50 @@ pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     durable::sync_entry(&database).with_context(|| format!("sync {}", config.data_dir.display()))?;
     votes.mark_clean()?;
     drop(cleanup);
-    tell(args, &config, &manifest, &stamp.position.to_string())
+    tell(args, &config, &point, &stamp.position.to_string())
 }
 
-fn tell(args: &RestoreArgs, config: &Config, manifest: &Manifest, begins_at: &str) -> anyhow::Result<()> {
-    let (copied, position) = (&manifest.cluster, manifest.position());
+/// The copy, and the increments, that are wanted.
+fn find(args: &RestoreArgs) -> anyhow::Result<Point> {
+    if !args.file.is_dir() {
+        return Ok(match &args.until {
+            None => Point::alone(&args.file)?,
+            Some(until) => Point::of(&args.file)?.cut(until)?,
+        });
+    }
+    let (points, unusable) = points_in(&args.file)?;
+    for error in unusable {
+        eprintln!("Passed over: {error}");
+    }
+    let cluster = |point: &Point| (point.manifest.cluster.clone(), point.manifest.key_mark.clone());
+    if let Some(other) = points.iter().find(|point| cluster(point) != cluster(&points[0])) {
+        let (one, other) = (points[0].copy.display(), other.copy.display());
+        return Err(Usage(format!(
+            "file: found copies of several clusters, {one} and {other}; give one of them"
+        ))
+        .into());
+    }
+    let found = points.len();
+    choose(points, args.until.as_ref().unwrap_or(&Until::Newest))?
+        .with_context(|| format!("{}: none of its {found} copies is old enough", args.file.display()))
+}
+
+fn tell(args: &RestoreArgs, config: &Config, point: &Point, begins_at: &str) -> anyhow::Result<()> {
+    let (copied, position) = (&point.manifest.cluster, point.newest().position());
     if args.json {
         let text = json!({
             "cluster": config.cluster.as_str(), "member": config.id.as_str(), "copied_cluster": copied,
-            "copied_position": position.to_string(), "position": begins_at,
+            "copied_position": position.to_string(), "copied_at": point.newest().made_at, "copy": point.copy,
+            "increments": point.increments.len(), "position": begins_at,
         });
         println!("{}", serde_json::to_string_pretty(&text)?);
         return Ok(());
     }
-    println!("{} holds the database of {copied} at {position}, and begins anew at {begins_at}.", config.id);
+    println!(
+        "{} holds the database of {copied} at {position}, as it was at {}, and begins anew at {begins_at}.",
+        config.id,
+        point.newest().made_at
+    );
     println!(
         "Now start it and all other members of {}, these with empty data directories: the first start needs all, and they \
          get the data from {}.",

@@ -1,4 +1,5 @@
-//! `tanist verify`: whether a copy, or the database of a machine that stands still, is sound, and what it holds.
+//! `tanist verify`: whether a copy, a directory of copies, or the database of a machine that stands still, is sound, and what
+//! it holds.
 
 use std::{
     fs::File,
@@ -13,13 +14,13 @@ use tanist_store::{DATABASE_FILE, Inspection, inspect};
 
 use super::{backup::progress_bar, table};
 use crate::{
-    backup::{Manifest, read_manifest, unpack},
+    backup::{Manifest, Point, points_in, unpack},
     durable::DirectoryLock,
 };
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// A copy, or a data directory's state.db while its machine stands still.
+    /// A copy, a directory of copies with their increments, or a data directory's state.db while its machine stands still.
     file: PathBuf,
     /// Where a copy is unpacked meanwhile; it takes the room of the whole database. Default: the system's.
     #[arg(long)]
@@ -30,6 +31,9 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
+    if args.file.is_dir() {
+        return verify_directory(args);
+    }
     let (manifest, found) = match is_database(&args.file)? {
         true => (None, look_at_database(&args.file)?),
         false => {
@@ -67,25 +71,81 @@ fn look_at_database(path: &Path) -> anyhow::Result<Inspection> {
 
 /// Unpacks it somewhere and looks at what is in it.
 fn look_at_copy(path: &Path, scratch: Option<&Path>, quiet: bool) -> anyhow::Result<(Manifest, Inspection)> {
-    let manifest = read_manifest(path)?;
+    let point = Point::alone(path)?;
+    let found = look_at_point(&point, scratch, quiet)?;
+    Ok((point.manifest, found))
+}
+
+fn look_at_point(point: &Point, scratch: Option<&Path>, quiet: bool) -> anyhow::Result<Inspection> {
     let scratch = match scratch {
         Some(scratch) => tempfile::tempdir_in(scratch),
         None => tempfile::tempdir(),
     };
     let scratch = scratch.context("make a directory to unpack the copy in (--scratch)")?;
     let database = scratch.path().join(DATABASE_FILE);
-    unpack_to(path, &manifest, &database, quiet)?;
-    let found = inspect_copy(&manifest, &database)?;
-    Ok((manifest, found))
+    unpack_point(point, &database, quiet)?;
+    inspect_copy(point.newest(), &database)
+}
+
+/// Each copy is put together with all its increments, and looked at.
+fn verify_directory(args: &VerifyArgs) -> anyhow::Result<()> {
+    let (points, unusable) = points_in(&args.file)?;
+    let mut problems: Vec<String> = unusable.iter().map(ToString::to_string).collect();
+    let (mut rows, mut facts) = (vec![], vec![]);
+    for point in &points {
+        let found = look_at_point(point, args.scratch.as_deref(), args.json);
+        let wrong = match &found {
+            Ok(found) => found.problems.first().map(|problem| format!("{}: {problem}", point.copy.display())),
+            Err(error) => Some(format!("{error:#}")),
+        };
+        let wrong: Vec<_> = wrong.into_iter().chain(point.broken.as_ref().map(ToString::to_string)).collect();
+        let (from, to) = (&point.manifest, point.newest());
+        facts.push(json!({
+            "copy": point.copy, "cluster": from.cluster, "member": from.member, "made_at": from.made_at,
+            "position": from.position().to_string(), "increments": point.increments.len(),
+            "until_time": to.made_at, "until_position": to.position().to_string(), "problems": wrong,
+        }));
+        let state = if wrong.is_empty() { "sound" } else { "DAMAGED" };
+        rows.push(vec![
+            from.made_at.clone(),
+            from.position().to_string(),
+            from.member.clone(),
+            point.increments.len().to_string(),
+            to.made_at.clone(),
+            to.position().to_string(),
+            state.to_owned(),
+        ]);
+        problems.extend(wrong);
+    }
+    if args.json {
+        let text = json!({ "directory": args.file, "points": facts, "problems": problems });
+        println!("{}", serde_json::to_string_pretty(&text)?);
+    } else {
+        let headings = ["copy of", "at", "member", "increments", "up to", "at", "state"].map(str::to_owned);
+        print!("{}", table::layout(&headings, &rows));
+        problems.iter().for_each(|problem| println!("{}", table::safe(problem)));
+    }
+    if points.is_empty() && problems.is_empty() {
+        bail!("{}: found no copy in it", args.file.display());
+    }
+    if !problems.is_empty() {
+        bail!("{}: {} copies or increments can't be used", args.file.display(), problems.len());
+    }
+    Ok(())
+}
+
+/// Unpacks a copy into a new file and puts its increments upon it, with progress.
+pub(super) fn unpack_point(point: &Point, database: &Path, quiet: bool) -> anyhow::Result<()> {
+    unpack_to(&point.copy, &point.manifest, database, quiet)?;
+    let bar = progress_bar(Some(point.increment_bytes()), quiet);
+    bar.set_message("increments");
+    point.apply(database, |bytes| bar.inc(bytes))?;
+    bar.finish_and_clear();
+    Ok(())
 }
 
 /// Unpacks a copy into a new file, with progress.
-pub(super) fn unpack_to(
-    path: &Path,
-    manifest: &Manifest,
-    database: &Path,
-    quiet: bool,
-) -> anyhow::Result<()> {
+fn unpack_to(path: &Path, manifest: &Manifest, database: &Path, quiet: bool) -> anyhow::Result<()> {
     let file = File::options().write(true).create_new(true).open(database);
     let file = file.with_context(|| format!("make {}", database.display()))?;
     let mut out = BufWriter::new(file);

@@ -154,6 +154,7 @@ pub(super) struct RawHealth {
 pub(super) struct RawBackup {
     pub(super) directory: Option<String>,
     pub(super) every: Option<String>,
+    pub(super) increments: Option<String>,
     pub(super) keep: Option<usize>,
 }
 

@@ -132,6 +132,8 @@ pub struct Backup {
     pub directory: PathBuf,
     /// How often one is taken.
     pub every: Duration,
+    /// How often what has changed since is kept besides; `None`: never.
+    pub increments: Option<Duration>,
     /// So many are kept.
     pub keep: usize,
 }
@@ -745,9 +747,20 @@ fn backup(
     let hour = Duration::from_secs(3600);
     let every =
         fields.duration("backup.every", raw.every.as_ref(), hour * 24, (hour / 3600, hour * 24 * 30))?;
+    let increments = match raw.increments.as_deref() {
+        None | Some("off") => None,
+        Some(_) => {
+            let range = (Duration::from_secs(1), hour);
+            Some(fields.duration("backup.increments", raw.increments.as_ref(), hour, range)?)
+        }
+    };
+    if let Some(pause) = increments.filter(|pause| *pause >= every) {
+        let expected = "less than backup.every, or \"off\"";
+        return Err(fields.error("backup.increments", format!("{pause:?}"), expected));
+    }
     let keep = fields.count("backup.keep", raw.keep, 7, 10_000)?;
     let Some(directory) = raw.directory.filter(|directory| !directory.is_empty()) else {
-        if raw.every.is_some() || raw.keep.is_some() {
+        if raw.every.is_some() || raw.keep.is_some() || raw.increments.is_some() {
             return Err(fields.error("backup.directory", "nothing", "a directory for the copies"));
         }
         return Ok(None);
@@ -757,7 +770,7 @@ fn backup(
         let expected = "another directory than data_dir, best on another disk";
         return Err(fields.error("backup.directory", directory.display(), expected));
     }
-    Ok(Some(Backup { directory, every, keep }))
+    Ok(Some(Backup { directory, every, increments, keep }))
 }
 
 fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigError> {
@@ -926,6 +939,14 @@ peer = ["10.0.0.3:7450"]
             (format!("{GOOD}[backup]\ndirectory = \"data\""), vec!["backup.directory", "another directory"]),
             (format!("{GOOD}[backup]\ndirectory = \"b\"\nkeep = 0"), vec!["backup.keep", "from 1 to"]),
             (format!("{GOOD}[backup]\ndirectory = \"b\"\nevery = \"0s\""), vec!["backup.every", "0s"]),
+            (
+                format!("{GOOD}[backup]\ndirectory = \"b\"\nevery = \"30s\"\nincrements = \"30s\""),
+                vec!["backup.increments", "30s", "less than backup.every"],
+            ),
+            (
+                format!("{GOOD}[backup]\ndirectory = \"b\"\nincrements = \"2h\""),
+                vec!["backup.increments", "2h"],
+            ),
             (GOOD.replace("key = \"AAEC", "key = \"x"), vec!["key", "32 bytes"]),
             (GOOD.replace("key = ", "key_file = "), vec!["key_file"]),
             (GOOD.replace("rank = 1", "rank = \"one\""), vec!["rank", "line"]),
