@@ -30,6 +30,13 @@ pub fn wall() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }
 
+/// The wall clock in milliseconds since 1970 (UTC), for displays only; `None`: it stands before that.
+#[must_use]
+pub fn wall_ms() -> Option<u64> {
+    let since = wall().duration_since(std::time::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::now_ns;

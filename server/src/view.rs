@@ -23,6 +23,8 @@ impl Default for View {
         let cluster = Cluster {
             cluster: String::new(),
             member: String::new(),
+            version: None,
+            clock_ms: None,
             role: Role::Unknown,
             term: 0,
             master: None,
@@ -119,6 +121,8 @@ pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
         cluster: Cluster {
             cluster: cluster.to_owned(),
             member: status.id.to_string(),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            clock_ms: None,
             role: role(status.role),
             term: status.term.0,
             master: master.as_ref().map(ToString::to_string),

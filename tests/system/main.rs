@@ -7,6 +7,7 @@ mod backup;
 mod bad_start;
 mod cluster;
 mod cut_off;
+mod doctor;
 mod dotnet;
 mod examples;
 mod failover;

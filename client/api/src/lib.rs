@@ -337,6 +337,12 @@ pub struct Cluster {
     pub cluster: String,
     /// The machine that answers.
     pub member: String,
+    /// Its version of Tanist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Its wall clock, in milliseconds since 1970 (UTC). Nothing but displays depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ms: Option<u64>,
     /// What it is now.
     pub role: Role,
     /// Newest term it knows.

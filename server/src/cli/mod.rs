@@ -8,6 +8,7 @@ mod bench;
 mod command;
 mod config;
 mod divergence;
+mod doctor;
 mod handover;
 mod init;
 mod members;
@@ -56,6 +57,8 @@ enum Command {
     Dev(DevArgs),
     /// Write a commented tanist.toml and a new cluster key.
     Init(init::InitArgs),
+    /// Check this machine and its way to the others, and say what to do: ports, disk, clock, peers, versions, programs.
+    Doctor(doctor::DoctorArgs),
     /// Show who reigns, who follows, and who lags.
     Status(status::StatusArgs),
     /// Run SQL that writes, as one transaction.
@@ -210,6 +213,7 @@ pub fn main() -> ExitCode {
                 commands::dev(DevOptions { machines, dir, keep, restart, log }).await
             }
             Command::Init(args) => init::init(&args).await,
+            Command::Doctor(args) => doctor::doctor(&args).await,
             Command::Status(args) => status::status(&args).await,
             Command::Execute(args) => sql::execute(&args).await,
             Command::Query(args) => sql::query(&args).await,

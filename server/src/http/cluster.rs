@@ -12,6 +12,7 @@ pub(super) async fn get(State(state): State<AppState>) -> Json<Cluster> {
     let mut cluster = gate.view().cluster.clone();
     // The view is renewed ten times a second; the position is always current.
     cluster.position = gate.stored().borrow().to_string();
+    cluster.clock_ms = clock::wall_ms();
     cluster.copies = state.0.scheduled.as_ref().map(|board| board.lock().clone());
     if cluster.master.as_ref() == Some(&cluster.member) && gate.is_open(clock::now_ns()).is_none() {
         cluster.writable = false;

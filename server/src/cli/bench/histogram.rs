@@ -13,7 +13,7 @@ const BUCKETS: usize = bucket(MAX_NS) + 1;
 
 /// Counts of durations.
 #[derive(Debug, Clone)]
-pub(super) struct Histogram {
+pub(in crate::cli) struct Histogram {
     counts: Vec<u64>,
     count: u64,
     max_ns: u64,
@@ -44,14 +44,14 @@ fn upper(bucket: usize) -> u64 {
 }
 
 impl Histogram {
-    pub(super) fn record(&mut self, time: Duration) {
+    pub(in crate::cli) fn record(&mut self, time: Duration) {
         let ns = u64::try_from(time.as_nanos()).unwrap_or(MAX_NS).min(MAX_NS);
         self.counts[bucket(ns)] += 1;
         self.count += 1;
         self.max_ns = self.max_ns.max(ns);
     }
 
-    pub(super) fn merge(&mut self, other: &Histogram) {
+    pub(in crate::cli) fn merge(&mut self, other: &Histogram) {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;
         }
@@ -59,16 +59,16 @@ impl Histogram {
         self.max_ns = self.max_ns.max(other.max_ns);
     }
 
-    pub(super) fn count(&self) -> u64 {
+    pub(in crate::cli) fn count(&self) -> u64 {
         self.count
     }
 
-    pub(super) fn max(&self) -> Duration {
+    pub(in crate::cli) fn max(&self) -> Duration {
         Duration::from_nanos(self.max_ns)
     }
 
     /// The smallest value that so many per cent of all don't exceed; zero when nothing was recorded.
-    pub(super) fn percentile(&self, percent: u64) -> Duration {
+    pub(in crate::cli) fn percentile(&self, percent: u64) -> Duration {
         let rank = (self.count * percent).div_ceil(100).max(1);
         let mut seen = 0;
         for (bucket, count) in self.counts.iter().enumerate() {

@@ -4,9 +4,9 @@
 //! touches other tables. Read `load.rs` for the hot path, `failover.rs` for the kills.
 
 mod failover;
-mod histogram;
+pub(super) mod histogram;
 mod load;
-mod probe;
+pub(super) mod probe;
 mod report;
 mod writers;
 

@@ -13,13 +13,13 @@ use anyhow::Context as _;
 use super::histogram::Histogram;
 
 /// How long the disk is measured each time.
-pub(super) const FSYNC_TIME: Duration = Duration::from_secs(1);
+pub(in crate::cli) const FSYNC_TIME: Duration = Duration::from_secs(1);
 const ROUND_TRIPS: u32 = 5000;
 /// About what a small packet carries.
 const MESSAGE: usize = 128;
 
 /// Appends 4 KiB and syncs, again and again, in a file of its own that is deleted then. Blocks.
-pub(super) fn fsync(dir: &Path) -> anyhow::Result<Histogram> {
+pub(in crate::cli) fn fsync(dir: &Path) -> anyhow::Result<Histogram> {
     let path = dir.join(format!("tanist-bench-{}.tmp", std::process::id()));
     let open = || format!("write {} (--data-dir must be a directory on the disk to measure)", path.display());
     let mut file = OpenOptions::new().create_new(true).append(true).open(&path).with_context(open)?;
@@ -45,7 +45,7 @@ pub(super) fn fsync(dir: &Path) -> anyhow::Result<Histogram> {
 }
 
 /// A message and its echo between two threads over loopback TCP. Blocks.
-pub(super) fn round_trip() -> anyhow::Result<Histogram> {
+pub(in crate::cli) fn round_trip() -> anyhow::Result<Histogram> {
     let measure = || -> std::io::Result<Histogram> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let mut near = TcpStream::connect(listener.local_addr()?)?;

@@ -1,0 +1,73 @@
+//! `tanist doctor`, on machines that run, stand still, or can't be reached.
+
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Layout, tanist};
+
+/// Exit code, and each finding as `check: verdict: found`.
+fn doctor(cluster: &Cluster, machine: usize) -> (Option<i32>, Vec<String>) {
+    let config = cluster.machines[machine].config.display().to_string();
+    let (code, said) = tokio::task::block_in_place(|| tanist(&["doctor", "--json", "--config", &config]));
+    let found: Value = serde_json::from_str(said.split("\ntanist: ").next().unwrap()).unwrap();
+    let text = |finding: &Value, field: &str| finding[field].as_str().unwrap().to_owned();
+    let findings = found["findings"].as_array().unwrap();
+    let lines = findings.iter().map(|finding| {
+        format!("{}: {}: {}", text(finding, "check"), text(finding, "verdict"), text(finding, "found"))
+    });
+    (code, lines.collect())
+}
+
+fn one<'f>(findings: &'f [String], check: &str) -> &'f str {
+    let found = findings.iter().find(|finding| finding.starts_with(&format!("{check}: ")));
+    found.unwrap_or_else(|| panic!("{check} isn't in {findings:#?}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_tells_what_is_wrong_and_changes_nothing() {
+    let mut cluster = Cluster::start(&Layout::of(3)).await;
+    cluster.wait_master().await;
+    let (code, all) = doctor(&cluster, 0);
+    assert_eq!(code, Some(0), "{all:#?}");
+    for check in [
+        "configuration",
+        "peer port",
+        "room",
+        "peer pc-2",
+        "peer pc-3",
+        "majority",
+        "versions",
+        "clocks",
+        "master",
+    ] {
+        assert!(one(&all, check).contains(": good: "), "{all:#?}");
+    }
+    assert!(one(&all, "data directory").contains("its machine runs"));
+
+    cluster.kill(1);
+    let (code, all) = doctor(&cluster, 0);
+    assert_eq!(code, Some(0), "two of three are enough: {all:#?}");
+    assert!(
+        one(&all, "peer pc-2").contains("warning") && one(&all, "peer pc-2").contains("refused"),
+        "{all:#?}"
+    );
+    assert!(one(&all, "majority").contains(": good: 2 of 3"), "{all:#?}");
+    // The one that stands still: its ports are free, and it takes none of its machine's files.
+    let (code, all) = doctor(&cluster, 1);
+    assert_eq!(code, Some(0), "{all:#?}");
+    assert!(one(&all, "http port").contains("is free"), "{all:#?}");
+    cluster.start_machine(1);
+    cluster.wait_back(1).await;
+
+    cluster.kill(1);
+    cluster.kill(2);
+    let (code, all) = doctor(&cluster, 0);
+    assert!(code == Some(1) && one(&all, "majority").contains(": bad: 1 of 3"), "{all:#?}");
+    let nowhere = cluster.machines[0].config.with_file_name("nowhere.toml");
+    let (code, said) =
+        tokio::task::block_in_place(|| tanist(&["doctor", "--config", nowhere.to_str().unwrap()]));
+    assert!(
+        code == Some(1) && said.contains("FAIL  configuration") && said.contains("nowhere.toml"),
+        "{said}"
+    );
+    cluster.assert_no_panic();
+}
