@@ -15,6 +15,7 @@ mod handover;
 mod health;
 mod members;
 mod metrics;
+mod openapi;
 #[doc(hidden)]
 pub mod parsers;
 mod query;
@@ -34,7 +35,6 @@ use axum::{
     http::{HeaderValue, Uri},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, patch, post},
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -64,6 +64,10 @@ use crate::{
 };
 
 pub use error::ApiError;
+use openapi::{
+    Routes,
+    operations::{cluster as shown, data},
+};
 use socket::{Socket, Usage};
 pub use tls::TlsError;
 pub(crate) use tls::acceptor;
@@ -201,34 +205,46 @@ impl Inner {
     }
 }
 
+/// Routes that count against `limits.concurrent_requests`.
+fn limited_routes() -> Routes {
+    Routes::new()
+        .on(data::execute(), execute::post)
+        .on(data::query(), query::post)
+        .on(data::backup(), backup::get)
+        .on(data::watched_tables(), watched_tables::list)
+        .on(data::watched_table(), watched_tables::get)
+        .on(data::watch_table(), watched_tables::put)
+        .on(data::unwatch_table(), watched_tables::delete)
+        .on(shown::promote(), handover::promote)
+        .on(shown::demote(), handover::demote)
+        .on(shown::add_member(), members::add)
+        .on(shown::set_member(), members::set)
+        .on(shown::remove_member(), members::remove)
+        .merge(state::routes())
+}
+
+/// What tells how the machine is must answer however busy it is.
+fn open_routes() -> Routes {
+    Routes::new()
+        .on(shown::live(), health::live)
+        .on(shown::ready(), health::ready)
+        // Its own limit; a watcher stays for long and must not take a request's place.
+        .on(data::events(), events::get)
+        .on(shown::metrics(), metrics::get)
+        .on(shown::cluster(), cluster::get)
+        .on(shown::members(), members::list)
+        .on(shown::member(), members::get)
+        .on(shown::dashboard(), health::dashboard)
+        .on(shown::document(), openapi::json)
+        .on(shown::docs(), openapi::page)
+}
+
 /// All routes.
 pub fn router(state: AppState) -> Router {
-    let limited = Router::new()
-        .route("/v1/execute", post(execute::post))
-        .route("/v1/query", post(query::post))
-        .route("/v1/backup", get(backup::get))
-        .route("/v1/cluster/promote", post(handover::promote))
-        .route("/v1/cluster/demote", post(handover::demote))
-        .route("/v1/watched-tables", get(watched_tables::list))
-        .route(
-            "/v1/watched-tables/{table}",
-            get(watched_tables::get).put(watched_tables::put).delete(watched_tables::delete),
-        )
-        .route("/v1/cluster/members", post(members::add))
-        .route("/v1/cluster/members/{id}", patch(members::set).delete(members::remove))
-        .merge(state::routes())
-        .layer(middleware::from_fn_with_state(state.clone(), limit_requests));
-    // What tells how the machine is must answer however busy it is.
-    let router = Router::new()
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
-        // Its own limit; a watcher stays for long and must not take a request's place.
-        .route("/v1/events", get(events::get))
-        .route("/metrics", get(metrics::get))
-        .route("/v1/cluster", get(cluster::get))
-        .route("/v1/cluster/members", get(members::list))
-        .route("/v1/cluster/members/{id}", get(members::get))
-        .route("/", get(health::dashboard))
+    let limited =
+        limited_routes().router.layer(middleware::from_fn_with_state(state.clone(), limit_requests));
+    let router = open_routes()
+        .router
         .merge(limited)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
