@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(in crate::http) fn execute() -> Operation {
-    post("/v1/execute", "execute", DATA, "Write")
+    post("/v1/execute", "execute", DATA, "Write with SQL")
         .describe(
             "Runs the statements in order, all or nothing. ATTACH, transaction control, changes of Tanist's own tables and \
              whatever touches files or durability is refused (`sql-denied`).",
@@ -38,7 +38,7 @@ pub(in crate::http) fn execute() -> Operation {
 }
 
 pub(in crate::http) fn query() -> Operation {
-    post("/v1/query", "query", DATA, "Read")
+    post("/v1/query", "query", DATA, "Read with SQL")
         .describe("Runs read-only statements on one snapshot, as current as asked for.")
         .body::<QueryRequest>(
             json!({ "statements": [{ "sql": "SELECT name, stock FROM parts ORDER BY name" }] }),
