@@ -75,9 +75,11 @@ pub struct NodeSpec {
     pub address: Option<String>,
     /// Its row in the arrangement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(maximum = 1_000_000))]
     pub row: Option<u32>,
     /// Its column.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(maximum = 1_000_000))]
     pub column: Option<u32>,
     /// Further properties: strings by name.
     #[serde(default, skip_serializing_if = "Map::is_empty")]

@@ -19,6 +19,7 @@ mod openapi;
 #[doc(hidden)]
 pub mod parsers;
 mod query;
+mod rate;
 mod socket;
 mod state;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
+use tanist_api::code;
 use tanist_replication::Term;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -98,6 +100,7 @@ struct Inner {
     /// They may change while requests run.
     limits: watch::Receiver<HttpLimits>,
     requests: Semaphore,
+    rates: rate::Rates,
     presence: Arc<Presence>,
     hub: Arc<Hub>,
     watchers: Arc<Semaphore>,
@@ -149,6 +152,7 @@ impl AppState {
             tokens: config.tokens.then(|| Tokens::new(&config.key, readers.clone())),
             readers,
             operators,
+            rates: rate::Rates::default(),
             requests: Semaphore::new(config.limits.concurrent_requests),
             hub,
             watchers: Arc::new(Semaphore::new(config.limits.watchers)),
@@ -221,6 +225,17 @@ fn limited_routes() -> Routes {
         .on(shown::set_member(), members::set)
         .on(shown::remove_member(), members::remove)
         .merge(state::routes())
+        .problems(&[(503, code::OVERLOADED)])
+}
+
+/// Its own limit; a watcher stays for long and must not take a request's place.
+fn watch_routes() -> Routes {
+    Routes::new().on(data::events(), events::get)
+}
+
+/// Routes that count against `limits.requests_per_second`.
+fn rated_routes(limited: Routes) -> Routes {
+    limited.merge(watch_routes()).problems(&[(429, code::RATE_LIMITED)])
 }
 
 /// What tells how the machine is must answer however busy it is.
@@ -228,8 +243,6 @@ fn open_routes() -> Routes {
     Routes::new()
         .on(shown::live(), health::live)
         .on(shown::ready(), health::ready)
-        // Its own limit; a watcher stays for long and must not take a request's place.
-        .on(data::events(), events::get)
         .on(shown::metrics(), metrics::get)
         .on(shown::cluster(), cluster::get)
         .on(shown::members(), members::list)
@@ -241,11 +254,13 @@ fn open_routes() -> Routes {
 
 /// All routes.
 pub fn router(state: AppState) -> Router {
-    let limited =
-        limited_routes().router.layer(middleware::from_fn_with_state(state.clone(), limit_requests));
+    let mut limited = limited_routes();
+    limited.router = limited.router.layer(middleware::from_fn_with_state(state.clone(), limit_requests));
+    let rated =
+        rated_routes(limited).router.layer(middleware::from_fn_with_state(state.clone(), rate::limit));
     let router = open_routes()
         .router
-        .merge(limited)
+        .merge(rated)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(middleware::from_fn_with_state(state.clone(), authorize::authorize))
@@ -320,9 +335,11 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let usage = Arc::new(Usage::default());
         let for_requests = Arc::clone(&usage);
+        let origin = rate::Origin::of(peer.ip());
         let service =
             router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
                 request.extensions_mut().insert(Arc::clone(&for_requests));
+                request.extensions_mut().insert(origin);
                 request
             });
         let service = TowerToHyperService::new(service);
@@ -386,7 +403,7 @@ async fn read_body(body: Body, limit: usize) -> Result<axum::body::Bytes, ApiErr
         Ok(Err(error)) => Err(ApiError::body(&error, limit)),
         Err(_) => Err(ApiError::new(
             axum::http::StatusCode::REQUEST_TIMEOUT,
-            tanist_api::code::BAD_REQUEST,
+            code::BAD_REQUEST,
             format!("body: it didn't come within {BODY_TIME:?}"),
         )),
     }

@@ -33,6 +33,7 @@ use utoipa::{
 pub(super) use operation::Operation;
 
 use super::AppState;
+use operation::Problems;
 
 /// Name of the security scheme.
 const SECURITY: &str = "token";
@@ -63,6 +64,13 @@ impl Routes {
     pub(super) fn merge(mut self, other: Routes) -> Routes {
         self.router = self.router.merge(other.router);
         self.operations.extend(other.operations);
+        self
+    }
+
+    /// What all of them may be answered besides.
+    pub(super) fn problems(mut self, problems: &Problems) -> Routes {
+        let operations = self.operations.into_iter();
+        self.operations = operations.map(|operation| operation.problems(problems)).collect();
         self
     }
 
@@ -110,9 +118,13 @@ fn http_method(method: &axum::http::Method) -> HttpMethod {
     }
 }
 
+fn all_routes() -> Routes {
+    super::open_routes().merge(super::rated_routes(super::limited_routes()))
+}
+
 /// The document, made when it is first asked for.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-    let document = super::open_routes().merge(super::limited_routes()).document();
+    let document = all_routes().document();
     serde_json::to_vec(&document).unwrap_or_default().into()
 });
 

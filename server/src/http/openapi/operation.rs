@@ -23,10 +23,10 @@ use crate::http::authorize::needed;
 pub(super) type Schemas = Vec<(String, RefOr<Schema>)>;
 
 /// A status and the code of the problem that comes with it.
-type Problems = [(u16, &'static str)];
+pub(super) type Problems = [(u16, &'static str)];
 
 /// Whatever is asked for.
-const ANY: &Problems = &[(429, code::RATE_LIMITED), (500, code::INTERNAL)];
+const ANY: &Problems = &[(500, code::INTERNAL)];
 /// Where a token is looked for.
 const BY_TOKEN: &Problems = &[
     (401, code::UNAUTHORIZED),

@@ -3,12 +3,12 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use tanist_api::code;
 
-use crate::http::{limited_routes, open_routes, tests::Machine};
+use crate::http::tests::Machine;
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 fn document() -> Value {
-    serde_json::to_value(open_routes().merge(limited_routes()).document()).unwrap()
+    serde_json::to_value(super::all_routes().document()).unwrap()
 }
 
 /// Path, method and operation of each.
