@@ -271,8 +271,14 @@ fn redirect(headers: &HeaderMap, path: &str) -> Attempt {
 }
 
 pub(crate) fn refusal(host: &Host, status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Attempt {
+    let seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let retry_after = seconds.map(Duration::from_secs);
     let problem: Problem = match serde_json::from_slice(body) {
         Ok(problem) => problem,
+        // Whoever says so, hasn't done it.
+        Err(_) if status == StatusCode::TOO_MANY_REQUESTS => {
+            return Attempt::Refused { why: format!("status {status}"), trouble: Trouble::Busy, retry_after };
+        }
         // Not Tanist's own answer (something in between), so nothing is known of the request.
         Err(_) if status.is_server_error() => return Attempt::Unknown(format!("status {status}")),
         Err(error) => {
@@ -282,12 +288,11 @@ pub(crate) fn refusal(host: &Host, status: StatusCode, headers: &HeaderMap, body
     };
     let trouble = match problem.code.as_str() {
         code::OUTCOME_UNKNOWN | code::INTERNAL => return Attempt::Unknown(problem.detail),
-        code::OVERLOADED | code::NOT_ENOUGH_BACKUPS => Trouble::Busy,
+        code::OVERLOADED | code::RATE_LIMITED | code::NOT_ENOUGH_BACKUPS => Trouble::Busy,
         _ if status == StatusCode::SERVICE_UNAVAILABLE => Trouble::Refusing,
         _ => return Attempt::Final(Error::Problem(Box::new(problem))),
     };
-    let seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    Attempt::Refused { why: problem.detail, trouble, retry_after: seconds.map(Duration::from_secs) }
+    Attempt::Refused { why: problem.detail, trouble, retry_after }
 }
 
 /// An error with its causes: hyper's own text says little.

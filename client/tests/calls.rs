@@ -83,6 +83,21 @@ async fn busy_master_is_asked_again_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn request_beyond_the_rate_is_sent_again_with_its_key() {
+    let limited = Played::start(|_, before| match before {
+        0 => problem(429, code::RATE_LIMITED, &[("retry-after", "1".to_owned())]),
+        // Something in between, which knows no problems.
+        1 => Reply::Answer { status: 429, headers: vec![], body: serde_json::json!("slower") },
+        _ => stored(),
+    })
+    .await;
+    client(&[&limited.url], 5000 * MS).execute(write()).await.unwrap();
+    let keys = limited.keys();
+    assert_eq!(keys.len(), 3);
+    assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+}
+
+#[tokio::test]
 async fn write_whose_answer_breaks_off_is_repeated_elsewhere_with_its_key() {
     for last_act in [|| Reply::BreakOff, || Reply::Close, || problem(503, code::OUTCOME_UNKNOWN, &[])] {
         let dying = Played::start(move |_, _| last_act()).await;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a token's holder may do; each role includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Access {
     /// Read everything but tokens.
@@ -60,6 +61,7 @@ impl std::str::FromStr for Access {
 
 /// Body of `POST /v1/tokens`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     /// Stands in the history beside what its holder changes: 1 to 63 letters, digits, `-`, `_` or `.`.
@@ -70,6 +72,7 @@ pub struct NewToken {
 
 /// Answer to it: the only time that the token is shown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MadeToken {
     /// Its name.
     pub name: String,
@@ -90,6 +93,7 @@ impl std::fmt::Debug for MadeToken {
 
 /// What is known of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenInfo {
     /// Its name.
     pub name: String,

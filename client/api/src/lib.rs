@@ -4,6 +4,8 @@
 //! fields in requests.
 
 mod access;
+#[cfg(feature = "openapi")]
+mod schema;
 mod state;
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Body of `POST /v1/execute`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExecuteRequest {
     /// Statements, run in order.
@@ -51,6 +54,7 @@ fn yes() -> bool {
 
 /// Body of `POST /v1/query`: all statements read one snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct QueryRequest {
     /// Read-only statements, run in order.
@@ -59,6 +63,7 @@ pub struct QueryRequest {
 
 /// Body of `POST /v1/cluster/promote` (who shall reign) and `/v1/cluster/demote` (who shall no longer).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HandoverRequest {
     /// The member's name.
@@ -82,6 +87,7 @@ impl HandoverRequest {
 
 /// Answer to both: who reigns now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HandoverResponse {
     /// The master.
     pub master: String,
@@ -91,6 +97,7 @@ pub struct HandoverResponse {
 
 /// Body of `POST /v1/cluster/members`: a machine that is to be a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewMember {
     /// Its name.
@@ -106,6 +113,7 @@ pub struct NewMember {
 
 /// Body of `PATCH /v1/cluster/members/{id}`: what isn't given stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MemberPatch {
     /// 1 is nearest to the throne; 0 makes it a witness. A data member that takes another's rank gives it its own.
@@ -121,6 +129,7 @@ pub struct MemberPatch {
 
 /// Answer of all routes under `/v1/cluster/members`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MembersResponse {
     /// All members, nearest to the throne first, witnesses last.
     pub members: Vec<ClusterMember>,
@@ -128,12 +137,14 @@ pub struct MembersResponse {
 
 /// One SQL statement with its parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Statement {
     /// Exactly one SQL statement.
     pub sql: String,
     /// An array for `?` / `?1`, or an object for `:name`, `@name`, `$name` (keys with or without the prefix).
     #[serde(default, skip_serializing_if = "Params::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schema::Params))]
     pub params: Params,
 }
 
@@ -179,6 +190,7 @@ impl Params {
 
 /// Answer of `POST /v1/execute`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExecuteResponse {
     /// The transaction's position: stored by every machine that must hold it.
     pub position: String,
@@ -188,6 +200,7 @@ pub struct ExecuteResponse {
 
 /// Answer of `POST /v1/query`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct QueryResponse {
     /// The snapshot's position.
     pub position: String,
@@ -197,12 +210,14 @@ pub struct QueryResponse {
 
 /// What one statement did.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StatementResult {
     /// Column names, when the statement returns rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
     /// Rows, values in the order of `columns`; blobs as `{"base64": "..."}`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Vec<schema::SqlValue>>))]
     pub rows: Vec<Vec<serde_json::Value>>,
     /// Rows inserted, updated or deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -214,6 +229,7 @@ pub struct StatementResult {
 
 /// An error answer (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// `urn:tanist:problem:<code>`.
     #[serde(rename = "type")]
@@ -254,6 +270,8 @@ pub mod code {
     pub const BODY_TOO_LARGE: &str = "body-too-large";
     /// An idempotency key came back with another request (422).
     pub const IDEMPOTENCY_MISMATCH: &str = "idempotency-mismatch";
+    /// More requests per second from this client than the limit (429 with Retry-After).
+    pub const RATE_LIMITED: &str = "rate-limited";
     /// Too many requests at once (503 with Retry-After).
     pub const OVERLOADED: &str = "overloaded";
     /// No master is known now (503 with Retry-After).
@@ -294,10 +312,45 @@ pub mod code {
     pub const STOPPING: &str = "stopping";
     /// Our bug (500).
     pub const INTERNAL: &str = "internal";
+
+    /// All of them.
+    pub const ALL: [&str; 30] = [
+        BAD_REQUEST,
+        SQL_ERROR,
+        CONSTRAINT,
+        SQL_DENIED,
+        STATEMENT_TIMEOUT,
+        TRANSACTION_TOO_LARGE,
+        RESULT_TOO_LARGE,
+        BODY_TOO_LARGE,
+        IDEMPOTENCY_MISMATCH,
+        RATE_LIMITED,
+        OVERLOADED,
+        NO_MASTER,
+        NOT_MASTER,
+        NOT_ENOUGH_BACKUPS,
+        OUTCOME_UNKNOWN,
+        NOT_FRESH,
+        STORAGE,
+        HANDOVER_FAILED,
+        MEMBERS_UNCHANGED,
+        PRECONDITION_FAILED,
+        CONFLICT,
+        NOT_FOUND,
+        UNAUTHORIZED,
+        FORBIDDEN,
+        METHOD_NOT_ALLOWED,
+        UNSUPPORTED_MEDIA_TYPE,
+        EVENTS_PRUNED,
+        EVENTS_LOST,
+        STOPPING,
+        INTERNAL,
+    ];
 }
 
 /// One table in `/v1/watched-tables`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WatchedTable {
     /// Its name, as it was made.
     pub table: String,
@@ -307,6 +360,7 @@ pub struct WatchedTable {
 
 /// Answer of `GET /v1/watched-tables`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WatchedTables {
     /// Names, in order.
     pub tables: Vec<String>,
@@ -314,6 +368,7 @@ pub struct WatchedTables {
 
 /// One event of `GET /v1/events`; there its `data` is a JSON object of the fields that don't stand beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WatchEvent {
     /// Grows from event to event; a watcher resumes after it, on any machine.
     pub id: u64,
@@ -332,6 +387,7 @@ pub struct WatchEvent {
 
 /// Answer of `GET /v1/cluster`, from any machine: how that machine sees the cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Cluster {
     /// The cluster's id.
     pub cluster: String,
@@ -372,8 +428,19 @@ pub struct Cluster {
     pub copies: Option<ScheduledCopies>,
 }
 
+/// Answer of `GET /readyz` of a machine that can serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Ready {
+    /// As what.
+    pub role: Role,
+    /// Position of its replica.
+    pub position: String,
+}
+
 /// How a machine's scheduled copies stand.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ScheduledCopies {
     /// When the newest was made, in UTC, by its wall clock.
     pub made_at: Option<String>,
@@ -386,6 +453,7 @@ pub struct ScheduledCopies {
 
 /// One member in [`Cluster`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ClusterMember {
     /// Name.
     pub id: String,
@@ -423,6 +491,7 @@ pub struct ClusterMember {
 
 /// How far a replica is that is being brought in line with the master.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RejoinProgress {
     /// Pages of the master's database; 0 while that isn't known yet.
     pub pages: u32,
@@ -439,6 +508,7 @@ pub struct RejoinProgress {
 
 /// What a machine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Serves writes and strong reads.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 /// Body of `PUT /v1/config/{key}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewConfig {
     /// Any JSON.
@@ -16,6 +17,7 @@ pub struct NewConfig {
 
 /// Answer of `GET` and `PUT /v1/config/{key}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ConfigEntry {
     /// Its key.
     pub key: String,
@@ -31,6 +33,7 @@ pub struct ConfigEntry {
 
 /// One change in `GET /v1/config/{key}/history`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ConfigChange {
     /// The revision that it made.
     pub revision: i64,
@@ -53,6 +56,7 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D:
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Page<T> {
     /// In order.
     pub entries: Vec<T>,
@@ -63,6 +67,7 @@ pub struct Page<T> {
 
 /// Body of `PUT /v1/nodes/{name}`, and what `PATCH` (JSON Merge Patch) changes: where a machine belongs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NodeSpec {
     /// Where it is reached, as whoever needs it understands it.
@@ -70,17 +75,21 @@ pub struct NodeSpec {
     pub address: Option<String>,
     /// Its row in the arrangement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(maximum = 1_000_000))]
     pub row: Option<u32>,
     /// Its column.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(maximum = 1_000_000))]
     pub column: Option<u32>,
     /// Further properties: strings by name.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::HashMap<String, String>))]
     pub labels: Map<String, Value>,
 }
 
 /// Answer of `GET`, `PUT` and `PATCH /v1/nodes/{name}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Node {
     /// Its name.
     pub name: String,
@@ -91,6 +100,7 @@ pub struct Node {
     /// Its column.
     pub column: Option<u32>,
     /// Further properties.
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::HashMap<String, String>))]
     pub labels: Map<String, Value>,
     /// Changes with these; states have their own.
     pub revision: i64,
@@ -102,6 +112,7 @@ pub struct Node {
 
 /// One node in `GET /v1/nodes`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeSummary {
     /// The node.
     #[serde(flatten)]
@@ -124,6 +135,7 @@ pub struct NodeSummary {
 
 /// Whether a node's agent is heard of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PresenceStatus {
     /// It gives signs of life.
@@ -151,6 +163,7 @@ impl PresenceStatus {
 
 /// Answer of `POST /v1/nodes/{name}/seen`, by which an agent gives a sign of life: whether there is something to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Seen {
     /// The node.
     pub node: String,
@@ -164,18 +177,22 @@ pub struct Seen {
 
 /// Body of `PUT /v1/nodes/{name}/desired`, and what `PATCH` (JSON Merge Patch) changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewDesired {
     /// What the node shall have.
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::HashMap<String, Value>))]
     pub state: Map<String, Value>,
 }
 
 /// Answer of `GET`, `PUT` and `PATCH /v1/nodes/{name}/desired`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DesiredState {
     /// The node.
     pub node: String,
     /// What it shall have.
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::HashMap<String, Value>))]
     pub state: Map<String, Value>,
     /// To be named in the node's report.
     pub revision: i64,
@@ -187,9 +204,11 @@ pub struct DesiredState {
 
 /// Body of `PUT /v1/nodes/{name}/reported`. The same said again changes nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// What the node has.
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::HashMap<String, Value>))]
     pub state: Map<String, Value>,
     /// Revision of the desired state that this answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,10 +220,12 @@ pub struct Report {
 
 /// Answer of `GET` and `PUT /v1/nodes/{name}/reported`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ReportedState {
     /// The node.
     pub node: String,
     /// What it has.
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::HashMap<String, Value>))]
     pub state: Map<String, Value>,
     /// Revision of the desired state that it answers.
     pub desired_revision: Option<i64>,
@@ -218,6 +239,7 @@ pub struct ReportedState {
 
 /// Body of `POST /v1/commands`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewCommand {
     /// What to do.
@@ -231,6 +253,7 @@ pub struct NewCommand {
 
 /// Answer of `POST /v1/commands` and `GET /v1/commands/{id}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Command {
     /// Its number.
     pub id: i64,
@@ -252,6 +275,7 @@ pub struct Command {
 
 /// What became of a command at one node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Outcome {
     /// The node.
     pub node: String,
@@ -265,6 +289,7 @@ pub struct Outcome {
 
 /// Body of `PUT /v1/commands/{id}/outcomes/{node}`. `done` and `failed` are final.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewOutcome {
     /// How far it is.
@@ -276,6 +301,7 @@ pub struct NewOutcome {
 
 /// How far a command is at a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum OutcomeStatus {
     /// Not done yet.
@@ -300,6 +326,7 @@ impl OutcomeStatus {
 
 /// Answer of `DELETE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Removed {
     /// The revision of the removal.
     pub revision: i64,

@@ -69,6 +69,8 @@ namespace Tanist.Client
             {
                 // Not Tanist's own answer (something in between), so nothing is known of the request.
                 if (answer.Status >= 500) return Unknown("status " + answer.Status);
+                // Whoever says so, hasn't done it.
+                if (answer.Status == 429) return Refused(Trouble.Busy, "status 429").After(answer);
                 var why = "status " + answer.Status + " without a problem document: " + error.Message;
                 return Final(new UnexpectedAnswerException(answer.Host, why, error));
             }
@@ -79,6 +81,7 @@ namespace Tanist.Client
                 case "internal":
                     return Unknown(problem.Detail);
                 case "overloaded":
+                case "rate-limited":
                 case "not-enough-backups":
                     trouble = Trouble.Busy;
                     break;
@@ -87,11 +90,16 @@ namespace Tanist.Client
                     trouble = Trouble.Refusing;
                     break;
             }
-            var refused = Refused(trouble, problem.Detail);
+            return Refused(trouble, problem.Detail).After(answer);
+        }
+
+        /// <summary>Not before the time that the answer names.</summary>
+        Attempt After(Answer answer)
+        {
             uint seconds;
             if (uint.TryParse(answer.RetryAfter, NumberStyles.None, CultureInfo.InvariantCulture, out seconds))
-                refused.RetryAfter = TimeSpan.FromSeconds(seconds);
-            return refused;
+                RetryAfter = TimeSpan.FromSeconds(seconds);
+            return this;
         }
 
         static Attempt JudgeRedirect(Request request, Answer answer)

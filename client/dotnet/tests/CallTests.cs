@@ -53,6 +53,19 @@ namespace Tanist.Client.Tests
             }
         }
 
+        public static void request_beyond_the_rate_is_sent_again()
+        {
+            var answers = new[] { RawServer.Problem(429, "rate-limited"), RawServer.Answer(429, "slower"), RawServer.Answer(200, Done) };
+            var count = 0;
+            using (var server = new RawServer(request => request.Contains("/v1/execute") ? answers[count++] : RawServer.Problem(503, "no-master")))
+            using (var client = Client(server.Url, 30))
+            {
+                Check.Equal("1.5", client.Execute("INSERT").Position);
+                Check.Equal(answers.Length, server.Requests.Count);
+                Check.Equal(1, server.Requests.Select(Key).Distinct().Count());
+            }
+        }
+
         public static void two_writes_have_two_keys_and_the_callers_own_is_used()
         {
             using (var server = new RawServer(request => RawServer.Answer(200, Done)))

@@ -302,6 +302,7 @@ result = "8MiB"
 statement_time = "5s"
 master_wait = "2s"         # a request waits so long for the next master before it is answered 503
 concurrent_requests = 1024
+requests_per_second = 0    # of one token's holder, or of one address where there are no tokens; 0: as many as it likes
 connections = 2048
 request_retention = "1h"   # how long a repeated Idempotency-Key gives the first answer
 watchers = 1000            # streams of /v1/events; each also counts as a connection

@@ -5,8 +5,15 @@ use toml::{Table, Value};
 use super::Config;
 
 /// Fields, and sections ending in a dot, that a running machine can take over.
-const LIVE: [&str; 6] =
-    ["log.filter", "health.", "hooks.", "limits.body", "limits.statements", "limits.master_wait"];
+const LIVE: [&str; 7] = [
+    "log.filter",
+    "health.",
+    "hooks.",
+    "limits.body",
+    "limits.statements",
+    "limits.master_wait",
+    "limits.requests_per_second",
+];
 
 /// The fields that differ, by name; their values may be secret.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -59,6 +66,7 @@ impl Config {
         self.limits.body = new.limits.body;
         self.limits.statements = new.limits.statements;
         self.limits.master_wait = new.limits.master_wait;
+        self.limits.requests_per_second = new.limits.requests_per_second;
     }
 }
 

@@ -107,6 +107,7 @@ pub(super) struct RawLimits {
     pub(super) statement_time: Option<String>,
     pub(super) master_wait: Option<String>,
     pub(super) concurrent_requests: Option<usize>,
+    pub(super) requests_per_second: Option<u32>,
     pub(super) connections: Option<usize>,
     pub(super) request_retention: Option<String>,
     pub(super) backup_stall: Option<String>,

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{SocketAddr, ToSocketAddrs as _},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -80,6 +81,8 @@ pub struct HttpLimits {
     pub master_wait: Duration,
     /// Requests under way.
     pub concurrent_requests: usize,
+    /// Requests per second of one client; `None`: as many as it likes.
+    pub requests_per_second: Option<NonZeroU32>,
     /// Open connections.
     pub connections: usize,
     /// How long answers of idempotent writes are kept.
@@ -783,7 +786,13 @@ fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigErro
         let expected = format!("a number from 1 to less than limits.connections ({connections})");
         return Err(fields.error("limits.watchers", watchers, &expected));
     }
+    let requests_per_second = raw.requests_per_second.unwrap_or(0);
+    if requests_per_second > 1_000_000 {
+        let expected = "a number from 1 to 1000000, or 0 for no limit";
+        return Err(fields.error("limits.requests_per_second", requests_per_second, expected));
+    }
     Ok(HttpLimits {
+        requests_per_second: NonZeroU32::new(requests_per_second),
         body: usize_of(fields.bytes("limits.body", raw.body.as_ref(), 1 << 20, (1024, 64 << 20))?),
         statements: fields.count("limits.statements", raw.statements, 1000, 100_000)?,
         rows: fields.count("limits.rows", raw.rows, 10_000, 10_000_000)?,
@@ -921,6 +930,10 @@ peer = ["10.0.0.3:7450"]
             (format!("{GOOD}[replication]\nmin_sync_backups = 2"), vec!["replication.min_sync_backups"]),
             (format!("{GOOD}[replication]\nbuffer = \"lots\""), vec!["replication.buffer", "lots"]),
             (format!("{GOOD}[limits]\nrows = 0"), vec!["limits.rows"]),
+            (
+                format!("{GOOD}[limits]\nrequests_per_second = 1000001"),
+                vec!["limits.requests_per_second", "1000001", "0 for no limit"],
+            ),
             (
                 format!("{GOOD}[limits]\nwatchers = 2048"),
                 vec!["limits.watchers", "2048", "limits.connections"],

@@ -15,13 +15,13 @@ use super::{ApiError, AppState};
 use crate::auth::Holder;
 
 /// What a request needs; `None`: nothing.
-fn needed(method: &Method, path: &str) -> Option<Access> {
+pub(super) fn needed(method: &Method, path: &str) -> Option<Access> {
     let below =
         |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let reads = *method == Method::GET || *method == Method::HEAD;
     Some(match path {
-        // Say nothing about the cluster but whether this machine serves; the page holds no data by itself.
-        "/" | "/healthz" | "/readyz" => return None,
+        // Say nothing about the cluster but whether this machine serves; the pages hold no data by themselves.
+        "/" | "/healthz" | "/readyz" | "/openapi.json" | "/docs" => return None,
         "/v1/query" => Access::Read,
         // A copy holds everything, the hashes of tokens too.
         _ if below("/v1/tokens") || below("/v1/backup") => Access::Admin,
@@ -97,6 +97,8 @@ mod tests {
         let table = [
             ("GET", "/", None),
             ("GET", "/readyz", None),
+            ("GET", "/openapi.json", None),
+            ("GET", "/docs", None),
             ("GET", "/v1/cluster", Some(Access::Read)),
             ("POST", "/v1/query", Some(Access::Read)),
             ("GET", "/v1/config/a/b", Some(Access::Read)),

@@ -38,7 +38,7 @@ impl ApiError {
             detail: detail.into(),
             statement: None,
             sqlite_code: None,
-            retry_after: status == StatusCode::SERVICE_UNAVAILABLE,
+            retry_after: matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS),
             redirect: None,
         }
     }

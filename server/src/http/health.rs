@@ -8,8 +8,7 @@ use axum::{
     http::header,
     response::{Html, IntoResponse, Response},
 };
-use serde_json::json;
-use tanist_api::Role;
+use tanist_api::{Ready, Role};
 
 use super::{ApiError, AppState};
 use crate::clock;
@@ -23,9 +22,10 @@ pub(super) async fn live() -> &'static str {
 pub(super) async fn ready(State(state): State<AppState>) -> Result<Response, ApiError> {
     let gate = &state.0.gate;
     let view = gate.view();
+    let position = view.cluster.position.clone();
     let now = clock::now_ns();
     if gate.is_open(now).is_some() {
-        return Ok(Json(json!({ "role": "master", "position": view.cluster.position })).into_response());
+        return Ok(Json(Ready { role: Role::Master, position }).into_response());
     }
     let fresh = view
         .fresh_as_of_ns
@@ -37,7 +37,7 @@ pub(super) async fn ready(State(state): State<AppState>) -> Result<Response, Api
         _ => false,
     };
     if ready {
-        return Ok(Json(json!({ "role": role, "position": view.cluster.position })).into_response());
+        return Ok(Json(Ready { role, position }).into_response());
     }
     let why = view.cluster.notice.clone().unwrap_or_else(|| "not yet current with the master".to_owned());
     Err(ApiError::not_fresh(why))

@@ -15,9 +15,11 @@ mod handover;
 mod health;
 mod members;
 mod metrics;
+mod openapi;
 #[doc(hidden)]
 pub mod parsers;
 mod query;
+mod rate;
 mod socket;
 mod state;
 #[cfg(test)]
@@ -34,13 +36,13 @@ use axum::{
     http::{HeaderValue, Uri},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, patch, post},
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
+use tanist_api::code;
 use tanist_replication::Term;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -64,6 +66,10 @@ use crate::{
 };
 
 pub use error::ApiError;
+use openapi::{
+    Routes,
+    operations::{cluster as shown, data},
+};
 use socket::{Socket, Usage};
 pub use tls::TlsError;
 pub(crate) use tls::acceptor;
@@ -94,6 +100,7 @@ struct Inner {
     /// They may change while requests run.
     limits: watch::Receiver<HttpLimits>,
     requests: Semaphore,
+    rates: rate::Rates,
     presence: Arc<Presence>,
     hub: Arc<Hub>,
     watchers: Arc<Semaphore>,
@@ -145,6 +152,7 @@ impl AppState {
             tokens: config.tokens.then(|| Tokens::new(&config.key, readers.clone())),
             readers,
             operators,
+            rates: rate::Rates::default(),
             requests: Semaphore::new(config.limits.concurrent_requests),
             hub,
             watchers: Arc::new(Semaphore::new(config.limits.watchers)),
@@ -201,35 +209,58 @@ impl Inner {
     }
 }
 
+/// Routes that count against `limits.concurrent_requests`.
+fn limited_routes() -> Routes {
+    Routes::new()
+        .on(data::execute(), execute::post)
+        .on(data::query(), query::post)
+        .on(data::backup(), backup::get)
+        .on(data::watched_tables(), watched_tables::list)
+        .on(data::watched_table(), watched_tables::get)
+        .on(data::watch_table(), watched_tables::put)
+        .on(data::unwatch_table(), watched_tables::delete)
+        .on(shown::promote(), handover::promote)
+        .on(shown::demote(), handover::demote)
+        .on(shown::add_member(), members::add)
+        .on(shown::set_member(), members::set)
+        .on(shown::remove_member(), members::remove)
+        .merge(state::routes())
+        .problems(&[(503, code::OVERLOADED)])
+}
+
+/// Its own limit; a watcher stays for long and must not take a request's place.
+fn watch_routes() -> Routes {
+    Routes::new().on(data::events(), events::get)
+}
+
+/// Routes that count against `limits.requests_per_second`.
+fn rated_routes(limited: Routes) -> Routes {
+    limited.merge(watch_routes()).problems(&[(429, code::RATE_LIMITED)])
+}
+
+/// What tells how the machine is must answer however busy it is.
+fn open_routes() -> Routes {
+    Routes::new()
+        .on(shown::live(), health::live)
+        .on(shown::ready(), health::ready)
+        .on(shown::metrics(), metrics::get)
+        .on(shown::cluster(), cluster::get)
+        .on(shown::members(), members::list)
+        .on(shown::member(), members::get)
+        .on(shown::dashboard(), health::dashboard)
+        .on(shown::document(), openapi::json)
+        .on(shown::docs(), openapi::page)
+}
+
 /// All routes.
 pub fn router(state: AppState) -> Router {
-    let limited = Router::new()
-        .route("/v1/execute", post(execute::post))
-        .route("/v1/query", post(query::post))
-        .route("/v1/backup", get(backup::get))
-        .route("/v1/cluster/promote", post(handover::promote))
-        .route("/v1/cluster/demote", post(handover::demote))
-        .route("/v1/watched-tables", get(watched_tables::list))
-        .route(
-            "/v1/watched-tables/{table}",
-            get(watched_tables::get).put(watched_tables::put).delete(watched_tables::delete),
-        )
-        .route("/v1/cluster/members", post(members::add))
-        .route("/v1/cluster/members/{id}", patch(members::set).delete(members::remove))
-        .merge(state::routes())
-        .layer(middleware::from_fn_with_state(state.clone(), limit_requests));
-    // What tells how the machine is must answer however busy it is.
-    let router = Router::new()
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
-        // Its own limit; a watcher stays for long and must not take a request's place.
-        .route("/v1/events", get(events::get))
-        .route("/metrics", get(metrics::get))
-        .route("/v1/cluster", get(cluster::get))
-        .route("/v1/cluster/members", get(members::list))
-        .route("/v1/cluster/members/{id}", get(members::get))
-        .route("/", get(health::dashboard))
-        .merge(limited)
+    let mut limited = limited_routes();
+    limited.router = limited.router.layer(middleware::from_fn_with_state(state.clone(), limit_requests));
+    let rated =
+        rated_routes(limited).router.layer(middleware::from_fn_with_state(state.clone(), rate::limit));
+    let router = open_routes()
+        .router
+        .merge(rated)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(middleware::from_fn_with_state(state.clone(), authorize::authorize))
@@ -304,9 +335,11 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let usage = Arc::new(Usage::default());
         let for_requests = Arc::clone(&usage);
+        let origin = rate::Origin::of(peer.ip());
         let service =
             router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
                 request.extensions_mut().insert(Arc::clone(&for_requests));
+                request.extensions_mut().insert(origin);
                 request
             });
         let service = TowerToHyperService::new(service);
@@ -370,7 +403,7 @@ async fn read_body(body: Body, limit: usize) -> Result<axum::body::Bytes, ApiErr
         Ok(Err(error)) => Err(ApiError::body(&error, limit)),
         Err(_) => Err(ApiError::new(
             axum::http::StatusCode::REQUEST_TIMEOUT,
-            tanist_api::code::BAD_REQUEST,
+            code::BAD_REQUEST,
             format!("body: it didn't come within {BODY_TIME:?}"),
         )),
     }

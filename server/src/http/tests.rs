@@ -514,3 +514,25 @@ async fn pages_of_other_origins_may_ask_only_where_they_are_named() {
     assert_eq!(code, 401, "{text}");
     assert!(text.contains("access-control-allow-origin: https://panel.example"), "{text}");
 }
+
+#[tokio::test]
+async fn clients_beyond_their_rate_are_told_and_status_is_free() {
+    let machine = Machine::master("[limits]\nrequests_per_second = 3").await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let mut refused = 0;
+    // More than can come back in the time that it takes, be it slow.
+    for _ in 0..200 {
+        let (code, text) = machine.send(get("/v1/watched-tables").as_bytes()).await;
+        if code == 429 {
+            assert!(text.contains("rate-limited") && text.contains("requests_per_second"), "{text}");
+            assert!(text.to_lowercase().contains("retry-after: 1\r\n"), "{text}");
+            refused += 1;
+            break;
+        }
+        assert_eq!(code, 200, "{text}");
+    }
+    assert_eq!(refused, 1);
+    for path in ["/healthz", "/v1/cluster", "/metrics", "/openapi.json"] {
+        assert_eq!(machine.send(get(path).as_bytes()).await.0, 200, "{path}");
+    }
+}

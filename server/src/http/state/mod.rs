@@ -13,12 +13,13 @@ mod tests;
 mod tokens;
 mod writing;
 
-use axum::{
-    Router,
-    routing::{delete, get, post, put},
+use super::{
+    ApiError,
+    openapi::{
+        Routes,
+        operations::{self, state as shown},
+    },
 };
-
-use super::{ApiError, AppState};
 
 /// Prefix and limit of a list's query, for `parsers.rs`.
 pub(super) fn list_query(query: &str) -> Result<(String, usize), ApiError> {
@@ -31,22 +32,29 @@ pub(super) fn list_query(query: &str) -> Result<(String, usize), ApiError> {
 }
 
 /// The routes.
-pub(super) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/v1/config", get(config::list))
-        .route("/v1/config/{key}", get(config::get).put(config::set).delete(config::remove))
-        .route("/v1/config/{key}/history", get(config::history))
-        .route("/v1/nodes", get(nodes::list))
-        .route("/v1/nodes/{name}", get(nodes::get).put(nodes::set).patch(nodes::patch).delete(nodes::remove))
-        .route(
-            "/v1/nodes/{name}/desired",
-            get(nodes::desired).put(nodes::set_desired).patch(nodes::patch_desired),
-        )
-        .route("/v1/nodes/{name}/reported", get(nodes::reported).put(nodes::report))
-        .route("/v1/nodes/{name}/seen", post(nodes::seen))
-        .route("/v1/tokens", get(tokens::list).post(tokens::make))
-        .route("/v1/tokens/{name}", delete(tokens::revoke))
-        .route("/v1/commands", post(commands::send).get(commands::list))
-        .route("/v1/commands/{id}", get(commands::get))
-        .route("/v1/commands/{id}/outcomes/{node}", put(commands::report))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .on(shown::configs(), config::list)
+        .on(shown::config(), config::get)
+        .on(shown::set_config(), config::set)
+        .on(shown::remove_config(), config::remove)
+        .on(shown::config_history(), config::history)
+        .on(shown::nodes(), nodes::list)
+        .on(shown::node(), nodes::get)
+        .on(shown::set_node(), nodes::set)
+        .on(shown::patch_node(), nodes::patch)
+        .on(shown::remove_node(), nodes::remove)
+        .on(shown::desired(), nodes::desired)
+        .on(shown::set_desired(), nodes::set_desired)
+        .on(shown::patch_desired(), nodes::patch_desired)
+        .on(shown::reported(), nodes::reported)
+        .on(shown::report(), nodes::report)
+        .on(shown::seen(), nodes::seen)
+        .on(operations::cluster::tokens(), tokens::list)
+        .on(operations::cluster::make_token(), tokens::make)
+        .on(operations::cluster::revoke_token(), tokens::revoke)
+        .on(shown::send_command(), commands::send)
+        .on(shown::commands(), commands::list)
+        .on(shown::command(), commands::get)
+        .on(shown::report_outcome(), commands::report)
 }
