@@ -23,15 +23,17 @@ use rustls::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use tanist_api::{
-    Access, Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION,
-    HandoverRequest, HandoverResponse, MadeToken, MemberPatch, MembersResponse, NewMember, NewToken, Page,
-    QueryRequest, QueryResponse, Removed, Role, TokenInfo, WatchedTable, WatchedTables,
+    Access, Cluster, ClusterMember, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY,
+    HEADER_MIN_POSITION, HandoverRequest, HandoverResponse, MadeToken, MemberPatch, MembersResponse,
+    NewMember, NewToken, Page, QueryRequest, QueryResponse, Removed, Role, TokenInfo, WatchedTable,
+    WatchedTables,
 };
 
 use crate::{
     Error,
     call::Call,
     hosts::{self, Host, Hosts, Need},
+    link::{Link, Links, Observer},
     state::encoded,
 };
 
@@ -207,6 +209,7 @@ impl Builder {
         Ok(Client(Arc::new(Inner {
             hosts: Mutex::new(hosts),
             http,
+            links: Links::default(),
             settings: self,
             learned: Mutex::new(None),
         })))
@@ -223,6 +226,7 @@ type Http = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
 struct Inner {
     hosts: Mutex<Hosts>,
     http: Http,
+    links: Links,
     settings: Builder,
     /// When the member list was asked for last.
     learned: Mutex<Option<Instant>>,
@@ -500,6 +504,31 @@ impl Client {
         self.hosts().all()
     }
 
+    /// On which machine the calls of this kind are now, or since when none serves them. Looking at it asks nobody.
+    #[must_use]
+    pub fn link(&self, need: Need) -> Link {
+        self.0.links.now(need)
+    }
+
+    /// The same to be waited for, as often as it changes.
+    ///
+    /// ```no_run
+    /// # async fn example(client: tanist_client::Client) {
+    /// let mut observer = client.observe(tanist_client::Need::Master);
+    /// while let Some(link) = observer.changed().await {
+    ///     println!("{link}");
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn observe(&self, need: Need) -> Observer {
+        self.0.links.observe(need)
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.0.links
+    }
+
     pub(crate) fn hosts(&self) -> MutexGuard<'_, Hosts> {
         self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -525,11 +554,16 @@ impl Client {
         // Without certificates to know them by, https:// hosts are of no use.
         let known = |host: &Host| !host.starts_with("https://") || !self.0.settings.roots.is_empty();
         let usable = |url: &String| hosts::parse(url).ok().and_then(|mut hosts| hosts.pop()).filter(known);
-        let urls: Vec<Host> =
-            cluster.members.iter().flat_map(|member| member.urls.iter().filter_map(usable)).collect();
+        let named = |member: &ClusterMember| {
+            let urls = member.urls.iter().filter_map(usable);
+            urls.map(|url| (url, member.id.clone())).collect::<Vec<(Host, String)>>()
+        };
+        let named: Vec<(Host, String)> = cluster.members.iter().flat_map(named).collect();
+        let urls: Vec<Host> = named.iter().map(|(url, _)| url.clone()).collect();
         let told = cluster.suggested_host.iter().chain(&cluster.master_urls).find_map(usable);
         let mut hosts = self.hosts();
         if !urls.is_empty() {
+            self.links().on_members(named.into_iter().collect());
             hosts.on_members(&urls);
         }
         // Who served a request of the master's is known better than what somebody tells.
