@@ -55,6 +55,7 @@
 //! and after a failover. Names are resolved anew at each connect. [`hosts`] holds the policy, free of I/O.
 
 mod backup;
+pub mod blocking;
 mod call;
 mod client;
 mod error;
