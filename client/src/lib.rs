@@ -15,6 +15,14 @@
 //! # }
 //! ```
 //!
+//! A program without an async runtime takes [`blocking::Client`], which has the same calls. Try either beside `tanist dev`,
+//! and kill a machine meanwhile: `examples/typed.rs`, `watch.rs`, `blocking.rs` and `observer.rs` in this crate are short and whole,
+//! and their heads say how to run them.
+//!
+//! Make one client and keep it: it is cheap to clone, and what it learns of the cluster is worth keeping. An error that
+//! reaches the application means either that its request is wrong ([`Error::Problem`]) or that no machine has served
+//! it for the whole deadline, 30 s unless told otherwise. A failover is neither.
+//!
 //! # What it does when machines fail
 //!
 //! | what an attempt meets | what follows |
@@ -42,6 +50,12 @@
 //! [`Client::config`], [`Client::set_config`], [`Client::desired`], [`Client::report`], [`Client::send_command`] and their like are the
 //! same calls with types. A change may have a condition ([`OnlyIf`]); a read may ask for what it doesn't know yet
 //! ([`Client::config_unless`]).
+//!
+//! # On which machine am I?
+//!
+//! [`Client::link`] says it at any time: on which machine, or for how long and why on none. [`Client::observe`] waits for
+//! changes. [`Need::Master`] is the link of writes and strong reads, [`Need::Any`] that of local reads and watches. A line
+//! of `tracing` at level `info` names each new master, and one at `warn` its loss.
 //!
 //! # Watching
 //!

@@ -26,6 +26,7 @@ mod proxy;
 mod rejoin;
 mod reload;
 mod rot;
+mod rust_client;
 mod service;
 mod state;
 mod tls;
