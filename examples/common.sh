@@ -10,7 +10,13 @@ work=$(mktemp -d)
 running=()
 declare -A pid address
 finish() {
-    for process in "${running[@]}"; do kill -KILL "$process" 2>/dev/null || true; done
+    # First kindly: who has processes of his own ends them.
+    kill "${running[@]}" 2>/dev/null || true
+    for _ in $(seq 50); do
+        kill -0 "${running[@]}" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL "${running[@]}" 2>/dev/null || true
     wait 2>/dev/null || true
     rm -rf "$work"
 }

@@ -41,3 +41,20 @@ fn controllers_lose_no_part_and_wait_for_a_person_where_they_must() {
     assert!(text.contains("no master: the acknowledged data is on ctl-1, ctl-2"), "{text}");
     assert!(text.contains("Left behind: ctl-1, witness.") && text.contains("ctl-2 has gone on."), "{text}");
 }
+
+#[test]
+fn services_never_read_backwards_and_watchers_are_told_everything_whoever_reigns() {
+    let text = play("configuration");
+    let [changes, anna, ben] = numbers(&text)[..] else { panic!("{text}") };
+    assert!((changes, anna, ben) == (25, 15, 10), "{text}");
+    assert_eq!(text.matches("never back in time").count(), 6, "{text}");
+    assert_eq!(text.matches("25 changes, each once and in order").count(), 3, "{text}");
+}
+
+#[test]
+fn players_who_die_with_the_masters_get_what_they_earned() {
+    let text = play("game");
+    let [turns, gold, masters, _players] = numbers(&text)[..] else { panic!("{text}") };
+    assert!((turns, gold, masters) == (144, 144, 3), "{text}");
+    assert_eq!(text.matches(", the master, dies").count(), 3, "{text}");
+}
