@@ -81,6 +81,8 @@ pub struct ExecuteOptions {
 #[derive(Debug, Clone)]
 pub struct Builder {
     hosts: String,
+    /// Heard on the local network, where anybody can say anything.
+    found: Vec<Host>,
     deadline: Duration,
     attempt: Duration,
     connect: Duration,
@@ -102,6 +104,7 @@ impl Default for Builder {
     fn default() -> Builder {
         Builder {
             hosts: String::new(),
+            found: vec![],
             deadline: Duration::from_secs(30),
             attempt: Duration::from_secs(5),
             connect: Duration::from_secs(1),
@@ -117,6 +120,41 @@ impl Builder {
     pub fn hosts(mut self, hosts: &str) -> Builder {
         hosts.clone_into(&mut self.hosts);
         self
+    }
+
+    #[cfg(feature = "discovery")]
+    pub(crate) fn found(mut self, hosts: Vec<Host>) -> Builder {
+        self.found.extend(hosts);
+        self
+    }
+
+    /// The given hosts, and those found that may be asked.
+    fn first_hosts(&self) -> Result<Vec<Host>, Error> {
+        if self.found.is_empty() {
+            return hosts::parse(&self.hosts);
+        }
+        let mut all = if self.hosts.trim().is_empty() { vec![] } else { hosts::parse(&self.hosts)? };
+        let given = all.len();
+        let may_be_asked = |host: &String| match host.starts_with("https://") {
+            true => !self.roots.is_empty(),
+            // Who answers there isn't known, and would get the token.
+            false => self.token.is_none(),
+        };
+        all.extend(
+            self.found
+                .iter()
+                .filter(|host| may_be_asked(host))
+                .map(|host| hosts::parse(host))
+                .collect::<Result<Vec<_>, _>>()?
+                .concat(),
+        );
+        if all.is_empty() {
+            let found = self.found.join(", ");
+            let expected = "https:// hosts and the authority's certificate (`ca_pem`), or no token";
+            return Err(Error::Hosts(format!("found {found} on the local network, expected {expected}")));
+        }
+        tracing::debug!(given, all = ?all, "first hosts");
+        Ok(all)
     }
 
     /// Total time of a call, all attempts together; default 30 s.
@@ -181,7 +219,7 @@ impl Builder {
         let mut seed = [0; 8];
         // Without randomness only the jitter is the same everywhere.
         let _ = getrandom::fill(&mut seed);
-        let given = hosts::parse(&self.hosts)?;
+        let given = self.first_hosts()?;
         if self.roots.is_empty() && given.iter().any(|host| host.starts_with("https://")) {
             let why = "found none, expected the authority's (`ca_pem`) for https:// hosts";
             return Err(Error::Certificate(why.to_owned()));

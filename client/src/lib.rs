@@ -67,11 +67,14 @@
 //!
 //! The given hosts are never forgotten. The cluster's own list is learned beside the first request, every 10 s while in use,
 //! and after a failover. Names are resolved anew at each connect. [`hosts`] holds the policy, free of I/O.
+//! With the feature `discovery` the first hosts may come from the local network: `Builder::discover`.
 
 mod backup;
 pub mod blocking;
 mod call;
 mod client;
+#[cfg(feature = "discovery")]
+mod discovery;
 mod error;
 pub mod hosts;
 mod link;

@@ -7,6 +7,8 @@ mod backup;
 mod bad_start;
 mod cluster;
 mod cut_off;
+#[cfg(feature = "discovery")]
+mod discovery;
 mod dotnet;
 mod examples;
 mod failover;
