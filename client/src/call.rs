@@ -107,37 +107,39 @@ impl Client {
                 self.attempt(&host, &call, limit).await
             };
             let now = Instant::now();
-            let trouble = |trouble, retry_after| self.hosts().on_trouble(&host, trouble, retry_after, now);
-            match ended {
+            let why = match ended {
                 Attempt::Done(answer) => {
-                    self.hosts().on_served(&host, call.need);
+                    self.on_served(&host, call.need);
                     self.refresh(&host, attempts > 1);
                     return Ok((host, answer));
                 }
                 Attempt::Final(error) => {
-                    self.hosts().on_served(&host, call.need);
+                    self.on_served(&host, call.need);
                     return Err(error);
                 }
                 Attempt::Redirect(master) => {
-                    last = format!("{host}: the master is {master}");
                     self.hosts().on_redirect(&host, &master, now);
+                    // No trouble: a machine was asked that isn't the master.
+                    format!("the master is {master}")
                 }
-                Attempt::Refused { why, trouble: kind, retry_after } => {
-                    last = format!("{host}: {why}");
-                    trouble(kind, retry_after);
+                Attempt::Refused { why, trouble, retry_after } => {
+                    self.on_trouble(&host, call.need, trouble, retry_after, &why);
+                    why
                 }
                 Attempt::Unknown(why) => {
-                    last = format!("{host}: {why}");
                     unknown = true;
-                    trouble(Trouble::Unreachable, None);
+                    self.on_trouble(&host, call.need, Trouble::Unreachable, None, &why);
+                    why
                 }
                 Attempt::Superseded(master) => {
-                    last = format!("{host}: no answer, and {master} is the master by now");
                     unknown = true;
-                    trouble(Trouble::Unreachable, None);
+                    let why = format!("no answer, and {master} is the master by now");
+                    self.on_trouble(&host, call.need, Trouble::Unreachable, None, &why);
                     self.hosts().on_master(&master);
+                    why
                 }
-            }
+            };
+            last = format!("{host}: {why}");
             tracing::debug!(%last, "attempt failed");
         }
         match call.write {
@@ -218,13 +220,15 @@ impl Client {
     /// Ends when the asked machine no longer serves and another one reigns instead: a machine without power doesn't even
     /// break its connections.
     async fn look_around(&self, host: &Host) -> Host {
-        loop {
+        let serves = |cluster: &Cluster| cluster.writable && cluster.master.as_ref() == Some(&cluster.member);
+        sleep(LOOK_AROUND).await;
+        while self.view_of(host, LOOK_AROUND).await.is_ok_and(|cluster| serves(&cluster)) {
             sleep(LOOK_AROUND).await;
-            let serves =
-                |cluster: &Cluster| cluster.writable && cluster.master.as_ref() == Some(&cluster.member);
-            if self.view_of(host, LOOK_AROUND).await.is_ok_and(|cluster| serves(&cluster)) {
-                continue;
-            }
+        }
+        // It is not asked again: if it comes back, its answer ends the attempt.
+        let why = format!("no answer for {LOOK_AROUND:?}");
+        self.links().on_trouble(Need::Master, host, &why, self.hosts().master());
+        loop {
             let others: Vec<Host> = self.hosts().all().into_iter().filter(|other| other != host).collect();
             for other in others {
                 if let Ok(cluster) = self.view_of(&other, LOOK_AROUND).await
@@ -234,6 +238,28 @@ impl Client {
                     return other;
                 }
             }
+            sleep(LOOK_AROUND).await;
+        }
+    }
+
+    pub(crate) fn on_served(&self, host: &Host, need: Need) {
+        self.hosts().on_served(host, need);
+        self.links().on_served(need, host);
+    }
+
+    pub(crate) fn on_trouble(
+        &self,
+        host: &Host,
+        need: Need,
+        trouble: Trouble,
+        retry_after: Option<Duration>,
+        why: &str,
+    ) {
+        let mut hosts = self.hosts();
+        hosts.on_trouble(host, trouble, retry_after, Instant::now());
+        // A machine that is busy is there.
+        if trouble != Trouble::Busy {
+            self.links().on_trouble(need, host, why, hosts.master());
         }
     }
 

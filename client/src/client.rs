@@ -23,15 +23,17 @@ use rustls::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use tanist_api::{
-    Access, Cluster, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY, HEADER_MIN_POSITION,
-    HandoverRequest, HandoverResponse, MadeToken, MemberPatch, MembersResponse, NewMember, NewToken, Page,
-    QueryRequest, QueryResponse, Removed, Role, TokenInfo, WatchedTable, WatchedTables,
+    Access, Cluster, ClusterMember, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY,
+    HEADER_MIN_POSITION, HandoverRequest, HandoverResponse, MadeToken, MemberPatch, MembersResponse,
+    NewMember, NewToken, Page, QueryRequest, QueryResponse, Removed, Role, TokenInfo, WatchedTable,
+    WatchedTables,
 };
 
 use crate::{
     Error,
     call::Call,
     hosts::{self, Host, Hosts, Need},
+    link::{Link, Links, Observer},
     state::encoded,
 };
 
@@ -79,6 +81,8 @@ pub struct ExecuteOptions {
 #[derive(Debug, Clone)]
 pub struct Builder {
     hosts: String,
+    /// Heard on the local network, where anybody can say anything.
+    found: Vec<Host>,
     deadline: Duration,
     attempt: Duration,
     connect: Duration,
@@ -100,6 +104,7 @@ impl Default for Builder {
     fn default() -> Builder {
         Builder {
             hosts: String::new(),
+            found: vec![],
             deadline: Duration::from_secs(30),
             attempt: Duration::from_secs(5),
             connect: Duration::from_secs(1),
@@ -115,6 +120,41 @@ impl Builder {
     pub fn hosts(mut self, hosts: &str) -> Builder {
         hosts.clone_into(&mut self.hosts);
         self
+    }
+
+    #[cfg(feature = "discovery")]
+    pub(crate) fn found(mut self, hosts: Vec<Host>) -> Builder {
+        self.found.extend(hosts);
+        self
+    }
+
+    /// The given hosts, and those found that may be asked.
+    fn first_hosts(&self) -> Result<Vec<Host>, Error> {
+        if self.found.is_empty() {
+            return hosts::parse(&self.hosts);
+        }
+        let mut all = if self.hosts.trim().is_empty() { vec![] } else { hosts::parse(&self.hosts)? };
+        let given = all.len();
+        let may_be_asked = |host: &String| match host.starts_with("https://") {
+            true => !self.roots.is_empty(),
+            // Who answers there isn't known, and would get the token.
+            false => self.token.is_none(),
+        };
+        all.extend(
+            self.found
+                .iter()
+                .filter(|host| may_be_asked(host))
+                .map(|host| hosts::parse(host))
+                .collect::<Result<Vec<_>, _>>()?
+                .concat(),
+        );
+        if all.is_empty() {
+            let found = self.found.join(", ");
+            let expected = "https:// hosts and the authority's certificate (`ca_pem`), or no token";
+            return Err(Error::Hosts(format!("found {found} on the local network, expected {expected}")));
+        }
+        tracing::debug!(given, all = ?all, "first hosts");
+        Ok(all)
     }
 
     /// Total time of a call, all attempts together; default 30 s.
@@ -179,7 +219,7 @@ impl Builder {
         let mut seed = [0; 8];
         // Without randomness only the jitter is the same everywhere.
         let _ = getrandom::fill(&mut seed);
-        let given = hosts::parse(&self.hosts)?;
+        let given = self.first_hosts()?;
         if self.roots.is_empty() && given.iter().any(|host| host.starts_with("https://")) {
             let why = "found none, expected the authority's (`ca_pem`) for https:// hosts";
             return Err(Error::Certificate(why.to_owned()));
@@ -207,6 +247,7 @@ impl Builder {
         Ok(Client(Arc::new(Inner {
             hosts: Mutex::new(hosts),
             http,
+            links: Links::default(),
             settings: self,
             learned: Mutex::new(None),
         })))
@@ -223,6 +264,7 @@ type Http = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
 struct Inner {
     hosts: Mutex<Hosts>,
     http: Http,
+    links: Links,
     settings: Builder,
     /// When the member list was asked for last.
     learned: Mutex<Option<Instant>>,
@@ -500,6 +542,31 @@ impl Client {
         self.hosts().all()
     }
 
+    /// On which machine the calls of this kind are now, or since when none serves them. Looking at it asks nobody.
+    #[must_use]
+    pub fn link(&self, need: Need) -> Link {
+        self.0.links.now(need)
+    }
+
+    /// The same to be waited for, as often as it changes.
+    ///
+    /// ```no_run
+    /// # async fn example(client: tanist_client::Client) {
+    /// let mut observer = client.observe(tanist_client::Need::Master);
+    /// while let Some(link) = observer.changed().await {
+    ///     println!("{link}");
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn observe(&self, need: Need) -> Observer {
+        self.0.links.observe(need)
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.0.links
+    }
+
     pub(crate) fn hosts(&self) -> MutexGuard<'_, Hosts> {
         self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -525,11 +592,16 @@ impl Client {
         // Without certificates to know them by, https:// hosts are of no use.
         let known = |host: &Host| !host.starts_with("https://") || !self.0.settings.roots.is_empty();
         let usable = |url: &String| hosts::parse(url).ok().and_then(|mut hosts| hosts.pop()).filter(known);
-        let urls: Vec<Host> =
-            cluster.members.iter().flat_map(|member| member.urls.iter().filter_map(usable)).collect();
+        let named = |member: &ClusterMember| {
+            let urls = member.urls.iter().filter_map(usable);
+            urls.map(|url| (url, member.id.clone())).collect::<Vec<(Host, String)>>()
+        };
+        let named: Vec<(Host, String)> = cluster.members.iter().flat_map(named).collect();
+        let urls: Vec<Host> = named.iter().map(|(url, _)| url.clone()).collect();
         let told = cluster.suggested_host.iter().chain(&cluster.master_urls).find_map(usable);
         let mut hosts = self.hosts();
         if !urls.is_empty() {
+            self.links().on_members(named.into_iter().collect());
             hosts.on_members(&urls);
         }
         // Who served a request of the master's is known better than what somebody tells.

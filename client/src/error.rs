@@ -20,6 +20,9 @@ pub enum Error {
     /// The certificates can't be used.
     #[error("certificates: {0}")]
     Certificate(String),
+    /// A blocking call where none may be, or the blocking client's thread could not be started.
+    #[error("runtime: {0}")]
+    Runtime(String),
     /// A machine refused the request for good; repeating it would not help.
     #[error("{} ({})", .0.detail, .0.code)]
     Problem(Box<tanist_api::Problem>),

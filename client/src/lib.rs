@@ -15,6 +15,14 @@
 //! # }
 //! ```
 //!
+//! A program without an async runtime takes [`blocking::Client`], which has the same calls. Try either beside `tanist dev`,
+//! and kill a machine meanwhile: `examples/typed.rs`, `watch.rs`, `blocking.rs` and `observer.rs` in this crate are short and whole,
+//! and their heads say how to run them.
+//!
+//! Make one client and keep it: it is cheap to clone, and what it learns of the cluster is worth keeping. An error that
+//! reaches the application means either that its request is wrong ([`Error::Problem`]) or that no machine has served
+//! it for the whole deadline, 30 s unless told otherwise. A failover is neither.
+//!
 //! # What it does when machines fail
 //!
 //! | what an attempt meets | what follows |
@@ -43,6 +51,12 @@
 //! same calls with types. A change may have a condition ([`OnlyIf`]); a read may ask for what it doesn't know yet
 //! ([`Client::config_unless`]).
 //!
+//! # On which machine am I?
+//!
+//! [`Client::link`] says it at any time: on which machine, or for how long and why on none. [`Client::observe`] waits for
+//! changes. [`Need::Master`] is the link of writes and strong reads, [`Need::Any`] that of local reads and watches. A line
+//! of `tracing` at level `info` names each new master, and one at `warn` its loss.
+//!
 //! # Watching
 //!
 //! [`Client::watch`] gives events as they happen, from the first of the hosts that is alive. When it dies, stops or falls behind,
@@ -53,12 +67,17 @@
 //!
 //! The given hosts are never forgotten. The cluster's own list is learned beside the first request, every 10 s while in use,
 //! and after a failover. Names are resolved anew at each connect. [`hosts`] holds the policy, free of I/O.
+//! With the feature `discovery` the first hosts may come from the local network: `Builder::discover`.
 
 mod backup;
+pub mod blocking;
 mod call;
 mod client;
+#[cfg(feature = "discovery")]
+mod discovery;
 mod error;
 pub mod hosts;
+mod link;
 mod sse;
 mod state;
 mod watch;
@@ -66,6 +85,8 @@ mod watch;
 pub use backup::Download;
 pub use client::{Builder, Client, Consistency, ExecuteOptions};
 pub use error::Error;
+pub use hosts::Need;
+pub use link::{Link, LinkStatus, Observer};
 pub use state::{At, ChangeOptions, CommandFilter, OnlyIf, Part, ReadOptions};
 pub use tanist_api as api;
 pub use watch::{Watch, WatchOptions};

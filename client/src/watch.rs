@@ -198,7 +198,7 @@ impl Watch {
     fn leave(&mut self, trouble: Trouble, why: &str) {
         if let Some(open) = self.open.take() {
             tracing::debug!(host = open.host, why, "the watch goes on elsewhere");
-            self.client.hosts().on_trouble(&open.host, trouble, None, Instant::now());
+            self.client.on_trouble(&open.host, Need::Any, trouble, None, why);
         }
     }
 
@@ -217,7 +217,7 @@ impl Watch {
                 attempt.unwrap_or_else(|_| Err(Attempt::Unknown(format!("no answer within {limit:?}"))));
             let (why, trouble, retry_after) = match attempt {
                 Ok(body) => {
-                    self.client.hosts().on_served(&host, Need::Any);
+                    self.client.on_served(&host, Need::Any);
                     self.client.refresh(&host, tried.len() > 1);
                     return Ok(Open { host, body, parser: Parser::default() });
                 }
@@ -228,8 +228,8 @@ impl Watch {
                     ("an answer that is no stream of events".to_owned(), Trouble::Refusing, None)
                 }
             };
+            self.client.on_trouble(&host, Need::Any, trouble, retry_after, &why);
             last = format!("{host}: {why}");
-            self.client.hosts().on_trouble(&host, trouble, retry_after, Instant::now());
         }
         Err(Error::Unavailable { deadline, tried: tried.join(", "), last })
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{Played, Reply, cluster, problem, refusing, stored, write};
 use tanist_api::{QueryRequest, Role, Statement, code};
-use tanist_client::{Client, Consistency, Error, ExecuteOptions};
+use tanist_client::{Client, Consistency, Error, ExecuteOptions, LinkStatus, Need};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -206,6 +206,54 @@ async fn silent_machine_is_left_as_soon_as_another_reigns() {
     client.execute(write()).await.unwrap();
     assert!(started.elapsed() < 2500 * MS, "{:?}", started.elapsed());
     assert_eq!(silent.keys(), heir.keys());
+}
+
+#[tokio::test]
+async fn silent_machine_is_asked_once_whether_it_serves_while_another_is_awaited() {
+    let began = Instant::now();
+    let heir = Played::start(move |seen, _| match seen.line.as_str() {
+        // Takes over late: a few rounds are made.
+        "GET /v1/cluster" if began.elapsed() < 2200 * MS => problem(503, code::NO_MASTER, &[]),
+        "GET /v1/cluster" => cluster("pc-2", "pc-2", &[]),
+        _ => stored(),
+    })
+    .await;
+    let silent = Played::start(|_, _| Reply::Silence).await;
+    let client = Client::builder()
+        .hosts(&[silent.url.as_str(), &heir.url].join(","))
+        .attempt_timeout(20_000 * MS)
+        .build()
+        .unwrap();
+    let mut observer = client.observe(Need::Master);
+    client.execute(write()).await.unwrap();
+    // 500 ms alone, 500 ms for its silence, then a round each 500 ms.
+    assert!(began.elapsed() < 3000 * MS, "{:?}", began.elapsed());
+    assert_eq!(silent.looks(), 1);
+    assert!(heir.looks() >= 3, "{}", heir.looks());
+    let link = observer.changed().await.unwrap();
+    assert_eq!((link.status(), link.host()), (LinkStatus::Connected, Some(heir.url.as_str())));
+}
+
+#[tokio::test]
+async fn observer_sees_since_when_and_why_nobody_serves_while_the_call_goes_on() {
+    let electing =
+        Played::start(|_, before| if before < 8 { problem(503, code::NO_MASTER, &[]) } else { stored() })
+            .await;
+    let client = client(&[&electing.url], 5000 * MS);
+    assert_eq!(client.link(Need::Master).status(), LinkStatus::Idle);
+    let mut observer = client.observe(Need::Master);
+    let (done, seen) = tokio::join!(client.execute(write()), async {
+        (observer.changed().await.unwrap(), observer.changed().await.unwrap())
+    });
+    done.unwrap();
+    assert_eq!(seen.0.status(), LinkStatus::Reconnecting);
+    assert!(seen.0.reason().unwrap().contains("played no-master"), "{:?}", seen.0);
+    assert!(seen.0.to_string().starts_with("reconnecting for "), "{}", seen.0);
+    assert_eq!((seen.1.status(), seen.1.host()), (LinkStatus::Connected, Some(electing.url.as_str())));
+    assert_eq!(seen.1.to_string(), format!("on {}", electing.url));
+    assert!(seen.1.since() >= seen.0.since());
+    drop(client);
+    assert!(observer.changed().await.is_none(), "the client is gone");
 }
 
 #[tokio::test]

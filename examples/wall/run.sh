@@ -4,28 +4,8 @@
 #
 #     examples/wall/run.sh                  # builds tanist first
 #     TANIST=/usr/bin/tanist examples/wall/run.sh
-set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-if [ -z "${TANIST:-}" ]; then
-    (cd "$here/../.." && cargo build --release --quiet)
-    TANIST=$(cd "$here/../.." && pwd)/target/release/tanist
-fi
-work=$(mktemp -d)
-running=()
-finish() {
-    for pid in "${running[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    rm -rf "$work"
-}
-trap finish EXIT
-
-say() { printf '\n== %s\n' "$*"; }
-# Waits until a command succeeds, at most 60 s.
-await() {
-    for _ in $(seq 300); do "${@:2}" >/dev/null 2>&1 && return; sleep 0.2; done
-    echo "waited in vain until $1" >&2
-    exit 1
-}
+. "$here/../common.sh"
 
 say "Three machines. One of them is the master; any could be."
 "$TANIST" dev --dir "$work/cluster" >"$work/dev.log" 2>&1 &

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
+mod discovery;
 mod driver;
 pub mod durable;
 pub mod gate;

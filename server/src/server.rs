@@ -24,6 +24,7 @@ use crate::{
     },
     clock,
     config::{Config, Health, Hooks, HttpLimits},
+    discovery::Here,
     driver::{self, Control, DriverError, Parts},
     durable::{DirectoryLock, Durable, DurableError},
     gate::Gate,
@@ -137,6 +138,7 @@ pub struct Server {
     hooks: Option<JoinHandle<()>>,
     live: Live,
     board: Arc<Board>,
+    here: Option<Here>,
     _lock: DirectoryLock,
 }
 
@@ -415,6 +417,7 @@ impl Server {
             hooks: Some(hooks),
             live: Live { health: live_health, hooks: live_hooks, limits: live_limits },
             board: shown,
+            here: Here::say(&config),
             _lock: lock,
         })
     }
@@ -469,6 +472,7 @@ impl Server {
 
     /// Hands over, sends its clients on to the next master, and stops cleanly.
     pub async fn stop(mut self) {
+        let goodbye = self.here.take().map(|here| tokio::spawn(here.goodbye()));
         let (done, left) = oneshot::channel();
         if self.stop_driver.send(done).await.is_ok() {
             let left = tokio::time::timeout(STOP_PATIENCE, left).await;
@@ -510,6 +514,9 @@ impl Server {
             && let Err(error) = durable.mark_clean()
         {
             tracing::warn!(%error, "the clean-stop mark could not be left");
+        }
+        if let Some(goodbye) = goodbye {
+            let _ = goodbye.await;
         }
     }
 }

@@ -9,6 +9,7 @@ use std::process::Command;
 const FLOORS: &[(&str, u8)] = &[
     ("tanist-replication", 0),
     ("tanist-api", 0),
+    ("tanist-discovery", 0),
     ("tanist-store", 1),
     ("tanist-transport", 1),
     ("tanist-client", 1),
@@ -30,6 +31,7 @@ const OUT_OF_REACH: &[(&str, &[&str], &str)] = &[
         ],
         "the protocol core has no clock, socket, disk, thread or randomness",
     ),
+    ("tanist-discovery", &["tokio", "hyper", "axum", "rusqlite"], "discovery says and hears, and knows nothing else"),
     ("tanist-api", &["tokio", "hyper", "axum", "rusqlite"], "the contract is types only"),
     (
         "tanist-store",

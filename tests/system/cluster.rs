@@ -25,6 +25,8 @@ pub struct Layout {
     pub tls: bool,
     /// Clients need a token; the cluster's own client has the one of the cluster key.
     pub tokens: bool,
+    /// The first three numbers of the machines' addresses, in a network of the test's own; loopback otherwise.
+    pub network: Option<&'static str>,
     /// `from, to -> peer address`, where a machine must not connect directly.
     pub peer_address: Option<Box<dyn Fn(usize, usize) -> String>>,
 }
@@ -36,6 +38,7 @@ impl Layout {
             extra: String::new(),
             tls: false,
             tokens: false,
+            network: None,
             peer_address: None,
         }
     }
@@ -112,7 +115,10 @@ pub fn tanist(args: &[&str]) -> (Option<i32>, String) {
 impl Cluster {
     pub fn lay_out(layout: &Layout) -> Cluster {
         let dir = tempfile::Builder::new().prefix("tanist-test-").tempdir().unwrap();
-        let ips = addresses(layout.ranks.len());
+        let ips = match layout.network {
+            Some(network) => (1..=layout.ranks.len()).map(|i| format!("{network}.{i}")).collect(),
+            None => addresses(layout.ranks.len()),
+        };
         let machines: Vec<Machine> = ips
             .iter()
             .enumerate()

@@ -7,6 +7,8 @@ mod backup;
 mod bad_start;
 mod cluster;
 mod cut_off;
+#[cfg(feature = "discovery")]
+mod discovery;
 mod doctor;
 mod dotnet;
 mod examples;
@@ -27,6 +29,7 @@ mod proxy;
 mod rejoin;
 mod reload;
 mod rot;
+mod rust_client;
 mod service;
 mod state;
 mod tls;

@@ -80,6 +80,11 @@ impl Played {
         seen.iter().filter(|seen| seen.line.starts_with("POST")).cloned().collect()
     }
 
+    /// How often it was asked for the cluster.
+    pub(crate) fn looks(&self) -> usize {
+        self.seen.lock().unwrap().iter().filter(|seen| seen.line == "GET /v1/cluster").count()
+    }
+
     pub(crate) fn keys(&self) -> Vec<String> {
         self.work().into_iter().map(|seen| seen.key.expect("every write carries a key")).collect()
     }

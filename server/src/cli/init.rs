@@ -345,6 +345,10 @@ recovery = "60s"           # so long after its reign this machine isn't fit to r
 command = []               # ["/usr/bin/wall-control", "--quiet"]
 # stop_time = "250ms"      # between SIGTERM and SIGKILL, when the lease isn't renewed; default: a quarter of the lease
 
+# [discovery]              # say on the local network that this machine is there: `tanist discover` lists who does
+# announce = true
+# addresses = []           # on the network cards with these addresses; all when empty
+
 [log]
 filter = "info"
 format = "text"            # or "json"

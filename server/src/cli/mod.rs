@@ -7,6 +7,8 @@ mod backup;
 mod bench;
 mod command;
 mod config;
+#[cfg(feature = "discovery")]
+mod discover;
 mod divergence;
 mod doctor;
 mod handover;
@@ -61,6 +63,9 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Show who reigns, who follows, and who lags.
     Status(status::StatusArgs),
+    /// List the clusters on the local network, as far as their machines say that they are there.
+    #[cfg(feature = "discovery")]
+    Discover(discover::DiscoverArgs),
     /// Run SQL that writes, as one transaction.
     Execute(sql::ExecuteArgs),
     /// Run SQL that reads.
@@ -215,6 +220,8 @@ pub fn main() -> ExitCode {
             Command::Init(args) => init::init(&args).await,
             Command::Doctor(args) => doctor::doctor(&args).await,
             Command::Status(args) => status::status(&args).await,
+            #[cfg(feature = "discovery")]
+            Command::Discover(args) => discover::discover(&args).await,
             Command::Execute(args) => sql::execute(&args).await,
             Command::Query(args) => sql::query(&args).await,
             Command::Watch(args) => watch::watch(&args).await,

@@ -3,12 +3,14 @@
 //! Every error names the file, the field, what was found and what was expected; a bad file changes nothing.
 
 mod changes;
+mod discovery;
 mod hooks;
 mod raw;
 mod resolved;
 mod units;
 
 pub use changes::Changes;
+pub use discovery::Discovery;
 pub use hooks::{Hooks, Service};
 pub use resolved::{Backup, Config, ConfigError, Health, HttpLimits, Listen, Log, LogFormat, Tls};
 pub(crate) use units::{

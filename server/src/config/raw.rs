@@ -39,6 +39,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) service: RawService,
     #[serde(default)]
+    pub(super) discovery: RawDiscovery,
+    #[serde(default)]
     pub(super) log: RawLog,
 }
 
@@ -179,6 +181,15 @@ pub(super) struct RawService {
     #[serde(default)]
     pub(super) command: Vec<String>,
     pub(super) stop_time: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDiscovery {
+    #[serde(default)]
+    pub(super) announce: bool,
+    #[serde(default)]
+    pub(super) addresses: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -14,6 +14,7 @@ use tanist_store::Options;
 use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits as LinkLimits};
 
 use super::{
+    discovery::Discovery,
     hooks::{Hooks, Service},
     raw::{Raw, RawBackup, RawHealth, RawLimits, RawMember, RawTiming},
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
@@ -210,6 +211,8 @@ pub struct Config {
     pub hooks: Hooks,
     /// The program that runs only while this machine reigns; `None`: none.
     pub service: Option<Service>,
+    /// Whether it says on the local network that it is there; `None`: no.
+    pub discovery: Option<Discovery>,
     /// Logging.
     pub log: Log,
 }
@@ -350,6 +353,8 @@ impl Config {
                  read and write",
             ));
         }
+        let me = members.iter().find(|member| member.id == id);
+        let discovery = Discovery::of(&fields, &raw.discovery, me)?;
         let timing = timing(&fields, &raw.timing)?;
         let days = Duration::from_secs(7 * 24 * 3600);
         let failback = match raw.timing.failback.as_deref() {
@@ -439,6 +444,7 @@ impl Config {
             backup: backup(&fields, folder, &folder.join(&raw.data_dir), raw.backup)?,
             hooks: Hooks::of(&fields, raw.hooks)?,
             service: Service::of(&fields, raw.service, &timing)?,
+            discovery,
             log: Log {
                 filter: raw.log.filter.unwrap_or_else(|| "info".to_owned()),
                 format: match raw.log.format.as_deref() {
@@ -948,6 +954,15 @@ peer = ["10.0.0.3:7450"]
             (format!("{GOOD}[hooks]\ntimeout = \"1h\""), vec!["hooks.timeout", "1h"]),
             (format!("{GOOD}[service]\nstop_time = \"900ms\""), vec!["service.stop_time", "to 750ms"]),
             (format!("{GOOD}[log]\nformat = \"xml\""), vec!["log.format", "xml"]),
+            (format!("{GOOD}[discovery]\naddresses = [\"here\"]"), vec!["discovery.addresses", "here"]),
+            (
+                format!("{GOOD}[discovery]\nannounce = true\naddresses = {:?}", vec!["::1"; 17]),
+                vec!["discovery.addresses", "17 addresses"],
+            ),
+            (
+                format!("{}[discovery]\nannounce = true", GOOD.replace("\"pc-1\"\nkey", "\"pc-2\"\nkey")),
+                vec!["discovery.announce", "a url"],
+            ),
             (format!("{GOOD}[backup]\nkeep = 3"), vec!["backup.directory", "nothing"]),
             (format!("{GOOD}[backup]\ndirectory = \"data\""), vec!["backup.directory", "another directory"]),
             (format!("{GOOD}[backup]\ndirectory = \"b\"\nkeep = 0"), vec!["backup.keep", "from 1 to"]),
