@@ -36,4 +36,6 @@ mod tls;
 mod tokens;
 mod virtual_ip;
 mod watch;
+mod windows;
+mod wine;
 mod workload;

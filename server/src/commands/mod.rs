@@ -8,4 +8,3 @@ mod run;
 
 pub use dev::{DevOptions, dev};
 pub use run::run;
-pub(crate) use run::stop_signal;

@@ -11,6 +11,7 @@ use super::reload::Reload;
 use crate::{
     Server, ServerError,
     config::{Config, LogFormat},
+    stop::stop_signal,
 };
 
 /// Runs a machine from its configuration file.
@@ -114,19 +115,4 @@ fn start_logging(config: &Config) -> anyhow::Result<SetFilter> {
             Box::new(move |filter| drop(handle.reload(filter)))
         }
     })
-}
-
-pub(crate) async fn stop_signal() -> &'static str {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            return tokio::select! {
-                _ = tokio::signal::ctrl_c() => "interrupt",
-                _ = terminate.recv() => "terminate",
-            };
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
-    "interrupt"
 }
