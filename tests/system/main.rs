@@ -5,6 +5,7 @@
 mod agent;
 mod backup;
 mod bad_start;
+mod boot;
 mod cluster;
 mod cut_off;
 mod dotnet;
@@ -17,6 +18,7 @@ mod health;
 mod hooks;
 mod http_input;
 mod huge;
+mod log_files;
 mod lost;
 mod members;
 mod nemesis;

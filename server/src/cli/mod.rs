@@ -15,6 +15,7 @@ mod node;
 mod options;
 mod recover;
 mod restore;
+mod service;
 mod sql;
 mod status;
 mod table;
@@ -29,7 +30,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tanist_client::{Builder, Client};
 
 use crate::{
-    commands::{self, DevOptions},
+    commands::{self, DevOptions, Host},
     config::Config,
     hooks::guard::{self, ChildOptions, GuardOptions},
 };
@@ -93,6 +94,8 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Show or print what this machine held that the cluster didn't, saved before it was replaced.
     Divergence(divergence::DivergenceArgs),
+    /// Let the operating system start this machine at boot: systemd, or the service manager of Windows.
+    Service(service::ServiceArgs),
     /// Print a script that completes these commands in a shell: bash, zsh, fish, elvish or powershell.
     Completions {
         /// For which.
@@ -190,6 +193,11 @@ pub fn main() -> ExitCode {
         eprintln!("tanist: {}", guard::become_service(options));
         return ExitCode::FAILURE;
     }
+    if let Command::Service(args) = &cli.command
+        && service::is_run(args)
+    {
+        return end(service::service(args));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(1 << 20)
@@ -204,7 +212,7 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Run { config } => commands::run(&config).await,
+            Command::Run { config } => commands::run(&config, Host::process()).await,
             Command::Dev(args) => {
                 let DevArgs { machines, dir, keep, restart, log } = args;
                 commands::dev(DevOptions { machines, dir, keep, restart, log }).await
@@ -228,6 +236,7 @@ pub fn main() -> ExitCode {
             Command::Verify(args) => verify::verify(&args),
             Command::Restore(args) => restore::restore(&args),
             Command::Divergence(args) => divergence::divergence(&args),
+            Command::Service(args) => service::service(&args),
             Command::Completions { shell } => {
                 let mut script = vec![];
                 clap_complete::generate(shell, &mut Cli::command(), "tanist", &mut script);
@@ -238,6 +247,11 @@ pub fn main() -> ExitCode {
             Command::ServiceChild(_) => Ok(()),
         }
     });
+    end(result)
+}
+
+/// The exit code, and what is said about it.
+fn end(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -3,9 +3,14 @@
 //! Everything that talks to a running cluster is in `cli/`.
 
 mod dev;
+mod host;
+mod log_file;
+mod logging;
 mod reload;
 mod run;
 
 pub use dev::{DevOptions, dev};
+pub(crate) use host::stop_signal;
+pub use host::{Host, Phase, Wish};
+pub use logging::Observer;
 pub use run::run;
-pub(crate) use run::stop_signal;
