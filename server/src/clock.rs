@@ -13,7 +13,8 @@ pub fn now_ns() -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
-/// Nanoseconds on this machine's monotonic clock; comparable within this process only.
+/// Nanoseconds on this machine's monotonic clock; comparable within this process only. On Windows that is the performance
+/// counter, which goes on while the machine sleeps.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[must_use]
 pub fn now_ns() -> u64 {

@@ -20,6 +20,7 @@ use tokio::{
 use crate::{
     config::Health,
     driver::Control,
+    family::Scope,
     gate::Gate,
     program::{self, Call, Kept},
 };
@@ -88,7 +89,7 @@ fn little_room(directory: &Path, least: u64) -> Option<String> {
 async fn run(command: Command, name: &str, limit: Duration) -> Result<(), String> {
     let what = format!("health.program {name}");
     let (output, errors) = (Kept::default(), Kept::default());
-    let call = Call { what: &what, input: None, limit, whole_group: false };
+    let call = Call { what: &what, input: None, limit, scope: Scope::Program };
     let status = program::run(command, call, output.up_to(OUTPUT_BYTES), errors.up_to(OUTPUT_BYTES)).await?;
     if status.success() {
         return Ok(());

@@ -12,6 +12,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::family::{Family, Scope};
+
 /// What a program has left running may hold its output open: so long is waited for the rest.
 const OUTPUT_TIME: Duration = Duration::from_millis(200);
 
@@ -23,8 +25,8 @@ pub(crate) struct Call<'c> {
     pub(crate) input: Option<String>,
     /// How long it may run.
     pub(crate) limit: Duration,
-    /// Whether what it has started dies with it, unless it ends in time.
-    pub(crate) whole_group: bool,
+    /// What dies unless it ends in time.
+    pub(crate) scope: Scope,
 }
 
 /// Runs a program to its end; `output` and `errors` get what it prints, piece by piece. Dropped before that, or after the
@@ -38,49 +40,29 @@ pub(crate) async fn run(
     output: impl FnMut(&[u8]) + Send + 'static,
     errors: impl FnMut(&[u8]) + Send + 'static,
 ) -> Result<ExitStatus, String> {
-    let Call { what, input, limit, whole_group } = call;
+    let Call { what, input, limit, scope } = call;
     let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
-    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    #[cfg(unix)]
-    if whole_group {
-        command.process_group(0);
-    }
-    let mut child = command.spawn().map_err(|error| format!("{what} can't be run: {error}"))?;
-    let mut group = Group(child.id().filter(|_| whole_group));
-    let stdin = child.stdin.take();
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut program =
+        Family::spawn(command, scope).map_err(|error| format!("{what} can't be run: {error}"))?;
+    let (stdin, stdout, stderr) = program.take_streams();
     let feed = async {
         if let (Some(mut stdin), Some(input)) = (stdin, input) {
             let _ = stdin.write_all(input.as_bytes()).await;
         }
     };
-    let readings = [Reading::of(child.stdout.take(), output), Reading::of(child.stderr.take(), errors)];
-    let status = match timeout(limit, async { tokio::join!(feed, child.wait()).1 }).await {
+    let readings = [Reading::of(stdout, output), Reading::of(stderr, errors)];
+    let status = match timeout(limit, async { tokio::join!(feed, program.wait()).1 }).await {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => return Err(format!("{what}: {error}")),
         Err(_) => return Err(format!("{what} didn't end within {limit:?}")),
     };
     // A program that ends well may leave others running, such as a daemon that it has started.
-    group.0 = None;
+    program.release();
     for reading in readings {
         reading.rest().await;
     }
     Ok(status)
-}
-
-/// Kills a process group when it is dropped.
-struct Group(Option<u32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let Some(id) = self.0 else { return };
-        #[cfg(unix)]
-        if let Some(pid) = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-        }
-        // Elsewhere the program alone is killed, with its handle.
-        #[cfg(not(unix))]
-        let _ = id;
-    }
 }
 
 /// Reads all that a program prints, so that it isn't held up.

@@ -472,7 +472,7 @@ impl Server {
         let (respond, ended) = oneshot::channel();
         let why = "this computer goes to sleep".to_owned();
         if self.live.operators.send(Control::HandOver { to: None, why, respond }).await.is_ok() {
-            let _ = ended.await;
+            let _ = tokio::time::timeout(STOP_PATIENCE, ended).await;
         }
     }
 

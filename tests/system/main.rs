@@ -22,6 +22,7 @@ mod log_files;
 mod lost;
 mod members;
 mod nemesis;
+mod operators_list;
 mod power;
 mod power_log;
 mod proxy;

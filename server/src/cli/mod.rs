@@ -198,17 +198,9 @@ pub fn main() -> ExitCode {
     {
         return end(service::service(args));
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_stack_size(1 << 20)
-        .enable_all()
-        .build()
-    {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("tanist: start the runtime: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return end(Err(error)),
     };
     let result = runtime.block_on(async {
         match cli.command {
@@ -248,6 +240,16 @@ pub fn main() -> ExitCode {
         }
     });
     end(result)
+}
+
+/// What HTTP and the commands run on.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(1 << 20)
+        .enable_all()
+        .build()
+        .context("start the runtime")
 }
 
 /// The exit code, and what is said about it.

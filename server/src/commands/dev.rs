@@ -229,10 +229,10 @@ async fn watch(
     let started = Instant::now();
     let mut stopped: BTreeMap<String, Instant> = BTreeMap::new();
     let mut announced = false;
-    let mut interrupt = std::pin::pin!(ended());
+    let mut interrupt = std::pin::pin!(crate::stop::stop_signal());
     loop {
         tokio::select! {
-            () = &mut interrupt => {
+            _ = &mut interrupt => {
                 println!("\nStopping {} machines.", children.len());
                 return Ok(());
             }
@@ -315,22 +315,6 @@ fn announce(directory: &Path, machines: &[DevMachine], master: &str, options: &D
         println!("  {}    # and start it again", start_command(master_machine));
     }
     println!("\nLogs and data: {}\nCtrl-C ends all.\n", directory.display());
-}
-
-/// Ctrl-C, or the request to end.
-async fn ended() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }
 
 async fn stop_all(children: &mut BTreeMap<String, Child>) {

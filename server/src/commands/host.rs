@@ -4,6 +4,8 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::stop::stop_signal;
+
 /// Wishes that wait for the machine; a host has few, and one that finds no room isn't needed any more.
 const WISHES: usize = 8;
 
@@ -102,18 +104,3 @@ fn tell_systemd(phase: Phase) {
 
 #[cfg(not(target_os = "linux"))]
 fn tell_systemd(_: Phase) {}
-
-pub(crate) async fn stop_signal() -> &'static str {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            return tokio::select! {
-                _ = tokio::signal::ctrl_c() => "interrupt",
-                _ = terminate.recv() => "terminate",
-            };
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
-    "interrupt"
-}

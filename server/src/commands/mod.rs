@@ -10,7 +10,6 @@ mod reload;
 mod run;
 
 pub use dev::{DevOptions, dev};
-pub(crate) use host::stop_signal;
 pub use host::{Host, Phase, Wish};
 pub use logging::Observer;
 pub use run::run;

@@ -30,6 +30,7 @@ pub async fn run(path: &Path, mut host: Host) -> anyhow::Result<()> {
     for warning in config.warnings() {
         tracing::warn!(file = %path.display(), "{warning}");
     }
+    warn_of_write_filters();
     let mut reload = Reload::watch(path, text);
     'start: loop {
         let mut server = Server::start(config.clone()).await?;
@@ -88,3 +89,18 @@ pub async fn run(path: &Path, mut host: Host) -> anyhow::Result<()> {
         }
     }
 }
+
+/// Embedded editions of Windows can keep all that is written in memory, and forget it at the next boot.
+#[cfg(windows)]
+fn warn_of_write_filters() {
+    for (filter, look_with) in tanist_windows::write_filters() {
+        tracing::warn!(
+            filter,
+            look_with,
+            "a write filter of Windows is installed: exclude the data directory from it, or what is written is lost at the next boot"
+        );
+    }
+}
+
+#[cfg(not(windows))]
+fn warn_of_write_filters() {}

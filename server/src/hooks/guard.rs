@@ -18,14 +18,21 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
-    process::{Child, Command},
+    process::Command,
     time::{sleep, timeout},
 };
 
-use crate::clock;
+use crate::{
+    clock,
+    family::{Family, Scope},
+    stop::StopSignals,
+};
 
 /// So long is waited until all processes of a killed group are gone.
 const GONE_TIME: Duration = Duration::from_secs(2);
+
+/// So late the system may wake a process that waits: on Windows its clock ticks 64 times a second.
+const TIMER_NS: u64 = if cfg!(windows) { 15_625_000 } else { 0 };
 
 /// What the guard is told once.
 #[derive(Debug, Args)]
@@ -138,11 +145,16 @@ fn say(line: &str) {
 
 async fn guard(options: GuardOptions) -> anyhow::Result<String> {
     let ns = |ms: u64| ms.saturating_mul(1_000_000);
-    let mut lease =
-        Lease { stop_ns: ns(options.stop_ms), kill_ns: ns(options.kill_ms), until_ns: 0, kill_at_ns: None };
+    let mut lease = Lease {
+        stop_ns: ns(options.stop_ms),
+        kill_ns: ns(options.kill_ms).saturating_add(TIMER_NS),
+        until_ns: 0,
+        kill_at_ns: None,
+    };
     let every = Duration::from_millis(options.every_ms.max(1));
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    let mut told = Stopped::new()?;
+    // Somebody ends the guard, such as a service manager that ends all processes of a unit.
+    let mut told = StopSignals::new()?;
     let (mut number, mut asked): (u64, Option<u64>) = (0, None);
     let mut next_ask = Instant::now();
     let mut service: Option<Service> = None;
@@ -189,7 +201,7 @@ async fn guard(options: GuardOptions) -> anyhow::Result<String> {
                 },
                 Ok(None) | Err(_) => lease.on_stop(),
             },
-            () = told.recv() => lease.on_stop(),
+            _ = told.recv() => lease.on_stop(),
             status = Service::ended(&mut service) => {
                 if let Some(service) = &mut service {
                     service.kill_all().await;
@@ -210,114 +222,59 @@ fn answer(line: &str) -> Option<(u64, u64)> {
 
 /// The service's process and all that it started.
 struct Service {
-    child: Child,
-    #[cfg(unix)]
-    group: Option<rustix::process::Pid>,
+    family: Family,
+    /// Where SIGTERM doesn't exist: the end of its standard input asks it to end.
+    #[cfg(windows)]
+    input: Option<tokio::process::ChildStdin>,
 }
 
 impl Service {
     fn start(command: &[String]) -> anyhow::Result<Service> {
+        let (name, arguments) = command.split_first().context("service.command is empty")?;
         let mut child = if cfg!(target_os = "linux") {
             let mut child = Command::new(program());
             child.args(["service-child", "--guard", &std::process::id().to_string(), "--"]).args(command);
             child
         } else {
-            let (program, arguments) = command.split_first().context("service.command is empty")?;
-            let mut child = Command::new(program);
+            let mut child = Command::new(name);
             child.args(arguments);
             child
         };
-        #[cfg(unix)]
-        child.process_group(0);
+        child.stdin(if cfg!(windows) { Stdio::piped() } else { Stdio::null() });
         // What it prints goes where the server's log goes; standard output is for the server alone.
-        child.stdin(Stdio::null()).stdout(Stdio::from(std::io::stderr())).kill_on_drop(true);
-        let child = child.spawn().with_context(|| format!("start {:?}", command.first()))?;
-        #[cfg(unix)]
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+        child.stdout(Stdio::from(std::io::stderr()));
+        #[cfg_attr(unix, expect(unused_mut, reason = "its input is taken elsewhere"))]
+        let mut family = Family::spawn(child, Scope::Bound).with_context(|| format!("start {name:?}"))?;
         Ok(Service {
-            child,
-            #[cfg(unix)]
-            group,
+            #[cfg(windows)]
+            input: family.take_streams().0,
+            family,
         })
     }
 
     async fn ended(service: &mut Option<Service>) -> String {
         match service {
             None => std::future::pending().await,
-            Some(service) => match service.child.wait().await {
+            Some(service) => match service.family.wait().await {
                 Ok(status) => status.to_string(),
                 Err(error) => error.to_string(),
             },
         }
     }
 
-    #[cfg(unix)]
     fn ask_to_end(&mut self) {
-        if let Some(group) = self.group {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
-        }
-    }
-
-    /// There is no such request that every program understands.
-    #[cfg(not(unix))]
-    fn ask_to_end(&mut self) {
-        let _ = self.child.start_kill();
+        #[cfg(unix)]
+        self.family.terminate();
+        #[cfg(windows)]
+        drop(self.input.take());
     }
 
     /// Ends by force what still runs, and waits until it is gone.
     async fn kill_all(&mut self) {
-        #[cfg(unix)]
-        if let Some(group) = self.group {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
-        let _ = self.child.start_kill();
-        let gone = async {
-            let _ = self.child.wait().await;
-            #[cfg(unix)]
-            while self.group.is_some_and(|group| rustix::process::test_kill_process_group(group).is_ok()) {
-                sleep(Duration::from_millis(1)).await;
-            }
-        };
-        if timeout(GONE_TIME, gone).await.is_err() {
+        self.family.kill();
+        if timeout(GONE_TIME, self.family.gone()).await.is_err() {
             eprintln!("tanist: the service was killed and is still there");
         }
-    }
-}
-
-/// Somebody ends the guard, such as a service manager that ends all processes of a unit.
-struct Stopped {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Stopped {
-    #[cfg(unix)]
-    fn new() -> anyhow::Result<Stopped> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Stopped {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    #[cfg(not(unix))]
-    fn new() -> anyhow::Result<Stopped> {
-        Ok(Stopped {})
-    }
-
-    #[cfg(unix)]
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    #[cfg(not(unix))]
-    async fn recv(&mut self) {
-        let _ = tokio::signal::ctrl_c().await;
     }
 }
 

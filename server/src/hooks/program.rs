@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::program::{self, Call};
+use crate::{
+    family::Scope,
+    program::{self, Call},
+};
 
 /// A longer line is cut.
 const LINE_BYTES: usize = 1024;
@@ -17,7 +20,7 @@ const LINES: usize = 100;
 /// When it can't be run, fails, or doesn't end in time: why.
 pub(super) async fn run(command: Command, name: &'static str, limit: Duration) -> Result<(), String> {
     let what = format!("hooks.{name}: {}", command.as_std().get_program().display());
-    let call = Call { what: &what, input: None, limit, whole_group: true };
+    let call = Call { what: &what, input: None, limit, scope: Scope::All };
     let status = program::run(command, call, Lines::log(name), Lines::log(name)).await?;
     if status.success() { Ok(()) } else { Err(format!("{what}: {status}")) }
 }

@@ -89,6 +89,9 @@ impl Parts {
         let mut command = Command::new(guard::program());
         #[cfg(unix)]
         command.arg0("tanist").process_group(0);
+        // A Ctrl-C for the server isn't one for the guard (CREATE_NEW_PROCESS_GROUP).
+        #[cfg(windows)]
+        command.creation_flags(0x200);
         command.arg("service-guard");
         let times = [
             ("--stop-ms", self.config.stop_time),

@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::program::{self, Call, Kept};
+use crate::{
+    family::Scope,
+    program::{self, Call, Kept},
+};
 
 /// A program that prints more has failed.
 const OUTPUT_BYTES: usize = 256 << 10;
@@ -34,7 +37,7 @@ impl Program {
         }
         let (output, errors) = (Kept::default(), Kept::default());
         let input = Some(input.to_string());
-        let call = Call { what: name, input, limit: self.timeout, whole_group: false };
+        let call = Call { what: name, input, limit: self.timeout, scope: Scope::Program };
         let ended = program::run(command, call, output.up_to(OUTPUT_BYTES + 1), errors.up_to(ERROR_BYTES));
         let status = ended.await?;
         let (output, errors) = (output.take(), errors.take());

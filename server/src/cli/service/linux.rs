@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::{Plan, ServiceStatus, unit};
+use super::{Plan, ServiceStatus, unit, writable};
 
 const UNITS: &str = "/etc/systemd/system";
 
@@ -23,7 +23,7 @@ pub(super) fn install(plan: &Plan) -> anyhow::Result<()> {
     needs_root("install")?;
     let user = plan.account.as_deref().unwrap_or(unit::USER);
     let user = find_or_make(user, &plan.name)?;
-    for path in unit::writable(plan) {
+    for path in writable(&plan.config) {
         give(path, user, 0o750)?;
     }
     for path in secrets(&plan.file)? {

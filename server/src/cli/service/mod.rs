@@ -6,8 +6,13 @@
 mod linux;
 #[cfg(target_os = "linux")]
 mod unit;
+#[cfg(windows)]
+mod windows;
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -18,6 +23,8 @@ use crate::config::Config;
 
 #[cfg(target_os = "linux")]
 use linux as system;
+#[cfg(windows)]
+use windows as system;
 
 #[cfg(windows)]
 const DEFAULT_NAME: &str = "Tanist";
@@ -72,7 +79,7 @@ enum ServiceCommand {
         #[arg(long)]
         print: bool,
     },
-    /// Print the systemd unit that `install` would write.
+    /// Print what `install` would write: the unit of systemd, or the settings of the service on Windows.
     Unit(Setup),
     /// Start it, and wait until it takes part.
     Start(Name),
@@ -187,6 +194,22 @@ fn plan(install: &Setup) -> anyhow::Result<Plan> {
     Ok(Plan { name, file, config, program, account: install.account.clone() })
 }
 
+/// A stop hands over, lets requests end and closes the database: limits of a few seconds each, see `Server::stop`.
+const STOP: Duration = Duration::from_secs(30);
+
+/// How long a stop may take, with the user's own programs.
+fn stop_time(config: &Config) -> Duration {
+    STOP + config.hooks.timeout + config.service.as_ref().map_or(Duration::ZERO, |service| service.stop_time)
+}
+
+/// Directories that the machine writes to.
+fn writable(config: &Config) -> Vec<&Path> {
+    let mut paths = vec![config.data_dir.as_path()];
+    paths.extend(config.backup.as_ref().map(|backup| backup.directory.as_path()));
+    paths.extend(config.log.files.as_ref().map(|files| files.directory.as_path()));
+    paths
+}
+
 /// Names end up in file names and command lines.
 fn checked(name: &str) -> Result<&str, Usage> {
     let good = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
@@ -210,7 +233,7 @@ fn text(status: &ServiceStatus) -> String {
 }
 
 /// Systems that have neither.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", windows)))]
 mod system {
     use std::path::Path;
 

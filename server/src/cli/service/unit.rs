@@ -2,30 +2,19 @@
 
 use std::{net::ToSocketAddrs as _, path::Path, time::Duration};
 
-use super::Plan;
+use super::{Plan, stop_time, writable};
 
-/// A stop hands over, lets requests end and closes the database: limits of a few seconds each, see `Server::stop`.
-const STOP: Duration = Duration::from_secs(30);
 /// Opening a large replica after a power cut may take long; a machine that needs longer is stuck.
 const START: Duration = Duration::from_secs(300);
 
 /// As whom a service runs that isn't told otherwise.
 pub(super) const USER: &str = "tanist";
 
-/// Directories that the service writes to.
-pub(super) fn writable(plan: &Plan) -> Vec<&Path> {
-    let config = &plan.config;
-    let mut paths = vec![config.data_dir.as_path()];
-    paths.extend(config.backup.as_ref().map(|backup| backup.directory.as_path()));
-    paths.extend(config.log.files.as_ref().map(|files| files.directory.as_path()));
-    paths
-}
-
 /// The whole unit.
 pub(super) fn text(plan: &Plan) -> String {
     let config = &plan.config;
     let user = plan.account.as_deref().unwrap_or(USER);
-    let mut paths = writable(plan);
+    let mut paths = writable(config);
     let mut all = paths.clone();
     all.extend([plan.file.as_path(), plan.program.as_path()]);
     // What these hide must not be needed.
@@ -41,7 +30,6 @@ pub(super) fn text(plan: &Plan) -> String {
         addresses.any(|address| (1..1024).contains(&address.port()))
     });
     let capabilities = if low_port { "CAP_NET_BIND_SERVICE" } else { "" };
-    let hooks = config.hooks.timeout + config.service.as_ref().map_or(Duration::ZERO, |s| s.stop_time);
     format!(
         "# Written by `tanist service install`. Own settings: `systemctl edit {name}`, they outlive the next install.\n\
          [Unit]\n\
@@ -106,7 +94,7 @@ pub(super) fn text(plan: &Plan) -> String {
         program = quoted(&plan.program, true),
         file = quoted(&plan.file, true),
         start = START.as_secs(),
-        stop = (STOP + hooks).as_secs() + 1,
+        stop = stop_time(config).as_secs() + 1,
     )
 }
 
