@@ -121,8 +121,11 @@ pub(crate) fn sync_entry(directory: &Path) -> std::io::Result<()> {
         Some(parent) => File::open(parent)?.sync_all()?,
         None => {}
     }
-    #[cfg(not(unix))]
-    let _ = directory;
+    // Directories can't be synced there; a file's own sync takes what NTFS has noted before, its name included.
+    #[cfg(windows)]
+    if directory.is_file() {
+        OpenOptions::new().write(true).open(directory)?.sync_all()?;
+    }
     Ok(())
 }
 

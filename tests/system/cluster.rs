@@ -4,12 +4,17 @@ use std::{
     future::Future,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use tanist_client::{Builder, Client};
+
+use crate::wine::Wine;
 
 pub const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 pub const HTTP_PORT: u16 = 8080;
@@ -27,6 +32,8 @@ pub struct Layout {
     pub tokens: bool,
     /// `from, to -> peer address`, where a machine must not connect directly.
     pub peer_address: Option<Box<dyn Fn(usize, usize) -> String>>,
+    /// Which machines are Windows ones.
+    pub windows: fn(usize) -> bool,
 }
 
 impl Layout {
@@ -37,6 +44,7 @@ impl Layout {
             tls: false,
             tokens: false,
             peer_address: None,
+            windows: |_| all_windows(),
         }
     }
 }
@@ -50,6 +58,8 @@ pub struct Machine {
     pub small_disk: Option<u64>,
     /// Added to the process's environment.
     pub environment: Vec<(&'static str, PathBuf)>,
+    /// It is a Windows machine.
+    pub wine: Option<Arc<Wine>>,
 }
 
 /// Whether this computer lets a test mount file systems of its own.
@@ -82,6 +92,11 @@ pub fn addresses(count: usize) -> Vec<String> {
     let pid = std::process::id();
     let (b, c) = (1 + (pid >> 3) % 250, ((pid & 7) << 5) | (block & 31));
     (0..count).map(|i| format!("127.{b}.{c}.{}", i + 1)).collect()
+}
+
+/// Whether all machines of tests that don't care are Windows ones.
+fn all_windows() -> bool {
+    std::env::var("TANIST_WINE").is_ok_and(|value| value == "1")
 }
 
 pub fn binary() -> &'static str {
@@ -123,6 +138,7 @@ impl Cluster {
                 child: None,
                 small_disk: None,
                 environment: vec![],
+                wine: (layout.windows)(i).then(|| Wine::get().expect("Wine and tanist.exe")),
             })
             .collect();
         let mut builder = Client::builder();
@@ -188,9 +204,10 @@ impl Cluster {
             .append(true)
             .open(machine.config.with_file_name("tanist.log"))
             .unwrap();
-        let mut command = match machine.small_disk {
-            None => Command::new(binary()),
-            Some(bytes) => {
+        let mut command = match (machine.small_disk, &machine.wine) {
+            (None, None) => Command::new(binary()),
+            (None, Some(wine)) => wine.tanist(),
+            (Some(bytes), _) => {
                 let data = machine.config.with_file_name("data");
                 let script = format!(
                     "mkdir -p '{0}' && mount -t tmpfs -o size={bytes} small '{0}' && exec '{1}' \"$@\"",
@@ -262,9 +279,10 @@ impl Cluster {
         child.wait().unwrap();
     }
 
-    /// SIGTERM, and the process is gone when this returns.
+    /// SIGTERM, on Windows Ctrl-C, and the process is gone when this returns.
     pub fn terminate(&mut self, i: usize) -> std::process::ExitStatus {
-        self.signal(i, Signal::TERM);
+        // Wine makes one of the other.
+        self.signal(i, if self.machines[i].wine.is_some() { Signal::INT } else { Signal::TERM });
         let mut child = self.machines[i].child.take().expect("the machine runs");
         child.wait().unwrap()
     }

@@ -35,4 +35,6 @@ mod tls;
 mod tokens;
 mod virtual_ip;
 mod watch;
+mod windows;
+mod wine;
 mod workload;

@@ -22,6 +22,8 @@ const STUCK: Duration = Duration::from_secs(30);
 
 /// `ERROR_ACCESS_DENIED`
 const ACCESS_DENIED: i32 = 5;
+/// `ERROR_INVALID_LEVEL`
+const INVALID_LEVEL: i32 = 124;
 /// `ERROR_SERVICE_ALREADY_RUNNING`
 const ALREADY_RUNNING: i32 = 1056;
 /// `ERROR_SERVICE_DOES_NOT_EXIST`
@@ -120,11 +122,11 @@ pub struct Status {
     pub pid: Option<u32>,
 }
 
-/// Installs a service, or changes it to what it shall be. It isn't started.
+/// Installs a service, or changes it to what it shall be. It isn't started. Gives the settings that this system doesn't know (Wine lacks some).
 ///
 /// # Errors
 /// See [`ServiceError`].
-pub fn install(installation: &Installation) -> Result<(), ServiceError> {
+pub fn install(installation: &Installation) -> Result<Vec<&'static str>, ServiceError> {
     let name = &installation.name;
     let what = format!("install service {name}");
     let fail = failed(&what);
@@ -155,24 +157,33 @@ pub fn install(installation: &Installation) -> Result<(), ServiceError> {
         }
         Err(error) => return Err(fail(error)),
     };
-    service.set_description(&installation.description).map_err(&fail)?;
-    // After what Windows itself needs at boot: the others have machines that run already.
-    service.set_delayed_auto_start(true).map_err(&fail)?;
-    service.set_preshutdown_timeout(installation.stop_time).map_err(&fail)?;
     let again = |seconds| ServiceAction {
         action_type: ServiceActionType::Restart,
         delay: Duration::from_secs(seconds),
     };
-    service
-        .update_failure_actions(ServiceFailureActions {
-            reset_period: ServiceFailureResetPeriod::After(Duration::from_secs(3600)),
-            reboot_msg: None,
-            command: None,
-            actions: Some(vec![again(1), again(5), again(30)]),
-        })
-        .map_err(&fail)?;
-    // Also when it ends by itself, because its disk fails.
-    service.set_failure_actions_on_non_crash_failures(true).map_err(&fail)
+    let failure = ServiceFailureActions {
+        reset_period: ServiceFailureResetPeriod::After(Duration::from_secs(3600)),
+        reboot_msg: None,
+        command: None,
+        actions: Some(vec![again(1), again(5), again(30)]),
+    };
+    let settings = [
+        ("its description", service.set_description(&installation.description)),
+        // After what Windows itself needs at boot: the others have machines that run already.
+        ("a delayed start", service.set_delayed_auto_start(true)),
+        ("the time for a shutdown", service.set_preshutdown_timeout(installation.stop_time)),
+        ("a start after a failure", service.update_failure_actions(failure)),
+        // When its disk fails, for instance.
+        ("a start after it has ended by itself", service.set_failure_actions_on_non_crash_failures(true)),
+    ];
+    let mut unknown = vec![];
+    for (setting, result) in settings {
+        match result {
+            Err(error) if code(&error) == Some(INVALID_LEVEL) => unknown.push(setting),
+            result => result.map_err(&fail)?,
+        }
+    }
+    Ok(unknown)
 }
 
 fn open(name: &str, access: ServiceAccess) -> Result<Service, ServiceError> {

@@ -165,7 +165,11 @@ pub(super) async fn init(args: &InitArgs) -> anyhow::Result<()> {
         let ids: Vec<_> = planned.iter().map(|member| member.id.as_str()).collect();
         Usage(format!("--id: found {:?}, expected one of the members: {}", args.id, ids.join(", ")))
     })?;
-    let text = config_text(&cluster, me);
+    let mut text = config_text(&cluster, me);
+    if cfg!(windows) {
+        // The editor that is there shows the whole file as one line otherwise.
+        text = text.replace('\n', "\r\n");
+    }
     std::fs::create_dir_all(&args.dir).with_context(|| format!("make {}", args.dir.display()))?;
     write_secret(&key_path, &format!("{}\n", key.to_text()))?;
     std::fs::write(&config_path, text).with_context(|| format!("write {}", config_path.display()))?;

@@ -80,7 +80,9 @@ fn logs(file: &Path) -> PathBuf {
 
 pub(super) fn install(plan: &Plan) -> anyhow::Result<()> {
     let installation = installation(plan);
-    tanist_windows::install(&installation)?;
+    for setting in tanist_windows::install(&installation)? {
+        println!("Note: this system doesn't know {setting} of services.");
+    }
     // The account is there when the service is.
     for (folder, access) in folders(plan) {
         tanist_windows::restrict(&folder, &installation.account, access).map_err(failed)?;

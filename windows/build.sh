@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# tanist.exe for Windows 7 SP1 and everything later, made on a plain Debian machine:
+#   windows/build.sh [x86_64|i686]
+# Installs what it needs when it runs as root, and says what is missing otherwise. Ends with a look at what the program asks of
+# Windows (windows/imports.sh).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+arch=${1:-x86_64}
+case $arch in
+    x86_64) mingw=gcc-mingw-w64-x86-64 ;;
+    i686) mingw=gcc-mingw-w64-i686 ;;
+    *) echo "windows/build.sh: found '$arch', expected x86_64 or i686" >&2; exit 2 ;;
+esac
+target=$arch-win7-windows-gnu
+
+# Debian's own toolchain, because it comes with the sources of std: rustup's Windows targets need Windows 10.
+tested=1.96.0
+export PATH=/usr/bin:/bin
+missing=()
+[ -x /usr/bin/rustc ] || missing+=(rustc-web)
+[ -x /usr/bin/cargo ] || missing+=(cargo-web)
+[ -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] || missing+=(rust-web-src)
+[ -x "/usr/bin/$arch-w64-mingw32-gcc" ] || missing+=("$mingw")
+[ -x /usr/bin/cc ] || missing+=(gcc)
+if [ ${#missing[@]} -gt 0 ]; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "windows/build.sh: missing Debian packages: apt-get install ${missing[*]}" >&2
+        exit 1
+    fi
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
+fi
+rust=$(rustc --version)
+case $rust in
+    "rustc $tested "*) ;;
+    *) echo "note: $rust, tested with $tested" >&2 ;;
+esac
+
+# The same bytes wherever and whenever it is built from the same sources by the same tools.
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+out=${CARGO_TARGET_DIR:-target}
+prefixes=("$PWD=/tanist" "$cargo_home=/cargo")
+maps=("${prefixes[@]/#/--remap-path-prefix=}")
+c_maps=("${prefixes[@]/#/-ffile-prefix-map=}")
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0)
+export SOURCE_DATE_EPOCH
+export RUSTFLAGS="${maps[*]} -Clink-arg=-Wl,--no-insert-timestamp"
+export "CFLAGS_${target//-/_}=${c_maps[*]}"
+# Std is built along with the program, which only a compiler that may do unstable things does.
+export RUSTC_BOOTSTRAP=1 CARGO_INCREMENTAL=0
+linker=CARGO_TARGET_${target//-/_}_LINKER
+export "${linker^^}=$arch-w64-mingw32-gcc"
+cargo build --release --locked -p tanist --bin tanist -Zbuild-std=std,panic_unwind --target "$target"
+
+exe=$out/$target/release/tanist.exe
+windows/imports.sh "$exe"
+echo "$exe"
+echo "  $rust, $("$arch-w64-mingw32-gcc" --version | head -n 1)"
+echo "  $(stat -c %s "$exe") bytes, sha256 $(sha256sum "$exe" | cut -d ' ' -f 1)"
