@@ -25,6 +25,7 @@ use crate::{
     gate::Gate,
     hooks::Throne,
     inbox::{Command, Inbox, Respond},
+    outage::Outage,
     rejoin::{self, Board},
     view,
     write::{WriteDone, WriteError},
@@ -225,6 +226,7 @@ struct Driver {
     rejoin: Option<rejoin::Stop>,
     /// This machine holds data and should not any more, or the reverse.
     rank_changed: bool,
+    outage: Outage,
 }
 
 /// This machine is to stop.
@@ -262,6 +264,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
         leaving: None,
         rejoin: None,
         rank_changed: false,
+        outage: Outage::default(),
     };
     driver.event(Event::Tick)?;
     loop {
@@ -702,6 +705,7 @@ impl Driver {
         self.view_due = false;
         self.last_view = Instant::now();
         let view = view::of(&self.parts.cluster, &self.parts.node.status(), &self.parts.board);
+        self.outage.look(view.cluster.master.is_some(), view.cluster.notice.as_deref());
         self.parts.gate.set_view(view, clock::now_ns());
     }
 }

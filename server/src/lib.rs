@@ -22,6 +22,7 @@ pub mod http;
 mod idempotency;
 mod inbox;
 mod members;
+mod outage;
 mod pacing;
 mod presence;
 mod program;

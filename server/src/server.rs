@@ -145,6 +145,7 @@ pub struct Server {
 /// What can change while the machine runs.
 #[derive(Debug)]
 struct Live {
+    operators: mpsc::Sender<Control>,
     health: watch::Sender<Health>,
     hooks: watch::Sender<Hooks>,
     limits: watch::Sender<HttpLimits>,
@@ -387,7 +388,7 @@ impl Server {
             http::Parts {
                 gate: Arc::clone(&gate),
                 writer,
-                operators,
+                operators: operators.clone(),
                 readers,
                 presence,
                 hub,
@@ -415,7 +416,7 @@ impl Server {
             feeder,
             schedule,
             hooks: Some(hooks),
-            live: Live { health: live_health, hooks: live_hooks, limits: live_limits },
+            live: Live { operators, health: live_health, hooks: live_hooks, limits: live_limits },
             board: shown,
             here: Here::say(&config),
             _lock: lock,
@@ -467,6 +468,15 @@ impl Server {
     pub async fn end_hooks(&mut self) {
         if let Some(thread) = self.hooks.take() {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
+    /// As master: hands over and goes on as a backup. Nothing happens when nobody else could reign.
+    pub async fn give_up_throne(&self) {
+        let (respond, ended) = oneshot::channel();
+        let why = "this computer goes to sleep".to_owned();
+        if self.live.operators.send(Control::HandOver { to: None, why, respond }).await.is_ok() {
+            let _ = tokio::time::timeout(STOP_PATIENCE, ended).await;
         }
     }
 

@@ -5,6 +5,7 @@
 mod agent;
 mod backup;
 mod bad_start;
+mod boot;
 mod cluster;
 mod cut_off;
 #[cfg(feature = "discovery")]
@@ -20,9 +21,11 @@ mod health;
 mod hooks;
 mod http_input;
 mod huge;
+mod log_files;
 mod lost;
 mod members;
 mod nemesis;
+mod operators_list;
 mod power;
 mod power_log;
 mod proxy;

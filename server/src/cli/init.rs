@@ -356,6 +356,9 @@ command = []               # ["/usr/bin/wall-control", "--quiet"]
 [log]
 filter = "info"
 format = "text"            # or "json"
+# directory = "logs"       # files beside the standard error output: tanist.log, tanist.log.1 ...
+# max_files = 10
+# max_size = "10MiB"       # of each
 "#
 }
 

@@ -18,6 +18,7 @@ mod node;
 mod options;
 mod recover;
 mod restore;
+mod service;
 mod sql;
 mod status;
 mod table;
@@ -32,7 +33,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tanist_client::{Builder, Client};
 
 use crate::{
-    commands::{self, DevOptions},
+    commands::{self, DevOptions, Host},
     config::Config,
     hooks::guard::{self, ChildOptions, GuardOptions},
 };
@@ -101,6 +102,8 @@ enum Command {
     Restore(restore::RestoreArgs),
     /// Show or print what this machine held that the cluster didn't, saved before it was replaced.
     Divergence(divergence::DivergenceArgs),
+    /// Let the operating system start this machine at boot: systemd, or the service manager of Windows.
+    Service(service::ServiceArgs),
     /// Print a script that completes these commands in a shell: bash, zsh, fish, elvish or powershell.
     Completions {
         /// For which.
@@ -198,21 +201,18 @@ pub fn main() -> ExitCode {
         eprintln!("tanist: {}", guard::become_service(options));
         return ExitCode::FAILURE;
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_stack_size(1 << 20)
-        .enable_all()
-        .build()
+    if let Command::Service(args) = &cli.command
+        && service::is_run(args)
     {
+        return end(service::service(args));
+    }
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("tanist: start the runtime: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return end(Err(error)),
     };
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Run { config } => commands::run(&config).await,
+            Command::Run { config } => commands::run(&config, Host::process()).await,
             Command::Dev(args) => {
                 let DevArgs { machines, dir, keep, restart, log } = args;
                 commands::dev(DevOptions { machines, dir, keep, restart, log }).await
@@ -239,6 +239,7 @@ pub fn main() -> ExitCode {
             Command::Verify(args) => verify::verify(&args),
             Command::Restore(args) => restore::restore(&args),
             Command::Divergence(args) => divergence::divergence(&args),
+            Command::Service(args) => service::service(&args),
             Command::Completions { shell } => {
                 let mut script = vec![];
                 clap_complete::generate(shell, &mut Cli::command(), "tanist", &mut script);
@@ -249,6 +250,21 @@ pub fn main() -> ExitCode {
             Command::ServiceChild(_) => Ok(()),
         }
     });
+    end(result)
+}
+
+/// What HTTP and the commands run on.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(1 << 20)
+        .enable_all()
+        .build()
+        .context("start the runtime")
+}
+
+/// The exit code, and what is said about it.
+fn end(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -3,8 +3,13 @@
 //! Everything that talks to a running cluster is in `cli/`.
 
 mod dev;
+mod host;
+mod log_file;
+mod logging;
 mod reload;
 mod run;
 
 pub use dev::{DevOptions, dev};
+pub use host::{Host, Phase, Wish};
+pub use logging::Observer;
 pub use run::run;

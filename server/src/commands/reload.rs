@@ -12,7 +12,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::{sync::mpsc, time::timeout};
 use tracing_subscriber::EnvFilter;
 
-use super::run::log_filter;
+use super::logging::log_filter;
 use crate::config::{Changes, Config};
 
 /// The file is looked at so often even when nobody says that it has changed: links and some file systems tell nothing.

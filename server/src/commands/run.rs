@@ -1,32 +1,37 @@
 //! `tanist run`: one machine, until it is told to stop.
 //!
-//! Owns logging and signals; everything else is [`crate::Server`].
+//! Owns the course from the configuration file to the clean end; who asks for it is a [`Host`], everything else is
+//! [`crate::Server`].
 
 use std::path::Path;
 
 use anyhow::Context as _;
-use tracing_subscriber::EnvFilter;
 
-use super::reload::Reload;
+use super::{
+    host::{Host, Phase, Wish},
+    logging::{Logging, log_panics},
+    reload::Reload,
+};
 use crate::{
     Server, ServerError,
-    config::{Config, LogFormat},
-    stop::stop_signal,
+    config::{Config, LogFiles},
 };
 
-/// Runs a machine from its configuration file.
+/// Runs a machine from its configuration file until its host wishes it to stop.
 ///
 /// # Errors
 /// When the configuration is wrong, something it names can't be used, or the machine's own disk fails.
-pub async fn run(path: &Path) -> anyhow::Result<()> {
+pub async fn run(path: &Path, mut host: Host) -> anyhow::Result<()> {
     let text = Config::read(path)?;
     let mut config = Config::parse(path, &text)?;
-    let set_filter = start_logging(&config)?;
+    let files = config.log.files.clone().or_else(|| host.log_directory.take().map(LogFiles::of));
+    let logging = Logging::start(&config, files.as_ref(), host.observer.take())?;
+    log_panics();
     for warning in config.warnings() {
         tracing::warn!(file = %path.display(), "{warning}");
     }
+    warn_of_write_filters();
     let mut reload = Reload::watch(path, text);
-    let mut stop = std::pin::pin!(stop_signal());
     'start: loop {
         let mut server = Server::start(config.clone()).await?;
         tracing::info!(
@@ -35,20 +40,28 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
             peer = %server.peer_address(),
             "tanist runs"
         );
+        host.tell(Phase::Ready);
         loop {
             tokio::select! {
-                signal = &mut stop => {
-                    tracing::info!(signal, "stopping");
-                    server.stop().await;
-                    tracing::info!("stopped");
-                    return Ok(());
-                }
+                wish = host.wish() => match wish {
+                    Wish::Stop(signal) => {
+                        tracing::info!(signal, "stopping");
+                        host.tell(Phase::Stopping);
+                        server.stop().await;
+                        tracing::info!("stopped");
+                        return Ok(());
+                    }
+                    Wish::GiveUpThrone(done) => {
+                        server.give_up_throne().await;
+                        let _ = done.send(());
+                    }
+                },
                 change = reload.next() => match change {
                     Ok(change) => {
                         config.take_over(change.config);
                         server.apply(&config);
                         server.set_notice(None);
-                        set_filter(change.filter);
+                        logging.set_filter(change.filter);
                         // By the new filter, so that whoever asks for more sees that it is so.
                         let (file, fields) = (path.display(), change.fields.join(", "));
                         if !fields.is_empty() {
@@ -56,9 +69,9 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
                         }
                     }
                     Err(why) => {
-                        let why = format!("{why}: refused, the old configuration stays in force");
-                        tracing::error!("{why}");
-                        server.set_notice(Some(why));
+                        // A fixed text: hosts tell it by that.
+                        tracing::error!(why, "refused, the old configuration stays in force");
+                        server.set_notice(Some(format!("{why}: refused, the old configuration stays in force")));
                     }
                 },
                 error = server.failed() => match error {
@@ -77,42 +90,17 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// What is logged: as the environment says, or else the file.
-pub(super) fn log_filter(config: &Config) -> anyhow::Result<EnvFilter> {
-    let given = std::env::var("TANIST_LOG").ok().filter(|filter| !filter.is_empty());
-    // The file's is checked even when it doesn't count.
-    let parse = |filter: &str| {
-        EnvFilter::try_new(filter).with_context(|| {
-            format!("log.filter {filter:?}: expected such as \"info\" or \"tanist_server=debug\"")
-        })
-    };
-    let file = parse(&config.log.filter)?;
-    given.map_or(Ok(file), |given| parse(&given))
+/// Embedded editions of Windows can keep all that is written in memory, and forget it at the next boot.
+#[cfg(windows)]
+fn warn_of_write_filters() {
+    for (filter, look_with) in tanist_windows::write_filters() {
+        tracing::warn!(
+            filter,
+            look_with,
+            "a write filter of Windows is installed: exclude the data directory from it, or what is written is lost at the next boot"
+        );
+    }
 }
 
-/// Sets another filter.
-type SetFilter = Box<dyn Fn(EnvFilter)>;
-
-fn start_logging(config: &Config) -> anyhow::Result<SetFilter> {
-    let color =
-        std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(log_filter(config)?)
-        .with_writer(std::io::stderr)
-        .with_ansi(color);
-    // An embedding program may have its own logging already: that one is used then.
-    Ok(match config.log.format {
-        LogFormat::Text => {
-            let builder = builder.with_target(false).with_filter_reloading();
-            let handle = builder.reload_handle();
-            drop(builder.try_init());
-            Box::new(move |filter| drop(handle.reload(filter)))
-        }
-        LogFormat::Json => {
-            let builder = builder.json().with_filter_reloading();
-            let handle = builder.reload_handle();
-            drop(builder.try_init());
-            Box::new(move |filter| drop(handle.reload(filter)))
-        }
-    })
-}
+#[cfg(not(windows))]
+fn warn_of_write_filters() {}

@@ -12,7 +12,7 @@ mod units;
 pub use changes::Changes;
 pub use discovery::Discovery;
 pub use hooks::{Hooks, Service};
-pub use resolved::{Backup, Config, ConfigError, Health, HttpLimits, Listen, Log, LogFormat, Tls};
+pub use resolved::{Backup, Config, ConfigError, Health, HttpLimits, Listen, Log, LogFiles, LogFormat, Tls};
 pub(crate) use units::{
     ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address,
 };

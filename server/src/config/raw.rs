@@ -197,4 +197,7 @@ pub(super) struct RawDiscovery {
 pub(super) struct RawLog {
     pub(super) filter: Option<String>,
     pub(super) format: Option<String>,
+    pub(super) directory: Option<String>,
+    pub(super) max_files: Option<usize>,
+    pub(super) max_size: Option<String>,
 }

@@ -16,7 +16,7 @@ use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits 
 use super::{
     discovery::Discovery,
     hooks::{Hooks, Service},
-    raw::{Raw, RawBackup, RawHealth, RawLimits, RawMember, RawTiming},
+    raw::{Raw, RawBackup, RawHealth, RawLimits, RawLog, RawMember, RawTiming},
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
 use crate::{auth::operator_token, backup::schedule::is_same, reader::ReadPoolConfig, sql::SqlLimits};
@@ -158,6 +158,27 @@ pub struct Log {
     pub filter: String,
     /// The format.
     pub format: LogFormat,
+    /// Files beside the standard error output; `None`: none.
+    pub files: Option<LogFiles>,
+}
+
+/// Log files that are replaced when they are full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFiles {
+    /// Where they are.
+    pub directory: PathBuf,
+    /// So many are kept, with the one that is written; at least one.
+    pub max_files: usize,
+    /// Bytes of one.
+    pub max_size: u64,
+}
+
+impl LogFiles {
+    /// As many and as large as by default.
+    #[must_use]
+    pub fn of(directory: PathBuf) -> LogFiles {
+        LogFiles { directory, max_files: 10, max_size: 10 << 20 }
+    }
 }
 
 /// A machine's configuration.
@@ -445,16 +466,7 @@ impl Config {
             hooks: Hooks::of(&fields, raw.hooks)?,
             service: Service::of(&fields, raw.service, &timing)?,
             discovery,
-            log: Log {
-                filter: raw.log.filter.unwrap_or_else(|| "info".to_owned()),
-                format: match raw.log.format.as_deref() {
-                    None | Some("text") => LogFormat::Text,
-                    Some("json") => LogFormat::Json,
-                    Some(other) => {
-                        return Err(fields.error("log.format", format!("{other:?}"), "\"text\" or \"json\""));
-                    }
-                },
-            },
+            log: log(&fields, folder, raw.log)?,
         })
     }
 
@@ -782,6 +794,28 @@ fn backup(
     Ok(Some(Backup { directory, every, increments, keep }))
 }
 
+fn log(fields: &Fields<'_>, folder: &Path, raw: RawLog) -> Result<Log, ConfigError> {
+    let usual = LogFiles::of(PathBuf::new());
+    let max_files = fields.count("log.max_files", raw.max_files, usual.max_files, 1000)?;
+    let max_size =
+        fields.bytes("log.max_size", raw.max_size.as_ref(), usual.max_size, (64 << 10, 1 << 30))?;
+    let directory = raw.directory.filter(|directory| !directory.is_empty());
+    if directory.is_none() && (raw.max_files.is_some() || raw.max_size.is_some()) {
+        return Err(fields.error("log.directory", "nothing", "a directory for the log files"));
+    }
+    Ok(Log {
+        filter: raw.filter.unwrap_or_else(|| "info".to_owned()),
+        format: match raw.format.as_deref() {
+            None | Some("text") => LogFormat::Text,
+            Some("json") => LogFormat::Json,
+            Some(other) => {
+                return Err(fields.error("log.format", format!("{other:?}"), "\"text\" or \"json\""));
+            }
+        },
+        files: directory.map(|directory| LogFiles { directory: folder.join(directory), max_files, max_size }),
+    })
+}
+
 fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigError> {
     let ms = Duration::from_millis;
     let hour = Duration::from_secs(3600);
@@ -963,6 +997,9 @@ peer = ["10.0.0.3:7450"]
                 format!("{}[discovery]\nannounce = true", GOOD.replace("\"pc-1\"\nkey", "\"pc-2\"\nkey")),
                 vec!["discovery.announce", "a url"],
             ),
+            (format!("{GOOD}[log]\nmax_files = 3"), vec!["log.directory", "nothing"]),
+            (format!("{GOOD}[log]\ndirectory = \"l\"\nmax_files = 0"), vec!["log.max_files", "from 1 to"]),
+            (format!("{GOOD}[log]\ndirectory = \"l\"\nmax_size = \"1B\""), vec!["log.max_size", "1B"]),
             (format!("{GOOD}[backup]\nkeep = 3"), vec!["backup.directory", "nothing"]),
             (format!("{GOOD}[backup]\ndirectory = \"data\""), vec!["backup.directory", "another directory"]),
             (format!("{GOOD}[backup]\ndirectory = \"b\"\nkeep = 0"), vec!["backup.keep", "from 1 to"]),
