@@ -7,10 +7,10 @@ mod backup;
 mod bad_start;
 mod boot;
 mod cluster;
+mod command_line;
 mod cut_off;
 #[cfg(feature = "discovery")]
 mod discovery;
-mod doctor;
 mod dotnet;
 mod examples;
 mod failover;

@@ -40,6 +40,9 @@ use crate::{
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no machine could serve the request; 4 the outcome of a write is unknown.";
 
+/// What a shell makes of a program that SIGPIPE has ended.
+const EXIT_NOBODY_READS: i32 = 141;
+
 /// A primary-backup replicated SQLite master for small groups of machines.
 #[derive(Debug, Parser)]
 #[command(name = "tanist", version, about, after_help = EXIT_CODES)]
@@ -193,10 +196,24 @@ impl Connection {
     }
 }
 
+/// Ends quietly when nobody reads on, as with `tanist status --watch | head`: there is nobody to tell. `print!` has no other way
+/// of saying so than a panic.
+fn end_when_nobody_reads() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to stdout") && text.contains("pipe") {
+            std::process::exit(EXIT_NOBODY_READS);
+        }
+        others(panic);
+    }));
+}
+
 /// Parses the arguments and does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    end_when_nobody_reads();
     if let Command::ServiceChild(options) = &cli.command {
         eprintln!("tanist: {}", guard::become_service(options));
         return ExitCode::FAILURE;

@@ -1,8 +1,14 @@
-//! `tanist doctor`, on machines that run, stand still, or can't be reached.
+//! The command line against real machines: `doctor` on those that run, stand still, or can't be reached; output that nobody
+//! reads.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Command, Stdio},
+};
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Layout, tanist};
+use crate::cluster::{Cluster, Layout, binary, tanist};
 
 /// Exit code, and each finding as `check: verdict: found`.
 fn doctor(cluster: &Cluster, machine: usize) -> (Option<i32>, Vec<String>) {
@@ -70,4 +76,22 @@ async fn doctor_tells_what_is_wrong_and_changes_nothing() {
         "{said}"
     );
     cluster.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn command_ends_quietly_when_nobody_reads_on() {
+    let cluster = Cluster::start(&Layout::of(1)).await;
+    cluster.wait_master().await;
+    let mut status = Command::new(binary());
+    status.args(["status", "--watch", "--hosts", &cluster.hosts()]);
+    let mut status = status.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    tokio::task::block_in_place(|| {
+        // As `head -1` does.
+        BufReader::new(status.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("Cluster test: "), "{line}");
+        let mut said = String::new();
+        status.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((status.wait().unwrap().code(), said.as_str()), (Some(141), ""));
+    });
 }
