@@ -29,6 +29,7 @@ mod operators_list;
 mod power;
 mod power_log;
 mod proxy;
+mod register;
 mod rejoin;
 mod reload;
 mod rot;

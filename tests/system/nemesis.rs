@@ -16,6 +16,7 @@ use tanist_client::{Client, Consistency, Error};
 use crate::{
     cluster::Cluster,
     cut_off::{Links, cuttable_of, mend},
+    register::Register,
     workload::{Workload, create_ledger},
 };
 
@@ -186,6 +187,7 @@ async fn survive(count: u32) {
     let workload = Arc::new(Workload::start(&cluster.client(), 3, "w"));
     let stop = Arc::new(AtomicBool::new(false));
     let reader = read_on(cluster.client(), Arc::clone(&workload), Arc::clone(&stop));
+    let register = Register::start(|| cluster.client());
     workload.wait_for(20).await;
     for round in 0..rounds {
         let what = wreak(&mut cluster, &links, &mut dice).await;
@@ -196,6 +198,7 @@ async fn survive(count: u32) {
     }
     stop.store(true, Ordering::Relaxed);
     let reads = reader.await.unwrap();
+    let register = register.finish().await;
     let outcome = Arc::into_inner(workload).unwrap().finish().await;
     cluster.assert_identical().await;
     for i in 0..cluster.machines.len() {
@@ -203,7 +206,7 @@ async fn survive(count: u32) {
     }
     cluster.assert_no_panic();
     println!(
-        "{count} machines, {rounds} faults: {} writes acknowledged, {} unknown, {reads} reads",
+        "{count} machines, {rounds} faults: {} writes acknowledged, {} unknown, {reads} reads; register: {register}",
         outcome.acknowledged.len(),
         outcome.unknown.len()
     );
