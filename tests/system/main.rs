@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod agent;
+mod audit;
 mod backup;
 mod bad_start;
 mod cluster;
@@ -15,6 +16,7 @@ mod full_disk;
 mod handover;
 mod health;
 mod hooks;
+mod http_document;
 mod http_input;
 mod huge;
 mod lost;
