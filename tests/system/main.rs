@@ -18,6 +18,7 @@ mod health;
 mod hooks;
 mod http_document;
 mod http_input;
+mod http_recipe;
 mod huge;
 mod lost;
 mod members;
