@@ -127,6 +127,7 @@ impl Parts {
             work: WriteWork::State(Box::new(change)),
             idempotency: None,
             time_limit: WRITE_TIME,
+            author: None,
         };
         self.writer.write(write).await.map(drop).map_err(|error| error.to_string())
     }

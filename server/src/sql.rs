@@ -139,12 +139,27 @@ pub fn run(
     statements: &[Statement],
     limits: &SqlLimits,
 ) -> Result<Vec<StatementResult>, SqlError> {
+    run_telling(connection, statements, limits).map(|(results, _)| results)
+}
+
+/// The same; tells also whether anything was changed, rows or schema.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_telling(
+    connection: &Connection,
+    statements: &[Statement],
+    limits: &SqlLimits,
+) -> Result<(Vec<StatementResult>, bool), SqlError> {
     let mut budget = *limits;
-    statements
-        .iter()
-        .enumerate()
-        .map(|(index, statement)| run_one(connection, index, statement, &mut budget))
-        .collect()
+    let mut changes = false;
+    let results = statements.iter().enumerate().map(|(index, statement)| {
+        let (result, changed) = run_one(connection, index, statement, &mut budget)?;
+        changes |= changed;
+        Ok(result)
+    });
+    let results = results.collect::<Result<_, _>>()?;
+    Ok((results, changes))
 }
 
 fn run_one(
@@ -152,7 +167,7 @@ fn run_one(
     index: usize,
     statement: &Statement,
     budget: &mut SqlLimits,
-) -> Result<StatementResult, SqlError> {
+) -> Result<(StatementResult, bool), SqlError> {
     let sqlite = |error: rusqlite::Error| SqlError::from_sqlite(index, &error);
     if statement.sql.contains('\0') {
         return Err(SqlError::new(index, SqlErrorKind::Sql, "sql: found a NUL character, expected SQL text"));
@@ -197,12 +212,14 @@ fn run_one(
     let is_change = writes && statement_changes_rows(&statement.sql);
     let inserted = connection.last_insert_rowid() != last_before || starts_with(&statement.sql, "insert");
     let changed = connection.total_changes() != changes_before;
-    Ok(StatementResult {
+    let result = StatementResult {
         rows_affected: is_change.then(|| if changed { connection.changes() } else { 0 }),
         last_insert_id: (is_change && changed && inserted).then(|| connection.last_insert_rowid()),
         columns,
         rows,
-    })
+    };
+    // What writes and isn't about rows is about the schema.
+    Ok((result, changed || writes && !is_change))
 }
 
 fn starts_with(sql: &str, word: &str) -> bool {

@@ -8,6 +8,7 @@ use tanist_replication::Position;
 use tokio::sync::oneshot;
 
 use crate::{
+    audit::Author,
     inbox::{Command, Inbox},
     sql::SqlError,
     state::{Change, Refusal},
@@ -41,6 +42,8 @@ pub struct WriteRequest {
     pub idempotency: Option<Idempotency>,
     /// How long the statements may run together.
     pub time_limit: Duration,
+    /// Under whose name users' SQL is recorded, if it is; changes of state have their own history.
+    pub author: Option<Author>,
 }
 
 /// A write that every member of the sync set has on disk (R7).

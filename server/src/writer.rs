@@ -17,7 +17,7 @@ use tanist_store::{Batch, Captured, CheckpointOutcome, Checkpointer, Database, S
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    clock, idempotency,
+    audit, clock, idempotency,
     inbox::{Command, Inbox, QueuedWrite, Respond, Work},
     members,
     rejoin::{self, Board, Link, RejoinError},
@@ -73,6 +73,8 @@ pub(crate) struct WriterConfig {
     pub request_retention: Duration,
     /// Which events are kept.
     pub events: Kept,
+    /// Which records of changes by users' SQL are kept.
+    pub audit: audit::Kept,
 }
 
 /// Runs the store thread's loop until `Stop`.
@@ -339,11 +341,12 @@ impl Writer<'_> {
         if prune {
             let pruned = idempotency::prune(&mut batch, self.config.request_retention);
             let pruned = pruned.and_then(|more| Ok(more | watch::prune(&mut batch, &self.config.events)?));
+            let pruned = pruned.and_then(|more| Ok(more | audit::prune(&mut batch, &self.config.audit)?));
             // What is left over goes with the next batch, so that what comes can't outrun what is removed.
             self.prune_at =
                 Instant::now() + if matches!(pruned, Ok(true)) { Duration::ZERO } else { PRUNE_EVERY };
             if let Err(error) = pruned {
-                tracing::error!(%error, "prune idempotency keys and events");
+                tracing::error!(%error, "prune idempotency keys, events and records");
                 drop(batch);
                 return Err(done.into_iter().map(|(write, _)| write).collect());
             }
@@ -493,7 +496,7 @@ pub(crate) fn run_write(
         }
     }
     let ran = match &request.work {
-        WriteWork::Statements(statements) => run_statements(batch, statements, request.time_limit, limits)?,
+        WriteWork::Statements(statements) => run_statements(batch, statements, request, limits)?,
         WriteWork::State(change) => run_change(batch, change, request.time_limit)?,
     };
     let answer = match ran {
@@ -517,13 +520,18 @@ type Ran = Result<Result<Vec<u8>, WriteError>, StoreError>;
 fn run_statements(
     batch: &mut Batch<'_>,
     statements: &[Statement],
-    time_limit: Duration,
+    request: &WriteRequest,
     limits: &SqlLimits,
 ) -> Ran {
-    batch.set_deadline(Some(Instant::now() + time_limit));
-    let result = batch.request(|connection| sql::run(connection, statements, limits));
+    batch.set_deadline(Some(Instant::now() + request.time_limit));
+    let result = batch.request(|connection| sql::run_telling(connection, statements, limits));
     Ok(match result {
-        Ok(Ok(results)) => Ok(serde_json::to_vec(&results).unwrap_or_default()),
+        Ok(Ok((results, changes))) => {
+            if let (Some(author), true) = (&request.author, changes) {
+                audit::record(batch, author, statements)?;
+            }
+            Ok(serde_json::to_vec(&results).unwrap_or_default())
+        }
         Ok(Err(error)) => Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied()))),
         Err(error) if error.is_request() => Err(WriteError::Sql(SqlError::refused(&error))),
         Err(error) => return Err(error),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod agent;
+mod audit;
 mod backup;
 mod bad_start;
 mod boot;
@@ -19,7 +20,9 @@ mod full_disk;
 mod handover;
 mod health;
 mod hooks;
+mod http_document;
 mod http_input;
+mod http_recipe;
 mod huge;
 mod log_files;
 mod lost;

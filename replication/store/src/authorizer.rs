@@ -15,7 +15,7 @@ use rusqlite::{
 };
 
 /// Tables besides `tanist_*` that only the API changes.
-const RESERVED: [&str; 13] = [
+const RESERVED: [&str; 14] = [
     "config",
     "config_history",
     "nodes",
@@ -26,6 +26,7 @@ const RESERVED: [&str; 13] = [
     "node_presence",
     "events",
     "requests",
+    "v_audit",
     "v_cluster",
     "v_nodes",
     "sqlite_dbpage",

@@ -322,6 +322,11 @@ silent_after = "5s"        # a managed node whose agent gives no sign of life fo
 # cert_file = "tls.crt"
 # key_file = "tls.key"
 
+# [audit]                  # who has changed what by SQL is on record (SELECT * FROM v_audit), never the values of parameters
+# sql = true               # default: where [auth] tokens = true
+# retention = "720h"
+# records = 100000         # and so many at most
+
 [health]                   # an unhealthy machine comes last in the chain, and hands over if it is the master
 program = []               # ["/usr/bin/check", "-q"]: your own check; exit code 0 is healthy, else its first line says why not
 every = "5s"

@@ -29,6 +29,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) auth: RawAuth,
     #[serde(default)]
+    pub(super) audit: RawAudit,
+    #[serde(default)]
     pub(super) tls: RawTls,
     #[serde(default)]
     pub(super) health: RawHealth,
@@ -137,6 +139,14 @@ pub(super) struct RawTls {
 pub(super) struct RawAuth {
     #[serde(default)]
     pub(super) tokens: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAudit {
+    pub(super) sql: Option<bool>,
+    pub(super) retention: Option<String>,
+    pub(super) records: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -16,10 +16,10 @@ use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits 
 use super::{
     discovery::Discovery,
     hooks::{Hooks, Service},
-    raw::{Raw, RawBackup, RawHealth, RawLimits, RawLog, RawMember, RawTiming},
+    raw::{Raw, RawAudit, RawBackup, RawHealth, RawLimits, RawLog, RawMember, RawTiming},
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
-use crate::{auth::operator_token, backup::schedule::is_same, reader::ReadPoolConfig, sql::SqlLimits};
+use crate::{audit, auth::operator_token, backup::schedule::is_same, reader::ReadPoolConfig, sql::SqlLimits};
 
 /// Why a configuration file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +98,15 @@ pub struct HttpLimits {
     pub backup_stall: Duration,
     /// How long it may take altogether: so long the WAL can't start over.
     pub backup_time: Duration,
+}
+
+/// The record of changes by users' SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audit {
+    /// Whether it is kept.
+    pub sql: bool,
+    /// How much of it.
+    pub kept: audit::Kept,
 }
 
 /// The certificate by which clients know this machine.
@@ -196,6 +205,8 @@ pub struct Config {
     pub listen: Listen,
     /// A managed node that gives no sign of life for so long is silent.
     pub silent_after: Duration,
+    /// What is recorded of changes by users' SQL.
+    pub audit: Audit,
     /// Whether requests need a token.
     pub tokens: bool,
     /// TLS for clients; `None`: plain HTTP.
@@ -429,6 +440,7 @@ impl Config {
                 (Duration::from_secs(1), days),
             )?,
             tokens: raw.auth.tokens,
+            audit: audit_of(&fields, &raw.audit, raw.auth.tokens)?,
             tls: match (raw.tls.cert_file, raw.tls.key_file) {
                 (None, None) => None,
                 (Some(cert), Some(key)) => {
@@ -814,6 +826,20 @@ fn log(fields: &Fields<'_>, folder: &Path, raw: RawLog) -> Result<Log, ConfigErr
         },
         files: directory.map(|directory| LogFiles { directory: folder.join(directory), max_files, max_size }),
     })
+}
+
+fn audit_of(fields: &Fields<'_>, raw: &RawAudit, tokens: bool) -> Result<Audit, ConfigError> {
+    let hour = Duration::from_secs(3600);
+    let retention = fields.duration(
+        "audit.retention",
+        raw.retention.as_ref(),
+        hour * 24 * 30,
+        (Duration::from_secs(1), hour * 24 * 3660),
+    )?;
+    let records = fields.count("audit.records", raw.records, 100_000, 100_000_000)? as u64;
+    // Where nobody is known there is nobody to name.
+    let sql = raw.sql.unwrap_or(tokens);
+    Ok(Audit { sql, kept: audit::Kept { retention, records } })
 }
 
 fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigError> {

@@ -9,14 +9,16 @@ use axum::{
 use serde::de::DeserializeOwned;
 use tanist_api::{ExecuteRequest, HEADER_IDEMPOTENCY_KEY, HEADER_POSITION, HEADER_REPLAYED, Statement, code};
 
-use super::{ApiError, AppState, Inner, read_body, results_body};
+use super::{ApiError, AppState, Inner, actor::Actor, read_body, results_body};
 use crate::{
+    audit::Author,
     config::HttpLimits,
     write::{Idempotency, WriteDone, WriteError, WriteRequest, WriteWork},
 };
 
 pub(super) async fn post(
     State(state): State<AppState>,
+    Actor(actor): Actor,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -24,7 +26,8 @@ pub(super) async fn post(
     let state = &*state.0;
     state.reign(&uri).await?;
     let body = read_body(body, state.limits().body).await?;
-    let write = write_request(&headers, &body, &state.limits())?;
+    let mut write = write_request(&headers, &body, &state.limits())?;
+    write.author = state.audit.then_some(Author(actor));
     let done = submit(state, &uri, write).await?;
     let mut response = (StatusCode::OK, results_body(done.position, &done.answer)).into_response();
     let headers = response.headers_mut();
@@ -62,7 +65,7 @@ pub(super) fn write_request(
     }
     let idempotency = idempotency(headers, || *blake3::hash(body).as_bytes())?;
     let work = WriteWork::Statements(request.statements);
-    Ok(WriteRequest { work, idempotency, time_limit: limits.statement_time })
+    Ok(WriteRequest { work, idempotency, time_limit: limits.statement_time, author: None })
 }
 
 pub(super) fn insert_position(headers: &mut HeaderMap, position: tanist_replication::Position) {

@@ -5,14 +5,14 @@
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode, Uri},
 };
 use tanist_api::{Cluster, ClusterMember, MemberPatch, MembersResponse, NewMember, code};
 use tanist_replication::{Member, MemberId, Rank};
 use tokio::sync::oneshot;
 
-use super::{ApiError, AppState, Inner, execute::parse, read_body};
+use super::{ApiError, AppState, Inner, execute::parse, path::Part, read_body};
 use crate::{
     config,
     driver::{Control, MemberEdit},
@@ -26,7 +26,7 @@ pub(super) async fn list(State(state): State<AppState>) -> Json<MembersResponse>
 
 pub(super) async fn get(
     State(state): State<AppState>,
-    Path(id): Path<String>,
+    Part(id): Part,
 ) -> Result<Json<ClusterMember>, ApiError> {
     let view = state.0.gate.view();
     known(&view.cluster, &id).cloned().map(Json)
@@ -66,7 +66,7 @@ pub(super) fn member(new: NewMember) -> Result<Member, ApiError> {
 
 pub(super) async fn set(
     State(state): State<AppState>,
-    Path(id): Path<String>,
+    Part(id): Part,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -83,7 +83,7 @@ pub(super) async fn set(
     change(state, edit).await
 }
 
-pub(super) async fn remove(State(state): State<AppState>, Path(id): Path<String>, uri: Uri) -> Answer {
+pub(super) async fn remove(State(state): State<AppState>, Part(id): Part, uri: Uri) -> Answer {
     let state = &*state.0;
     state.reign(&uri).await?;
     let id = id_of(known(&state.gate.view().cluster, &id)?)?;

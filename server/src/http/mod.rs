@@ -18,6 +18,7 @@ mod metrics;
 mod openapi;
 #[doc(hidden)]
 pub mod parsers;
+mod path;
 mod query;
 mod rate;
 mod socket;
@@ -116,6 +117,8 @@ struct Inner {
     /// Whose tokens are whose; `None`: everybody may do everything.
     tokens: Option<Tokens>,
     max_staleness: Duration,
+    /// Whether changes by users' SQL are recorded.
+    audit: bool,
 }
 
 /// What the handlers work with.
@@ -161,6 +164,7 @@ impl AppState {
             source: Source::of(config),
             scheduled,
             max_staleness: config.timing.lease,
+            audit: config.audit.sql,
             limits,
         }))
     }

@@ -3,13 +3,13 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::Uri,
     response::{IntoResponse as _, Response},
 };
 use tanist_api::{WatchedTable, WatchedTables};
 
-use super::{ApiError, AppState, execute::insert_position};
+use super::{ApiError, AppState, execute::insert_position, path::Part};
 use crate::{
     watch::{self, WatchTable},
     write::WriteError,
@@ -22,7 +22,7 @@ pub(super) async fn list(State(state): State<AppState>) -> Result<Json<WatchedTa
 
 pub(super) async fn get(
     State(state): State<AppState>,
-    Path(table): Path<String>,
+    Part(table): Part,
 ) -> Result<Json<WatchedTable>, ApiError> {
     let read = state
         .0
@@ -35,7 +35,7 @@ pub(super) async fn get(
 
 pub(super) async fn put(
     State(state): State<AppState>,
-    Path(table): Path<String>,
+    Part(table): Part,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     change(&state, WatchTable { table, watched: true }, &uri).await
@@ -43,7 +43,7 @@ pub(super) async fn put(
 
 pub(super) async fn delete(
     State(state): State<AppState>,
-    Path(table): Path<String>,
+    Part(table): Part,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     change(&state, WatchTable { table, watched: false }, &uri).await

@@ -62,6 +62,9 @@ const WRITTEN: &Problems = &[
     (507, code::STORAGE),
 ];
 const CHANGE: &Problems = &[
+    // A user's table may refer to Tanist's: its constraints and triggers have a say.
+    (403, code::SQL_DENIED),
+    (409, code::CONSTRAINT),
     (404, code::NOT_FOUND),
     (409, code::CONFLICT),
     (412, code::PRECONDITION_FAILED),

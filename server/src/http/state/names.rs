@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    extract::{FromRequestParts, Path},
+    extract::FromRequestParts,
     http::{Uri, request::Parts},
 };
 
 use crate::{
-    http::{ApiError, AppState},
+    http::{ApiError, AppState, path::path},
     state::{KEY_EXPECTED, NAME_EXPECTED, is_key, is_name},
 };
 
@@ -20,15 +20,6 @@ pub(super) struct Name(pub(super) String);
 pub(super) struct CommandId(pub(super) i64);
 /// A command's number and a node's name.
 pub(super) struct OutcomeOf(pub(super) i64, pub(super) String);
-
-async fn path<T>(parts: &mut Parts, state: &AppState) -> Result<T, ApiError>
-where
-    T: serde::de::DeserializeOwned + Send,
-{
-    let path = Path::<T>::from_request_parts(parts, state).await;
-    path.map(|Path(found)| found)
-        .map_err(|error| ApiError::bad_request(format!("path: {}", error.body_text())))
-}
 
 impl FromRequestParts<AppState> for Key {
     type Rejection = ApiError;

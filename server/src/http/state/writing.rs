@@ -112,6 +112,7 @@ impl Write {
             work: WriteWork::State(Box::new(change)),
             idempotency: self.idempotency,
             time_limit: state.limits().statement_time,
+            author: None,
         };
         let written = submit(state, &self.parts.uri, write).await?;
         let mut done = Done::decode(&written.answer).ok_or_else(unreadable)?;

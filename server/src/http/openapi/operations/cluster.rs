@@ -47,7 +47,7 @@ pub(in crate::http) fn members() -> Operation {
 
 pub(in crate::http) fn member() -> Operation {
     get("/v1/cluster/members/{id}", "getMember", CLUSTER, "A member")
-        .problems(&[(404, code::NOT_FOUND)])
+        .problems(&[(400, code::BAD_REQUEST), (404, code::NOT_FOUND)])
         .json::<ClusterMember>(200, "As this machine sees it.")
 }
 
