@@ -18,6 +18,7 @@ finish() {
     done
     kill -KILL "${running[@]}" 2>/dev/null || true
     wait 2>/dev/null || true
+    [ -z "${KEEP_WORK:-}" ] || cp -r "$work" "$KEEP_WORK"
     rm -rf "$work"
 }
 trap finish EXIT

@@ -25,6 +25,7 @@ mod pacing;
 mod presence;
 mod program;
 pub mod reader;
+mod reign;
 mod rejoin;
 mod scrub;
 mod server;
@@ -36,4 +37,5 @@ pub mod write;
 mod writer;
 
 pub use driver::DriverError;
+pub use reign::{ReignObserver, Stopped};
 pub use server::{Server, ServerError, StartError};
