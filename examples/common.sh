@@ -1,5 +1,5 @@
 # What the examples share; read by them (`. common.sh`), not run. Afterwards $TANIST is the program, and $work a directory that
-# ends with the script, as all processes in $running do.
+# ends with the script, as all processes in $running do; KEEP_WORK=/some/where keeps a copy of it, with the logs.
 set -euo pipefail
 if [ -z "${TANIST:-}" ]; then
     root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -18,6 +18,7 @@ finish() {
     done
     kill -KILL "${running[@]}" 2>/dev/null || true
     wait 2>/dev/null || true
+    [ -z "${KEEP_WORK:-}" ] || cp -r "$work" "$KEEP_WORK"
     rm -rf "$work"
 }
 trap finish EXIT

@@ -11,7 +11,7 @@ say "Two controllers, and a witness that votes and holds no data."
 lay_out ctl-1 ctl-2 witness,witness
 for machine in ctl-1 ctl-2 witness; do start "$machine"; done
 await "a controller reigns" "$TANIST" execute "CREATE TABLE part(n INTEGER PRIMARY KEY)"
-"$TANIST" promote ctl-1
+await "ctl-1 reigns" "$TANIST" promote ctl-1
 "$TANIST" status
 
 # The line: a part is made, and it is made only once its number stands on both controllers.
@@ -75,7 +75,7 @@ for next in ctl-1 ctl-2 ctl-1; do
     enough() { [ "$(asked)" -ge $((before + 20)) ]; }
     await "requests are answered" enough
     await "$next has caught up" both
-    "$TANIST" promote "$next"
+    await "$next reigns" "$TANIST" promote "$next"
 done
 touch "$work/stop"
 wait "${asking[@]}"

@@ -28,6 +28,7 @@ mod pacing;
 mod presence;
 mod program;
 pub mod reader;
+mod reign;
 mod rejoin;
 mod scrub;
 mod server;
@@ -40,4 +41,5 @@ pub mod write;
 mod writer;
 
 pub use driver::DriverError;
+pub use reign::{ReignObserver, Stopped};
 pub use server::{Server, ServerError, StartError};

@@ -34,6 +34,7 @@ use crate::{
     inbox::{Command, Inbox, InboxLimits},
     presence::{self, Presence},
     reader::{ReadPool, Verified},
+    reign::ReignObserver,
     rejoin::Board,
     scrub::{self, ScrubThread},
     view,
@@ -122,6 +123,7 @@ pub enum ServerError {
 /// A running machine.
 #[derive(Debug)]
 pub struct Server {
+    member: String,
     http_address: SocketAddr,
     peer_address: SocketAddr,
     stop_driver: mpsc::Sender<oneshot::Sender<bool>>,
@@ -139,6 +141,7 @@ pub struct Server {
     live: Live,
     board: Arc<Board>,
     here: Option<Here>,
+    reign: ReignObserver,
     _lock: DirectoryLock,
 }
 
@@ -353,7 +356,7 @@ impl Server {
             directory: config.data_dir.clone(),
             hooks: hooks_config,
             service: config.service.clone(),
-            throne: reign,
+            throne: reign.clone(),
             gate: Arc::clone(&gate),
             control: operators.clone(),
         })
@@ -404,6 +407,7 @@ impl Server {
             }
         });
         Ok(Server {
+            member: config.id.to_string(),
             http_address,
             peer_address,
             stop_driver,
@@ -420,6 +424,7 @@ impl Server {
             live: Live { operators, health: live_health, hooks: live_hooks, limits: live_limits },
             board: shown,
             here: Here::say(&config),
+            reign: ReignObserver::new(reign, gate),
             _lock: lock,
         })
     }
@@ -434,6 +439,12 @@ impl Server {
     #[must_use]
     pub fn peer_address(&self) -> SocketAddr {
         self.peer_address
+    }
+
+    /// Whether this machine reigns.
+    #[must_use]
+    pub fn reign(&self) -> ReignObserver {
+        self.reign.clone()
     }
 
     /// Waits until the machine must end because of its own failure, or must start anew because it has become something
@@ -481,8 +492,9 @@ impl Server {
         }
     }
 
-    /// Hands over, sends its clients on to the next master, and stops cleanly.
-    pub async fn stop(mut self) {
+    /// Hands over, sends its clients on to the next master, and stops cleanly. Gives the master that carries on, as far as
+    /// this machine has heard of one.
+    pub async fn stop(mut self) -> Option<String> {
         let goodbye = self.here.take().map(|here| tokio::spawn(here.goodbye()));
         let (done, left) = oneshot::channel();
         if self.stop_driver.send(done).await.is_ok() {
@@ -492,6 +504,7 @@ impl Server {
                 tokio::time::sleep(REDIRECT_TIME).await;
             }
         }
+        let successor = self.reign.master().filter(|master| *master != self.member);
         for task in self.beside.drain(..) {
             task.abort();
         }
@@ -529,6 +542,7 @@ impl Server {
         if let Some(goodbye) = goodbye {
             let _ = goodbye.await;
         }
+        successor
     }
 }
 

@@ -15,6 +15,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("tanist-client", 1),
     ("tanist-windows", 1),
     ("tanist", 2),
+    ("tanist-office", 3),
 ];
 
 /// Members under `tests/` stand on top: they may import all, and none may import them.

@@ -29,7 +29,10 @@ fn numbers(text: &str) -> Vec<u64> {
 fn wall_shows_what_is_wanted_whoever_dies() {
     let text = play("wall");
     assert!(text.trim_end().ends_with("== All nine panels show the alarm."), "{text}");
-    assert!(text.contains("pc-2 reigns in term 2") || text.contains("pc-3 reigns in term 2"), "{text}");
+    // On a busy computer there may have been more than the one change that the story makes.
+    let terms = text.split(" reigns in term ").skip(1);
+    let terms: Vec<u64> = terms.map(|rest| rest.split(',').next().unwrap().parse().unwrap()).collect();
+    assert!(terms.len() == 2 && terms[0] < terms[1], "{text}");
 }
 
 #[test]

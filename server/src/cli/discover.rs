@@ -18,7 +18,7 @@ pub(super) struct DiscoverArgs {
     #[arg(long)]
     cluster: Option<String>,
     /// How long to listen, 1 to 60.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 3)]
     seconds: u64,
     /// JSON instead of text.
     #[arg(long)]

@@ -65,7 +65,8 @@ impl Throne {
         }
     }
 
-    fn term(&self) -> Option<Term> {
+    /// The term of the reign that serves.
+    pub(crate) fn term(&self) -> Option<Term> {
         self.reign.as_ref().map(|reign| reign.term)
     }
 
