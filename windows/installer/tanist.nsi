@@ -307,11 +307,12 @@ Section "Uninstall"
     ${If} ${Errors}
         !insertmacro Fail 3 "$INSTDIR\tanist.exe can't be removed: end the programs that use it, and run this again."
     ${EndIf}
-    Delete "$INSTDIR\install.log"
-    Delete "$INSTDIR\uninstall.exe"
-    RMDir "$INSTDIR"
-    DeleteRegKey HKLM "${UNINSTALL}"
     ${If} $DataAnswer == 1
         RMDir /r "$Data"
     ${EndIf}
+    DeleteRegKey HKLM "${UNINSTALL}"
+    ; Last: who waits for the end of a silent run waits for this.
+    Delete "$INSTDIR\install.log"
+    Delete "$INSTDIR\uninstall.exe"
+    RMDir "$INSTDIR"
 SectionEnd

@@ -26,6 +26,7 @@ finish() {
         echo "--- failed; what the machine and the setup said:" >&2
         tail -n 40 "$dir"/prefix/drive_c/ProgramData/Tanist/logs/tanist.log "$dir"/prefix/drive_c/Program\ Files/Tanist/install.log >&2 || true
     fi
+    exec 9>&-
     # Only this folder's.
     "$server" -k || true
     "$server" -w || true
@@ -59,7 +60,7 @@ peer=$(free_port)
 ready() { curl -fsS --max-time 5 "http://127.0.0.1:$http/readyz"; }
 gone() { ! curl -sS --max-time 5 "http://127.0.0.1:$http/healthz"; }
 status() { run "$tanist" service status --json "$@"; }
-is() { status | tr -d ' \r\n' | grep -q "\"state\":\"$1\""; }
+is() { status | tr -d ' \r\n' | grep >/dev/null "\"state\":\"$1\""; }
 query() { run "$tanist" query --hosts "127.0.0.1:$http" --json "$1"; }
 execute() { run "$tanist" execute --hosts "127.0.0.1:$http" "$1"; }
 reg() { run reg query "$1" /v "$2" 2>/dev/null | tr -d '\r'; }
@@ -69,7 +70,11 @@ say "a fresh Windows 7 ($("$wine" --version))"
 run wineboot -i >/dev/null 2>&1
 run reg add 'HKCU\Software\Wine' /v Version /d win7 /f >/dev/null
 "$server" -w
-run cmd /c ver | tr -d '\r' | grep -q "6\.1\." || fail "wine isn't Windows 7: $(run cmd /c ver)"
+# Somebody is logged on all the time: when nobody is, wine shuts its services down.
+mkfifo "$dir/keeper"
+timeout 900 "$wine" cmd <"$dir/keeper" >/dev/null 2>&1 &
+exec 9>"$dir/keeper"
+run cmd /c ver | tr -d '\r' | grep "6\.1\." >/dev/null || fail "wine isn't Windows 7: $(run cmd /c ver)"
 
 tanist='C:\tanist.exe'
 cp "$exe" "$c/tanist.exe"
@@ -83,9 +88,9 @@ say "install, start, readiness"
 run "$tanist" init --dir 'C:\ProgramData\Tanist' --id pc-1 --member "pc-1=127.0.0.1:$peer,$http" >/dev/null
 run "$tanist" service install >/dev/null
 is stopped || fail "$(status)"
-reg 'HKLM\SYSTEM\CurrentControlSet\Services\EventLog\Application\Tanist' EventMessageFile | grep -q EventCreate || fail "no event source"
-reg 'HKLM\SYSTEM\CurrentControlSet\Services\Tanist' ObjectName | grep -q 'NT SERVICE.Tanist' || fail "not its own account"
-reg 'HKLM\SYSTEM\CurrentControlSet\Services\Tanist' ImagePath | grep -q 'service run --name Tanist --config' || fail "not its command line"
+reg 'HKLM\SYSTEM\CurrentControlSet\Services\EventLog\Application\Tanist' EventMessageFile | grep EventCreate >/dev/null || fail "no event source"
+reg 'HKLM\SYSTEM\CurrentControlSet\Services\Tanist' ObjectName | grep 'NT SERVICE.Tanist' >/dev/null || fail "not its own account"
+reg 'HKLM\SYSTEM\CurrentControlSet\Services\Tanist' ImagePath | grep 'service run --name Tanist --config' >/dev/null || fail "not its command line"
 run "$tanist" service start
 is running || fail "$(status)"
 until_so "it reigns" ready
@@ -101,7 +106,7 @@ say "stop ends well"
 run "$tanist" service stop
 is stopped || fail "$(status)"
 gone || fail "it still answers"
-[ "$(logged ' stopped')" = 1 ] || fail "no clean end in the log"
+[ "$(logged 'INFO stopped')" = 1 ] || fail "no clean end in the log"
 run "$tanist" service stop
 [ "$(sqlite3 "$data/data/state.db" 'SELECT x FROM t')" = 41 ] || fail "the row isn't in the file"
 
@@ -117,11 +122,11 @@ say "again, after a stop that was clean; then uninstall while it runs"
 run "$tanist" service start
 until_so "it reigns" ready
 grep -q 'clean_stop=true' "$data/logs/tanist.log" || fail "the stop before wasn't clean"
-query 'SELECT x FROM t' | grep -q 41 || fail "the row is gone"
+query 'SELECT x FROM t' | grep 41 >/dev/null || fail "the row is gone"
 run "$tanist" service uninstall
 is none || fail "$(status)"
 gone || fail "it still answers"
-[ "$(logged ' stopped')" = 2 ] || fail "the second end wasn't clean"
+[ "$(logged 'INFO stopped')" = 2 ] || fail "the second end wasn't clean"
 if reg 'HKLM\SYSTEM\CurrentControlSet\Services\EventLog\Application\Tanist' EventMessageFile | grep -q EventCreate; then
     fail "the event source is left"
 fi
@@ -141,7 +146,11 @@ program="$c/Program Files/Tanist"
 tanist='C:\Program Files\Tanist\tanist.exe'
 uninstall='HKLM\Software\Microsoft\Windows\CurrentVersion\Uninstall\Tanist'
 install() { run 'C:\setup.exe' /S "$@"; }
-remove() { run 'C:\Program Files\Tanist\uninstall.exe' /S "$1" '_?=C:\Program Files\Tanist'; }
+# It goes on from a copy of itself, and its folder goes last.
+remove() {
+    run 'C:\Program Files\Tanist\uninstall.exe' /S "$1"
+    until_so "the program is gone" [ ! -e "$program" ]
+}
 
 say "setup, silent, without a name: refused with code 2"
 code=0; install || code=$?
@@ -157,7 +166,7 @@ say "setup, silent"
 install /NAME=pc-1 "/HOSTS=pc-1=127.0.0.1:$peer,$http" "/PEERPORT=$peer" "/HTTPPORT=$http"
 until_so "it reigns" ready
 is running || fail "$(status)"
-reg "$uninstall" DisplayVersion | grep -q '[0-9]' || fail "not in Add/Remove Programs"
+reg "$uninstall" DisplayVersion | grep '[0-9]' >/dev/null || fail "not in Add/Remove Programs"
 execute 'CREATE TABLE t (x)' >/dev/null
 execute 'INSERT INTO t VALUES (42)' >/dev/null
 key=$(cat "$data/cluster.key")
@@ -165,25 +174,23 @@ key=$(cat "$data/cluster.key")
 say "setup again: an upgrade in place"
 install
 until_so "it reigns" ready
-[ "$(logged ' stopped')" = 1 ] || fail "the old program wasn't stopped well"
+[ "$(logged 'INFO stopped')" = 1 ] || fail "the old program wasn't stopped well"
 [ "$(cat "$data/cluster.key")" = "$key" ] || fail "another key"
-query 'SELECT x FROM t' | grep -q 42 || fail "the row is gone"
+query 'SELECT x FROM t' | grep 42 >/dev/null || fail "the row is gone"
 
 say "uninstall, data kept"
 remove /KEEPDATA
 gone || fail "it still answers"
-[ ! -e "$program" ] || fail "left: $(ls "$program")"
 if reg "$uninstall" DisplayVersion | grep -q '[0-9]'; then fail "still in Add/Remove Programs"; fi
 [ "$(sqlite3 "$data/data/state.db" 'SELECT x FROM t')" = 42 ] || fail "the data is gone"
 
 say "setup over the kept data: no parameter is needed"
 install
 until_so "it reigns" ready
-query 'SELECT x FROM t' | grep -q 42 || fail "the row is gone"
+query 'SELECT x FROM t' | grep 42 >/dev/null || fail "the row is gone"
 
 say "uninstall with all data"
 remove /REMOVEDATA
 gone || fail "it still answers"
-[ ! -e "$program" ] || fail "left: $(ls "$program")"
 [ ! -e "$data" ] || fail "left: $(ls "$data")"
 say "service and setup are fine"
