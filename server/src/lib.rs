@@ -26,6 +26,7 @@ mod members;
 mod outage;
 mod pacing;
 mod presence;
+mod priority;
 mod program;
 pub mod reader;
 mod reign;

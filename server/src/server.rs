@@ -33,6 +33,7 @@ use crate::{
     http,
     inbox::{Command, Inbox, InboxLimits},
     presence::{self, Presence},
+    priority,
     reader::{ReadPool, Verified},
     reign::ReignObserver,
     rejoin::Board,
@@ -288,6 +289,7 @@ impl Server {
                 .build()
                 .map_err(|source| StartError::System { context: "start the replication runtime", source })?;
             let run = move || {
+                priority::come_first();
                 let result = runtime.block_on(async move {
                     let (sender, transport_events) = mpsc::channel::<TransportEvent>(PEER_EVENTS);
                     let transport = Transport::start(transport_config, vec![peer_listener], sender);

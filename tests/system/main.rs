@@ -43,6 +43,7 @@ mod tls;
 mod tokens;
 mod virtual_ip;
 mod watch;
+mod weak;
 mod windows;
 mod wine;
 mod workload;

@@ -58,6 +58,8 @@ pub(super) fn text(plan: &Plan) -> String {
          StateDirectoryMode=0750\n\
          {writes}\
          LimitNOFILE=65536\n\
+         # Heartbeats go before other work.\n\
+         LimitNICE=-10\n\
          OOMScoreAdjust=-500\n\
          \n\
          # Hooks and checks run inside of these too; one that needs more gets it by `systemctl edit {name}`.\n\
