@@ -45,6 +45,8 @@ ask() { # what, further arguments
     # What the document allows may still be refused, by SQL or by what is so already.
     local exclude=object_level_authorization,positive_data_acceptance,missing_required_header
     [ "$1" = "with tokens" ] || exclude+=,ignored_auth
+    # It leaves a directory behind where it runs.
+    cd "$work"
     "$VENV/bin/schemathesis" --config-file "$here/schemathesis.toml" run "$url/openapi.json" --url "$url" \
         --checks all --exclude-checks "$exclude" --phases examples,coverage,fuzzing \
         --max-examples "$examples" --max-time "$most" --seed "$seed" --request-timeout 20 --continue-on-failure \
