@@ -405,7 +405,10 @@ impl Client {
         };
         let request =
             HandoverRequest { force: true, accept_data_loss: true, ..HandoverRequest::planned(member) };
-        let itself = self.0.settings.clone().hosts(url).build()?;
+        // It says no after several leases only: a second attempt would begin anew.
+        let mut settings = self.0.settings.clone().attempt_timeout(self.0.settings.deadline).hosts(url);
+        settings.found.clear();
+        let itself = settings.build()?;
         let call = Call {
             method: Method::POST,
             body: json(&request)?,
