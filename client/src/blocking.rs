@@ -16,6 +16,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 use tanist_api::{
     Access, Cluster, Command, ConfigChange, ConfigEntry, DesiredState, ExecuteRequest, ExecuteResponse,
@@ -182,6 +183,15 @@ impl Client {
         Observer { inner: self.inner.observe(need), runtime: Arc::clone(&self.runtime) }
     }
 
+    /// Begins to fetch a copy of the whole database from this machine, compressed by `level` of zstd (1 to 9). One attempt.
+    ///
+    /// # Errors
+    /// As [`crate::Client::backup_of`], and [`Error::Runtime`] in an async task.
+    pub fn backup_of(&self, host: &str, level: Option<u32>) -> Result<Download, Error> {
+        let inner = self.runtime.wait(self.inner.backup_of(host, level))??;
+        Ok(Download { inner, runtime: Arc::clone(&self.runtime) })
+    }
+
     /// Watches what changes. Nothing is sent before the first [`Watch::next`].
     #[must_use]
     pub fn watch(&self, options: WatchOptions) -> Watch {
@@ -218,6 +228,41 @@ impl Observer {
     pub fn changed_within(&mut self, time: Duration) -> Result<Option<Link>, Error> {
         let changed = self.inner.changed();
         Ok(self.runtime.wait(async { timeout(time, changed).await })?.ok().flatten())
+    }
+}
+
+/// [`crate::Download`], blocking.
+#[derive(Debug)]
+pub struct Download {
+    inner: crate::Download,
+    runtime: Arc<Runtime>,
+}
+
+impl Download {
+    /// The newest transaction in the copy.
+    #[must_use]
+    pub fn position(&self) -> &str {
+        self.inner.position()
+    }
+
+    /// Bytes of the database in it, unpacked, if the machine says so.
+    #[must_use]
+    pub fn database_bytes(&self) -> Option<u64> {
+        self.inner.database_bytes()
+    }
+
+    /// Who sends it.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.inner.host()
+    }
+
+    /// The next bytes of it; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`crate::Download::chunk`], and [`Error::Runtime`] in an async task.
+    pub fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        self.runtime.wait(self.inner.chunk())?
     }
 }
 

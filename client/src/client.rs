@@ -11,16 +11,8 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use http_body_util::Full;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client as HyperClient, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::{Client as HyperClient, connect::HttpConnector};
 use serde::{Deserialize, de::DeserializeOwned};
 use tanist_api::{
     Access, Cluster, ClusterMember, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY,
@@ -30,7 +22,7 @@ use tanist_api::{
 };
 
 use crate::{
-    Error,
+    Builder, Error,
     call::Call,
     hosts::{self, Host, Hosts, Need},
     link::{Link, Links, Observer},
@@ -66,194 +58,6 @@ pub struct ExecuteOptions {
     pub deadline: Option<Duration>,
 }
 
-/// Makes a client with other than the default times.
-///
-/// ```
-/// # use std::time::Duration;
-/// let client = tanist_client::Client::builder()
-///     .hosts("pc-1:8080,pc-2:8080")
-///     .deadline(Duration::from_secs(10))
-///     .attempt_timeout(Duration::from_secs(2))
-///     .build()?;
-/// assert_eq!(client.known_hosts().len(), 2);
-/// # Ok::<(), tanist_client::Error>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct Builder {
-    hosts: String,
-    /// Heard on the local network, where anybody can say anything.
-    found: Vec<Host>,
-    deadline: Duration,
-    attempt: Duration,
-    connect: Duration,
-    token: Option<Token>,
-    roots: RootCertStore,
-}
-
-/// Shown by nothing.
-#[derive(Clone)]
-struct Token(HeaderValue);
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(hidden)")
-    }
-}
-
-impl Default for Builder {
-    fn default() -> Builder {
-        Builder {
-            hosts: String::new(),
-            found: vec![],
-            deadline: Duration::from_secs(30),
-            attempt: Duration::from_secs(5),
-            connect: Duration::from_secs(1),
-            token: None,
-            roots: RootCertStore::empty(),
-        }
-    }
-}
-
-impl Builder {
-    /// `a:8080,b:8080`, or URLs. The nearest first: local reads go there.
-    #[must_use]
-    pub fn hosts(mut self, hosts: &str) -> Builder {
-        hosts.clone_into(&mut self.hosts);
-        self
-    }
-
-    #[cfg(feature = "discovery")]
-    pub(crate) fn found(mut self, hosts: Vec<Host>) -> Builder {
-        self.found.extend(hosts);
-        self
-    }
-
-    /// The given hosts, and those found that may be asked.
-    fn first_hosts(&self) -> Result<Vec<Host>, Error> {
-        if self.found.is_empty() {
-            return hosts::parse(&self.hosts);
-        }
-        let mut all = if self.hosts.trim().is_empty() { vec![] } else { hosts::parse(&self.hosts)? };
-        let given = all.len();
-        let may_be_asked = |host: &String| match host.starts_with("https://") {
-            true => !self.roots.is_empty(),
-            // Who answers there isn't known, and would get the token.
-            false => self.token.is_none(),
-        };
-        all.extend(
-            self.found
-                .iter()
-                .filter(|host| may_be_asked(host))
-                .map(|host| hosts::parse(host))
-                .collect::<Result<Vec<_>, _>>()?
-                .concat(),
-        );
-        if all.is_empty() {
-            let found = self.found.join(", ");
-            let expected = "https:// hosts and the authority's certificate (`ca_pem`), or no token";
-            return Err(Error::Hosts(format!("found {found} on the local network, expected {expected}")));
-        }
-        tracing::debug!(given, all = ?all, "first hosts");
-        Ok(all)
-    }
-
-    /// Total time of a call, all attempts together; default 30 s.
-    #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Builder {
-        self.deadline = deadline;
-        self
-    }
-
-    /// Time of one attempt; default 5 s.
-    #[must_use]
-    pub fn attempt_timeout(mut self, attempt: Duration) -> Builder {
-        self.attempt = attempt;
-        self
-    }
-
-    /// Time to connect; default 1 s.
-    #[must_use]
-    pub fn connect_timeout(mut self, connect: Duration) -> Builder {
-        self.connect = connect;
-        self
-    }
-
-    /// The token by which requests are allowed. Sent to every host, so over a network that others listen on only with TLS.
-    ///
-    /// # Errors
-    /// When it can't be a token.
-    pub fn token(mut self, token: &str) -> Result<Builder, Error> {
-        let fits =
-            !token.is_empty() && token.len() <= 500 && token.bytes().all(|byte| byte.is_ascii_graphic());
-        let mut value = fits
-            .then(|| HeaderValue::try_from(format!("Bearer {token}")).ok())
-            .flatten()
-            .ok_or(Error::Token { length: token.len() })?;
-        value.set_sensitive(true);
-        self.token = Some(Token(value));
-        Ok(self)
-    }
-
-    /// Certificates, as PEM, by which machines with `https://` URLs are known: the authority that has signed theirs. No
-    /// others are trusted.
-    ///
-    /// # Errors
-    /// When there is none in it, or one that can't be used.
-    pub fn ca_pem(mut self, pem: &[u8]) -> Result<Builder, Error> {
-        let wrong = |why: String| Error::Certificate(why);
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-            self.roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-        }
-        if self.roots.is_empty() {
-            return Err(wrong("found none, expected at least one as PEM".to_owned()));
-        }
-        Ok(self)
-    }
-
-    /// The client.
-    ///
-    /// # Errors
-    /// When the host list can't be used, or names `https://` URLs without certificates to know them by.
-    pub fn build(self) -> Result<Client, Error> {
-        let mut seed = [0; 8];
-        // Without randomness only the jitter is the same everywhere.
-        let _ = getrandom::fill(&mut seed);
-        let given = self.first_hosts()?;
-        if self.roots.is_empty() && given.iter().any(|host| host.starts_with("https://")) {
-            let why = "found none, expected the authority's (`ca_pem`) for https:// hosts";
-            return Err(Error::Certificate(why.to_owned()));
-        }
-        let hosts = Hosts::new(given, u64::from_le_bytes(seed));
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.enforce_http(false);
-        connector.set_connect_timeout(Some(self.connect));
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::Certificate(error.to_string()))?
-            .with_root_certificates(self.roots.clone())
-            .with_no_client_auth();
-        let http = HyperClient::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build(
-                HttpsConnectorBuilder::new()
-                    .with_tls_config(tls)
-                    .https_or_http()
-                    .enable_http1()
-                    .wrap_connector(connector),
-            );
-        Ok(Client(Arc::new(Inner {
-            hosts: Mutex::new(hosts),
-            http,
-            links: Links::default(),
-            settings: self,
-            learned: Mutex::new(None),
-        })))
-    }
-}
-
 /// A client of a cluster; cheap to clone, usable from many tasks at once. Needs a Tokio runtime.
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Inner>);
@@ -277,6 +81,11 @@ struct Ready {
 }
 
 impl Client {
+    pub(crate) fn of(hosts: Hosts, http: Http, settings: Builder) -> Client {
+        let (hosts, learned) = (Mutex::new(hosts), Mutex::new(None));
+        Client(Arc::new(Inner { hosts, http, links: Links::default(), settings, learned }))
+    }
+
     /// A client with default times.
     ///
     /// # Errors
@@ -405,7 +214,10 @@ impl Client {
         };
         let request =
             HandoverRequest { force: true, accept_data_loss: true, ..HandoverRequest::planned(member) };
-        let itself = self.0.settings.clone().hosts(url).build()?;
+        // It says no after several leases only: a second attempt would begin anew.
+        let mut settings = self.0.settings.clone().attempt_timeout(self.0.settings.deadline).hosts(url);
+        settings.found.clear();
+        let itself = settings.build()?;
         let call = Call {
             method: Method::POST,
             body: json(&request)?,

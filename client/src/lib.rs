@@ -71,6 +71,7 @@
 
 mod backup;
 pub mod blocking;
+mod builder;
 mod call;
 mod client;
 #[cfg(feature = "discovery")]
@@ -83,7 +84,8 @@ mod state;
 mod watch;
 
 pub use backup::Download;
-pub use client::{Builder, Client, Consistency, ExecuteOptions};
+pub use builder::Builder;
+pub use client::{Client, Consistency, ExecuteOptions};
 pub use error::Error;
 pub use hosts::Need;
 pub use link::{Link, LinkStatus, Observer};

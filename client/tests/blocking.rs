@@ -80,6 +80,28 @@ fn blocking_watch_waits_as_long_as_it_may_and_says_why_it_cannot_go_on() {
 }
 
 #[test]
+fn copy_is_fetched_to_its_end_or_the_break_is_told() {
+    let (_runtime, machine) = played(Played::start(|_, before| match before {
+        0 => Reply::Answer {
+            status: 200,
+            headers: vec![("tanist-position", "3.7".to_owned())],
+            body: serde_json::json!("the copy"),
+        },
+        _ => problem(503, code::OVERLOADED, &[]),
+    }));
+    let client = Client::new(&machine.url).unwrap();
+    let mut copy = client.backup_of(&machine.url, None).unwrap();
+    assert_eq!((copy.position(), copy.host(), copy.database_bytes()), ("3.7", machine.url.as_str(), None));
+    let mut bytes = vec![];
+    while let Some(chunk) = copy.chunk().unwrap() {
+        bytes.extend_from_slice(&chunk);
+    }
+    assert_eq!(bytes, b"\"the copy\"");
+    let error = client.backup_of(&machine.url, None).unwrap_err();
+    assert!(matches!(&error, Error::Unavailable { last, .. } if last.contains("overloaded")), "{error}");
+}
+
+#[test]
 fn blocking_client_in_an_async_task_is_an_error_and_no_panic() {
     let (runtime, machine) = played(Played::start(|_, _| stored()));
     let client = Client::new(&machine.url).unwrap();

@@ -3,7 +3,10 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use common::{Played, Reply, cluster, problem, refusing, stored, write};
 use tanist_api::{QueryRequest, Role, Statement, code};
@@ -271,6 +274,21 @@ async fn slow_statement_on_a_machine_that_reigns_is_waited_for() {
     let client = Client::new(&[master.url.as_str(), &other.url].join(",")).unwrap();
     client.execute(write()).await.unwrap();
     assert_eq!((master.work().len(), other.work().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn forced_machine_is_asked_once_and_given_the_time_that_it_takes_to_say_no() {
+    let own = Arc::new(OnceLock::<String>::new());
+    let url = Arc::clone(&own);
+    let machine = Played::start(move |seen, _| match seen.line.as_str() {
+        "GET /v1/cluster" => cluster("pc-1", "pc-2", &[url.get().unwrap()]),
+        _ => Reply::Late(700 * MS, Box::new(problem(409, code::HANDOVER_FAILED, &[]))),
+    })
+    .await;
+    own.set(machine.url.clone()).unwrap();
+    let error = client(&[&machine.url], 5000 * MS).force("pc-1").await.unwrap_err();
+    assert!(matches!(&error, Error::Problem(why) if why.code == code::HANDOVER_FAILED), "{error}");
+    assert_eq!(machine.work().len(), 1);
 }
 
 #[tokio::test]
