@@ -220,6 +220,39 @@ fn windows_machine_with_a_bad_file_says_what_is_wrong_and_one_from_notepad_is_re
     assert!(code.is_some_and(|code| code != 0) && text.contains("no such drive"), "{code:?} {text}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_machine_lives_in_a_long_folder_beyond_ascii_and_keeps_to_a_changed_file() {
+    let Some(_wine) = Wine::get() else { return };
+    let mut cluster = Cluster::lay_out(&Layout { windows: |_| true, ..Layout::of(1) });
+    let config = cluster.machines[0].config.clone();
+    let folder = format!("Räume/{}/{}", "ж".repeat(70), "ü x".repeat(25));
+    let text = std::fs::read_to_string(&config).unwrap().replace("\"data\"", &format!("\"{folder}\""));
+    // As Notepad writes it, again and again.
+    let save =
+        |text: &str| std::fs::write(&config, format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
+    save(&text);
+    cluster.start_all();
+    cluster.wait_master().await;
+    create_ledger(&cluster.client()).await;
+    assert_eq!(read::<i64>(&config.with_file_name(&folder), "SELECT count(*) FROM ledger"), 0);
+    save(&format!("{text}[log]\nfilter = 3\n"));
+    cluster.wait("a bad file is refused", || async { cluster.view(0).await.ok()?.notice }).await;
+    save(&format!("{text}[limits]\nstatements = 1\n"));
+    cluster
+        .wait("a good one is taken over", || async {
+            let two = execute(vec![Statement::new("DELETE FROM ledger"); 2]);
+            cluster
+                .client()
+                .execute(two)
+                .await
+                .err()
+                .filter(|error| error.to_string().contains("limits.statements"))
+        })
+        .await;
+    assert!(cluster.terminate(0).success());
+    cluster.assert_no_panic();
+}
+
 /// What programs of a cluster start: a server of its own, which outlives whoever started it.
 struct Inner(Cluster);
 
