@@ -26,7 +26,7 @@ missing=()
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" != 0 ]; then
         echo "windows/build.sh: missing Debian packages: apt-get install ${missing[*]}" >&2
-        exit 1
+        exit 3
     fi
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null

@@ -120,6 +120,8 @@ impl Family {
         while self.group.is_some_and(|group| rustix::process::test_kill_process_group(group).is_ok()) {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
+        // The number may be another one's soon.
+        self.released = true;
     }
 }
 

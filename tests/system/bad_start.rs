@@ -1,17 +1,15 @@
 //! A machine that can't start says why, names the thing, and changes nothing.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use crate::{
-    cluster::{Cluster, Layout, PEER_PORT, addresses, binary},
+    cluster::{Cluster, Layout, PEER_PORT, addresses, tanist},
     workload::create_ledger,
 };
 
 /// Runs `tanist run` until it ends by itself; gives its exit code and what it said.
 fn run_to_end(config: &std::path::Path) -> (Option<i32>, String) {
-    let output =
-        Command::new(binary()).arg("run").arg("--config").arg(config).env("NO_COLOR", "1").output().unwrap();
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    tanist(&["run", "--config", config.to_str().unwrap()])
 }
 
 fn assert_refused(config: &std::path::Path, names: &[&str]) {

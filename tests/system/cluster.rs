@@ -119,7 +119,9 @@ fn make_certificate(dir: &Path, ips: &[String]) -> Vec<u8> {
 
 /// Runs the command line; its exit code, and all that it says.
 pub fn tanist(args: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(binary()).args(args).output().unwrap();
+    let wine = all_windows().then(|| Wine::get().expect("Wine and tanist.exe"));
+    let mut command = wine.as_ref().map_or_else(|| Command::new(binary()), |wine| wine.tanist());
+    let output = command.args(args).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }

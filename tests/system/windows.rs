@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tanist_api::Statement;
 
 use crate::{
@@ -220,18 +221,101 @@ fn windows_machine_with_a_bad_file_says_what_is_wrong_and_one_from_notepad_is_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn windows_machine_lives_in_a_long_folder_beyond_ascii_and_keeps_to_a_changed_file() {
+    let Some(_wine) = Wine::get() else { return };
+    let mut cluster = Cluster::lay_out(&Layout { windows: |_| true, ..Layout::of(1) });
+    let config = cluster.machines[0].config.clone();
+    let folder = format!("Räume/{}/{}", "ж".repeat(70), "ü x".repeat(25));
+    let text = std::fs::read_to_string(&config).unwrap().replace("\"data\"", &format!("\"{folder}\""));
+    // As Notepad writes it, again and again.
+    let save =
+        |text: &str| std::fs::write(&config, format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
+    save(&text);
+    cluster.start_all();
+    cluster.wait_master().await;
+    create_ledger(&cluster.client()).await;
+    assert_eq!(read::<i64>(&config.with_file_name(&folder), "SELECT count(*) FROM ledger"), 0);
+    save(&format!("{text}[log]\nfilter = 3\n"));
+    cluster.wait("a bad file is refused", || async { cluster.view(0).await.ok()?.notice }).await;
+    save(&format!("{text}[limits]\nstatements = 1\n"));
+    cluster
+        .wait("a good one is taken over", || async {
+            let two = execute(vec![Statement::new("DELETE FROM ledger"); 2]);
+            cluster
+                .client()
+                .execute(two)
+                .await
+                .err()
+                .filter(|error| error.to_string().contains("limits.statements"))
+        })
+        .await;
+    assert!(cluster.terminate(0).success());
+    cluster.assert_no_panic();
+}
+
+/// What programs of a cluster start: a server of its own, which outlives whoever started it.
+struct Inner(Cluster);
+
+impl Inner {
+    fn new() -> Inner {
+        Inner(Cluster::lay_out(&Layout { windows: |_| true, ..Layout::of(1) }))
+    }
+
+    /// A script that runs it to its end.
+    fn write_script(&self, path: &Path) {
+        let quoted = |path: &Path| windows_path(path).replace('\'', "\"");
+        let program = quoted(Path::new(&std::env::var("TANIST_EXE").unwrap()));
+        let config = quoted(&self.0.machines[0].config);
+        write_script(path, &["@echo off", &format!("{program} run --config {config}")]);
+    }
+
+    fn serves(&self) -> bool {
+        let address: SocketAddr = format!("{}:{HTTP_PORT}", self.0.machines[0].ip).parse().unwrap();
+        TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+    }
+}
+
+/// The guard of the service whose command is in `dir`.
+fn guard_of(dir: &Path) -> Pid {
+    let name = dir.file_name().unwrap().to_str().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut guards = processes.filter_map(|process| {
+        let command = std::fs::read(process.path().join("cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).into_owned();
+        let is = command.contains("service-guard") && command.contains(name);
+        is.then(|| process.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)).flatten()
+    });
+    guards.next().expect("a guard")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_hook_that_takes_too_long_is_killed_with_what_it_started() {
+    let Some(_wine) = Wine::get() else { return };
+    let dir = tempfile::TempDir::new().unwrap();
+    let inner = Inner::new();
+    inner.write_script(&dir.path().join("hang.cmd"));
+    let extra = format!(
+        "[hooks]\ntimeout = \"10s\"\non_promote = [{}]\n",
+        windows_path(&dir.path().join("hang.cmd"))
+    );
+    let cluster = Cluster::start(&Layout { extra, windows: |_| true, ..Layout::of(1) }).await;
+    cluster.wait("what it starts runs", || async { inner.serves().then_some(()) }).await;
+    cluster.wait("it is killed", || async { (!inner.serves()).then_some(()) }).await;
+    cluster
+        .wait("that is told", || async { cluster.log_of(0).contains("didn't end within 10s").then_some(()) })
+        .await;
+    create_ledger(&cluster.client()).await;
+    cluster.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn windows_hooks_and_service_are_cmd_files_and_end_with_all_that_they_started() {
-    let Some(wine) = Wine::get() else { return };
+    let Some(_wine) = Wine::get() else { return };
     // With a space, as in "Program Files", and a letter beyond ASCII.
     let dir = tempfile::Builder::new().prefix("tanist zwölf ").tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    // What the service starts: a server of its own, which outlives whoever started it.
-    let inner = Cluster::lay_out(&Layout { windows: |_| true, ..Layout::of(1) });
-    let inner_address: SocketAddr = format!("{}:{HTTP_PORT}", inner.machines[0].ip).parse().unwrap();
-    let serves = || TcpStream::connect_timeout(&inner_address, Duration::from_secs(1)).is_ok();
-    let exe = windows_path(Path::new(&std::env::var("TANIST_EXE").unwrap())).replace('\'', "\"");
-    let inner_config = windows_path(&inner.machines[0].config).replace('\'', "\"");
-    write_script(&at("service.cmd"), &["@echo off", &format!("{exe} run --config {inner_config}")]);
+    let inner = Inner::new();
+    inner.write_script(&at("service.cmd"));
     // `%~dp0` is where the script is.
     write_script(&at("up.cmd"), &["@echo off", r#"echo promote %TANIST_TERM% %1>> "%~dp0log""#]);
     write_script(&at("down.cmd"), &["@echo off", r#"echo demote %TANIST_TERM% %1>> "%~dp0log""#]);
@@ -242,28 +326,32 @@ async fn windows_hooks_and_service_are_cmd_files_and_end_with_all_that_they_star
         windows_path(&at("service.cmd"))
     );
     let mut cluster = Cluster::start(&Layout { extra, windows: |_| true, ..Layout::of(3) }).await;
-    for round in 0..2 {
-        cluster.wait("the service runs", || async { serves().then_some(()) }).await;
+    for round in 0..3 {
+        cluster.wait("the service runs", || async { inner.serves().then_some(()) }).await;
         let master = cluster.wait_master().await;
         let term = cluster.view(master).await.unwrap().term;
         let told = std::fs::read_to_string(at("log")).unwrap();
         assert!(told.contains(&format!("promote {term} ")), "{told}");
-        if round == 0 {
-            // Its guard goes on by itself.
-            cluster.kill(master);
-        } else {
-            assert!(cluster.terminate(master).success());
-            let told = std::fs::read_to_string(at("log")).unwrap();
-            assert!(told.contains(&format!("demote {term} ")), "{told}");
+        match round {
+            // The system ends what the guard has started, and the server starts it again.
+            0 => kill_process(guard_of(dir.path()), Signal::KILL).unwrap(),
+            // The guard goes on by itself.
+            1 => cluster.kill(master),
+            _ => {
+                assert!(cluster.terminate(master).success());
+                let told = std::fs::read_to_string(at("log")).unwrap();
+                assert!(told.contains(&format!("demote {term} ")), "{told}");
+            }
         }
-        cluster.wait("the service is gone", || async { (!serves()).then_some(()) }).await;
-        cluster.start_machine(master);
+        cluster.wait("the service is gone", || async { (!inner.serves()).then_some(()) }).await;
+        if cluster.machines[master].child.is_none() {
+            cluster.start_machine(master);
+        }
     }
-    cluster.wait("the next one's service runs", || async { serves().then_some(()) }).await;
+    cluster.wait("the next one's service runs", || async { inner.serves().then_some(()) }).await;
     for i in 0..3 {
         cluster.kill(i);
     }
-    cluster.wait("nothing is left", || async { (!serves()).then_some(()) }).await;
+    cluster.wait("nothing is left", || async { (!inner.serves()).then_some(()) }).await;
     cluster.assert_no_panic();
-    drop(wine);
 }

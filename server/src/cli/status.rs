@@ -37,8 +37,8 @@ pub(super) async fn status(args: &StatusArgs) -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => return Ok(()),
         };
         if terminal {
-            // Clears the screen and begins at its top.
-            print!("\x1b[2J\x1b[H");
+            // By the way that the terminal understands: before Windows 10 they know no escape sequences.
+            console::Term::stdout().clear_screen()?;
         }
         match found {
             Ok(cluster) => show(connection, &cluster)?,
