@@ -122,8 +122,12 @@ is failed || fail "$(status)"
 event 'tanist has ended: .*nonsense'
 cp "$dir/good.toml" "$data/tanist.toml"
 
-say "again, after a stop that was clean; then uninstall while it runs"
+say "again, after a stop that was clean, with a write filter; then uninstall while it runs"
+filter='HKLM\SYSTEM\CurrentControlSet\Services\fbwf'
+run reg add "$filter" /v Start /t REG_DWORD /d 0 /f >/dev/null
 run "$tanist" service start
+event 'a write filter of Windows is installed.*fbwfmgr'
+run reg delete "$filter" /f >/dev/null
 until_so "it reigns" ready
 grep -q 'clean_stop=true' "$data/logs/tanist.log" || fail "the stop before wasn't clean"
 query 'SELECT x FROM t' | grep 41 >/dev/null || fail "the row is gone"
