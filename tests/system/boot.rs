@@ -2,6 +2,9 @@
 
 use std::{os::unix::net::UnixDatagram, time::Duration};
 
+use tanist_api::Role;
+use tanist_server::commands::{Host, Phase, Wish};
+
 use crate::{
     cluster::{Cluster, Layout, tanist},
     workload::create_ledger,
@@ -43,6 +46,51 @@ async fn systemd_is_told_when_the_machine_listens_and_when_it_stops() {
     assert!(cluster.terminate(0).success());
     assert_eq!(notified.next(), "STOPPING=1");
     assert!(notified.is_silent());
+}
+
+/// As the service of Windows runs it, which hears of shutdowns and of sleep.
+#[tokio::test(flavor = "multi_thread")]
+async fn host_is_told_and_its_wishes_are_granted() {
+    let mut cluster = Cluster::lay_out(&Layout::of(3));
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (wishes, host) = Host::new(move |phase| {
+        let _ = tell.send(phase);
+    });
+    let config = cluster.machines[0].config.clone();
+    let machine = tokio::spawn(async move { tanist_server::commands::run(&config, host).await });
+    cluster.start_machine(1);
+    cluster.start_machine(2);
+    assert_eq!(told.recv().await, Some(Phase::Ready));
+    // The cluster's own helpers look at processes.
+    let reigns = || async {
+        let view = cluster.view(0).await.ok()?;
+        (view.role == Role::Master && view.writable).then_some(())
+    };
+    cluster
+        .wait("the machine here reigns", || async {
+            if reigns().await.is_none() {
+                let _ = cluster.client().promote("pc-1").await;
+            }
+            reigns().await
+        })
+        .await;
+
+    // The computer goes to sleep: another one reigns, and this one goes on.
+    let (done, is_done) = tokio::sync::oneshot::channel();
+    wishes.send(Wish::GiveUpThrone(done)).await.unwrap();
+    is_done.await.unwrap();
+    assert_ne!(cluster.view(0).await.unwrap().role, Role::Master);
+    cluster.wait_master().await;
+    // A second time, without a throne, it is answered all the same.
+    let (done, is_done) = tokio::sync::oneshot::channel();
+    wishes.send(Wish::GiveUpThrone(done)).await.unwrap();
+    is_done.await.unwrap();
+    assert!(told.try_recv().is_err(), "it goes on");
+
+    wishes.send(Wish::Stop("the test is over")).await.unwrap();
+    machine.await.unwrap().unwrap();
+    assert_eq!(told.recv().await, Some(Phase::Stopping));
+    assert_eq!(told.recv().await, None, "and that is all");
 }
 
 #[test]

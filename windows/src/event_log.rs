@@ -13,7 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use winsafe::{HEVENTLOG, RegistryValue, co};
+use tracing::Dispatch;
+use tracing_layer_win_eventlog::EventLogLayer;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::{
     EVENT_SOURCE, MESSAGE_FILE,
@@ -38,16 +40,8 @@ fn source_key() -> String {
 /// # Errors
 /// When the registry can't be written, with its key.
 pub fn register_source() -> Result<(), String> {
-    let kinds = co::EVENTLOG::ERROR_TYPE.raw()
-        | co::EVENTLOG::WARNING_TYPE.raw()
-        | co::EVENTLOG::INFORMATION_TYPE.raw();
-    registry::write(
-        &source_key(),
-        &[
-            ("EventMessageFile", RegistryValue::ExpandSz(MESSAGE_FILE.to_owned())),
-            ("TypesSupported", RegistryValue::Dword(u32::from(kinds))),
-        ],
-    )
+    // Errors, warnings, information.
+    registry::write(&source_key(), ("EventMessageFile", MESSAGE_FILE), ("TypesSupported", 7))
 }
 
 /// Takes that back. Entries that were written stay.
@@ -113,6 +107,8 @@ enum Item {
 }
 
 fn write_all(items: &Receiver<Item>, left_out: &AtomicU32) {
+    // Without the Event Log the log files have it all the same.
+    let Some(log) = open_log() else { return };
     let (mut minute, mut written) = (Instant::now(), 0);
     while let Ok(Item::Entry(entry)) = items.recv() {
         if minute.elapsed() >= MINUTE {
@@ -128,26 +124,22 @@ fn write_all(items: &Receiver<Item>, left_out: &AtomicU32) {
             0 => entry.text,
             missing => format!("{}\r\n({missing} entries before this one were left out)", entry.text),
         };
-        if write(entry.severity, entry.id, &text).is_err() {
-            left_out.fetch_add(missing + 1, Ordering::Relaxed);
-        }
+        write(&log, entry.severity, entry.id, &text);
     }
 }
 
-fn write(severity: Severity, id: u16, text: &str) -> Result<(), co::ERROR> {
-    let kind = match severity {
-        Severity::Information => co::EVENTLOG::INFORMATION_TYPE,
-        Severity::Warning => co::EVENTLOG::WARNING_TYPE,
-        Severity::Error => co::EVENTLOG::ERROR_TYPE,
-    };
+/// The crate that writes is a layer for what is logged: it gets a subscriber of its own, on this thread alone.
+fn open_log() -> Option<Dispatch> {
+    let layer = EventLogLayer::new(EVENT_SOURCE).ok()?;
+    Some(Dispatch::new(tracing_subscriber::registry().with(layer)))
+}
+
+fn write(log: &Dispatch, severity: Severity, id: u16, text: &str) {
     // A NUL would end the text.
-    let text = text.replace('\0', " ");
-    HEVENTLOG::RegisterEventSource(None, EVENT_SOURCE)?.ReportEvent(
-        kind,
-        0,
-        u32::from(id),
-        None,
-        &[text],
-        &[],
-    )
+    let (id, text) = (u64::from(id), text.replace('\0', " "));
+    tracing::dispatcher::with_default(log, || match severity {
+        Severity::Information => tracing::info!(id, "{text}"),
+        Severity::Warning => tracing::warn!(id, "{text}"),
+        Severity::Error => tracing::error!(id, "{text}"),
+    });
 }

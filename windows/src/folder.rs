@@ -20,23 +20,38 @@ pub enum Access {
     Write,
 }
 
-/// Gives a folder and all in it to administrators, the system and this account, and to nobody else: the cluster's key is in it. Who else
-/// may read is for an administrator to say, afterwards.
+/// Lets this account into a folder and all in it. A folder of its own in [`program_data`] is closed to everybody else but administrators
+/// and the system: the cluster's key is in it; who else may read is for an administrator to say, afterwards. Elsewhere the other
+/// rights stay as they are, whatever they are: the folder may be for more than this.
 ///
 /// # Errors
 /// When it can't be made, or `icacls` says so, in its words.
 pub fn restrict(folder: &Path, account: &str, access: Access) -> Result<(), String> {
     std::fs::create_dir_all(folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
+    let everything = |who: &str| format!("{who}:(OI)(CI)F");
     let mask = match access {
         Access::Read => "RX",
         Access::Write => "M",
     };
-    // Windows's own by number: their names are translated. Rights that are there already stay as they are.
-    let mut grants = vec!["*S-1-5-18:(OI)(CI)F".to_owned(), "*S-1-5-32-544:(OI)(CI)F".to_owned()];
-    if !account.eq_ignore_ascii_case("LocalSystem") {
-        grants.push(format!("{account}:(OI)(CI){mask}"));
+    let mut arguments = vec![];
+    if is_own(folder) {
+        arguments.push("/inheritance:r".to_owned());
     }
-    icacls(folder, &[vec!["/inheritance:r".to_owned(), "/grant".to_owned()], grants].concat())
+    // By number: their names are translated.
+    arguments.extend(["/grant".to_owned(), everything("*S-1-5-18"), everything("*S-1-5-32-544")]);
+    if !account.eq_ignore_ascii_case("LocalSystem") {
+        arguments.push(format!("{account}:(OI)(CI){mask}"));
+    }
+    icacls(folder, &arguments)
+}
+
+/// Whether the folder is one of those that this program makes for itself.
+fn is_own(folder: &Path) -> bool {
+    let words = |path: &Path| -> Vec<String> {
+        path.components().map(|word| word.as_os_str().to_string_lossy().to_lowercase()).collect()
+    };
+    let (folder, data) = (words(folder), words(&program_data()));
+    folder.len() > data.len() && folder.starts_with(&data) && !folder.contains(&"..".to_owned())
 }
 
 fn icacls(folder: &Path, arguments: &[String]) -> Result<(), String> {

@@ -1,33 +1,42 @@
 //! Keys below `HKEY_LOCAL_MACHINE`, as far as they are needed here.
 
-use winsafe::{HKEY, RegistryValue, co};
+use std::io;
 
-/// Writes values of a key, which is made if needed.
-pub(crate) fn write(path: &str, values: &[(&str, RegistryValue)]) -> Result<(), String> {
-    let fail = |error| format!("registry HKLM\\{path}: {error}");
-    let (key, _) = HKEY::LOCAL_MACHINE
-        .RegCreateKeyEx(path, None, co::REG_OPTION::default(), co::KEY::SET_VALUE, None)
-        .map_err(fail)?;
-    for (name, value) in values {
-        key.RegSetValueEx(Some(name), value.clone()).map_err(fail)?;
-    }
-    Ok(())
+use winreg::{
+    RegKey,
+    enums::{HKEY_LOCAL_MACHINE, RegType},
+    types::ToRegValue as _,
+};
+
+fn machine() -> RegKey {
+    RegKey::predef(HKEY_LOCAL_MACHINE)
+}
+
+fn failed(path: &str, error: &io::Error) -> String {
+    format!("registry HKLM\\{path}: {error}")
+}
+
+/// Writes a text, in which `%NAME%` stands for a variable, and a number of a key, which is made if needed.
+pub(crate) fn write(path: &str, text: (&str, &str), number: (&str, u32)) -> Result<(), String> {
+    let write = || {
+        let (key, _) = machine().create_subkey(path)?;
+        let mut expanded = text.1.to_reg_value();
+        expanded.vtype = RegType::REG_EXPAND_SZ;
+        key.set_raw_value(text.0, &expanded)?;
+        key.set_value(number.0, &number.1)
+    };
+    write().map_err(|error| failed(path, &error))
 }
 
 /// A number there, if there is one.
 pub(crate) fn number(path: &str, name: &str) -> Option<u32> {
-    let options = co::REG_OPTION::default();
-    let key = HKEY::LOCAL_MACHINE.RegOpenKeyEx(Some(path), options, co::KEY::QUERY_VALUE).ok()?;
-    match key.RegQueryValueEx(Some(name)).ok()? {
-        RegistryValue::Dword(number) => Some(number),
-        _ => None,
-    }
+    machine().open_subkey(path).ok()?.get_value(name).ok()
 }
 
 /// Removes a key without keys below it. One that isn't there is removed already.
 pub(crate) fn remove(path: &str) -> Result<(), String> {
-    match HKEY::LOCAL_MACHINE.RegDeleteKey(path) {
-        Ok(()) | Err(co::ERROR::FILE_NOT_FOUND) => Ok(()),
-        Err(error) => Err(format!("registry HKLM\\{path}: {error}")),
+    match machine().delete_subkey(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path, &error)),
+        _ => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The service and the setup program under wine, as Windows 7:
 #   windows/tests/service.sh path/to/tanist.exe [path/to/tanist-setup.exe]
-# Everything is in a folder of its own and is gone afterwards. What wine can't show (rights, the firewall, the Event Log, shutdown)
+# Everything is in a folder of its own and is gone afterwards. What wine can't show (rights, the firewall, shutdown, sleep)
 # is in windows/CHECKLIST.md.
 set -euo pipefail
 
@@ -64,6 +64,7 @@ is() { status | tr -d ' \r\n' | grep >/dev/null "\"state\":\"$1\""; }
 query() { run "$tanist" query --hosts "127.0.0.1:$http" --json "$1"; }
 execute() { run "$tanist" execute --hosts "127.0.0.1:$http" "$1"; }
 reg() { run reg query "$1" /v "$2" 2>/dev/null | tr -d '\r'; }
+event() { grep -a "ReportEventW L\"$1" "$dir/events" >/dev/null || fail "not in the Event Log: $1"; }
 logged() { grep -c "$1" "$data/logs/tanist.log"; }
 
 say "a fresh Windows 7 ($("$wine" --version))"
@@ -72,7 +73,8 @@ run reg add 'HKCU\Software\Wine' /v Version /d win7 /f >/dev/null
 "$server" -w
 # Somebody is logged on all the time: when nobody is, wine shuts its services down.
 mkfifo "$dir/keeper"
-timeout 900 "$wine" cmd <"$dir/keeper" >/dev/null 2>&1 &
+# Services get their standard error output from here: wine shows what the Event Log would.
+WINEDEBUG=-all,+eventlog timeout 900 "$wine" cmd <"$dir/keeper" >/dev/null 2>"$dir/events" &
 exec 9>"$dir/keeper"
 run cmd /c ver | tr -d '\r' | grep "6\.1\." >/dev/null || fail "wine isn't Windows 7: $(run cmd /c ver)"
 
@@ -108,6 +110,7 @@ is stopped || fail "$(status)"
 gone || fail "it still answers"
 [ "$(logged 'INFO stopped')" = 1 ] || fail "no clean end in the log"
 run "$tanist" service stop
+for entry in 'tanist runs' 'became master' 'stepped down' 'stopped'; do event "$entry"; done
 [ "$(sqlite3 "$data/data/state.db" 'SELECT x FROM t')" = 41 ] || fail "the row isn't in the file"
 
 say "a bad configuration: it doesn't start, and the command says so"
@@ -116,10 +119,15 @@ echo 'nonsense = 1' >>"$data/tanist.toml"
 if run "$tanist" service start 2>"$dir/said"; then fail "started with a bad configuration"; fi
 grep -q 'Event Log' "$dir/said" || fail "no hint: $(cat "$dir/said")"
 is failed || fail "$(status)"
+event 'tanist has ended: .*nonsense'
 cp "$dir/good.toml" "$data/tanist.toml"
 
-say "again, after a stop that was clean; then uninstall while it runs"
+say "again, after a stop that was clean, with a write filter; then uninstall while it runs"
+filter='HKLM\SYSTEM\CurrentControlSet\Services\fbwf'
+run reg add "$filter" /v Start /t REG_DWORD /d 0 /f >/dev/null
 run "$tanist" service start
+event 'a write filter of Windows is installed.*fbwfmgr'
+run reg delete "$filter" /f >/dev/null
 until_so "it reigns" ready
 grep -q 'clean_stop=true' "$data/logs/tanist.log" || fail "the stop before wasn't clean"
 query 'SELECT x FROM t' | grep 41 >/dev/null || fail "the row is gone"

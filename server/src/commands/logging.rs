@@ -5,7 +5,10 @@ use std::sync::OnceLock;
 use anyhow::Context as _;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, fmt::MakeWriter, layer::SubscriberExt as _, reload,
+    EnvFilter, Layer, Registry,
+    fmt::MakeWriter,
+    layer::{Layered, SubscriberExt as _},
+    reload,
     util::SubscriberInitExt as _,
 };
 
@@ -46,6 +49,16 @@ impl Logging {
         files: Option<&LogFiles>,
         observer: Option<Observer>,
     ) -> anyhow::Result<Logging> {
+        let (subscriber, logging) = Logging::build(config, files, observer)?;
+        drop(subscriber.try_init());
+        Ok(logging)
+    }
+
+    fn build(
+        config: &Config,
+        files: Option<&LogFiles>,
+        observer: Option<Observer>,
+    ) -> anyhow::Result<(Layered<Vec<BoxedLayer>, Registry>, Logging)> {
         let (filter, handle) = reload::Layer::new(log_filter(config)?);
         let format = config.log.format;
         let color =
@@ -59,8 +72,7 @@ impl Logging {
         }
         let mut layers: Vec<BoxedLayer> = vec![Box::new(lines.with_filter(filter))];
         layers.extend(observer);
-        drop(tracing_subscriber::registry().with(layers).try_init());
-        Ok(Logging { filter: handle, _file: guard })
+        Ok((tracing_subscriber::registry().with(layers), Logging { filter: handle, _file: guard }))
     }
 
     /// Logs by another filter from now on.
@@ -101,4 +113,41 @@ pub(super) fn log_panics() {
             usual(panic);
         }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        sync::{Arc, Mutex},
+    };
+
+    use tanist_windows::events::Operators;
+
+    use super::*;
+
+    #[test]
+    fn observer_sees_what_the_filter_hides_and_the_file_gets_what_it_lets_pass() {
+        let text = "cluster = \"wall\"\nid = \"a\"\nkey = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\
+                    [log]\nfilter = \"error\"\n[[member]]\nid = \"a\"\nrank = 1\npeer = [\"127.0.0.1:7450\"]\n";
+        let config = Config::parse(Path::new("t.toml"), text).unwrap();
+        let dir = tempfile::TempDir::new().unwrap();
+        let files = LogFiles::of(dir.path().to_owned());
+        let seen = Arc::new(Mutex::new(vec![]));
+        let into = Arc::clone(&seen);
+        let observer = Operators::new(move |entry| into.lock().unwrap().push(entry.id)).layer();
+        let (subscriber, logging) = Logging::build(&config, Some(&files), Some(Box::new(observer))).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(target: "tanist_server::commands::run", "tanist runs");
+            tracing::error!(target: "tanist_server::elsewhere", "a failure");
+            logging.set_filter(EnvFilter::new("info"));
+            tracing::info!(target: "tanist_server::commands::run", "stopped");
+        });
+        drop(logging);
+        assert_eq!(*seen.lock().unwrap(), [1, 2]);
+        let text = std::fs::read_to_string(dir.path().join("tanist.log")).unwrap();
+        let lines: Vec<_> = text.lines().map(|line| line.rsplit("  ").next().unwrap_or_default()).collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].contains("a failure") && lines[1].contains("stopped"), "{text}");
+    }
 }

@@ -21,13 +21,14 @@ pub(super) fn print(plan: &Plan) -> anyhow::Result<()> {
 pub(super) fn install(plan: &Plan) -> anyhow::Result<()> {
     needs_systemd()?;
     needs_root("install")?;
-    let user = plan.account.as_deref().unwrap_or(unit::USER);
-    let user = find_or_make(user, &plan.name)?;
+    let name = plan.account.as_deref().unwrap_or(unit::USER);
+    let user = find_or_make(name, &plan.name)?;
     for path in writable(&plan.config) {
         give(path, user, 0o750)?;
     }
     for path in secrets(&plan.file)? {
         share(&path, user)?;
+        must_read(name, &path)?;
     }
     write_unit(&unit_path(&plan.name), &unit::text(plan))?;
     systemctl(&["daemon-reload"])?;
@@ -208,6 +209,16 @@ fn share(path: &Path, user: User) -> anyhow::Result<()> {
         .with_context(|| format!("share {}", path.display()))
 }
 
+/// Tries it: the rights of all folders above count, too.
+fn must_read(user: &str, path: &Path) -> anyhow::Result<()> {
+    let file = path.display();
+    call("runuser", &["-u", user, "--", "test", "-r", &file.to_string()]).map(drop).with_context(|| {
+        format!(
+            "the user {user} can't read {file}: let it pass the folders above, or put it into /etc/tanist"
+        )
+    })
+}
+
 fn write_unit(path: &Path, text: &str) -> anyhow::Result<()> {
     let folder = path.parent().unwrap_or(Path::new(UNITS));
     let mut file =
@@ -273,6 +284,23 @@ mod tests {
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
         share(&key, User { id: me().id + 1, group: me().group }).unwrap();
         assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn file_in_a_folder_that_the_user_cannot_enter_is_found_before_the_start() {
+        if !rustix::process::geteuid().is_root() || find("nobody").is_none() {
+            eprintln!("only root can try what others may: left out");
+            return;
+        }
+        let dir = tempfile::TempDir::new().unwrap();
+        let file = dir.path().join("tanist.toml");
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let error = format!("{:#}", must_read("nobody", &file).unwrap_err());
+        assert!(error.contains("tanist.toml") && error.contains("nobody"), "{error}");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        must_read("nobody", &file).unwrap();
     }
 
     #[test]
