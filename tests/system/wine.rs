@@ -4,6 +4,7 @@
 //! a note. With `TANIST_WINE=1` besides, the machines of all other tests are such ones, too.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex, Weak},
@@ -16,6 +17,8 @@ const WINE: &str = "/usr/lib/wine/wine64";
 pub struct Wine {
     prefix: PathBuf,
     program: PathBuf,
+    /// Held as long as something may run in it: one test process after the other.
+    _lock: File,
 }
 
 impl Wine {
@@ -42,7 +45,9 @@ impl Wine {
     /// In the build's folder for temporary files, where the next run finds it ready.
     fn make(program: PathBuf) -> Wine {
         let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wine-win7");
-        let wine = Wine { prefix, program };
+        let lock = File::create(prefix.with_extension("lock")).unwrap();
+        lock.lock().unwrap();
+        let wine = Wine { prefix, program, _lock: lock };
         let ready = wine.prefix.join("tanist-ready");
         if !ready.exists() {
             let _ = std::fs::remove_dir_all(&wine.prefix);

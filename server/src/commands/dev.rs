@@ -76,7 +76,7 @@ pub async fn dev(options: DevOptions) -> anyhow::Result<()> {
     let directory = match (&options.dir, &temporary) {
         (Some(dir), _) => {
             std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
-            dir.canonicalize().with_context(|| format!("open {}", dir.display()))?
+            std::path::absolute(dir).with_context(|| format!("open {}", dir.display()))?
         }
         (None, Some(temporary)) => temporary.path().to_owned(),
         (None, None) => unreachable!("one of the two is set"),
@@ -303,18 +303,32 @@ fn announce(directory: &Path, machines: &[DevMachine], master: &str, options: &D
     let master_machine = machines.iter().find(|machine| machine.id == master).unwrap_or(first);
     println!("\nDashboard: {}/\n", first.http);
     println!("Try:");
-    println!(
-        "  curl -sL {}/v1/execute -H 'content-type: application/json' \\\n    -d '{{\"statements\":[{{\"sql\":\"CREATE TABLE IF NOT EXISTS note(id INTEGER PRIMARY KEY, text TEXT)\"}},{{\"sql\":\"INSERT INTO note(text) VALUES (?)\",\"params\":[\"hello\"]}}]}}'",
-        any.http
-    );
-    println!("  sqlite3 -readonly {} 'SELECT * FROM note'", any.data_dir.join("state.db").display());
-    println!("  kill -9 {}    # the master; watch the dashboard", master_machine.pid.unwrap_or_default());
+    try_these(any, master_machine.pid.unwrap_or_default());
     if options.restart {
         println!("\nA machine that ends is started again after 2 s.");
     } else {
         println!("  {}    # and start it again", start_command(master_machine));
     }
     println!("\nLogs and data: {}\nCtrl-C ends all.\n", directory.display());
+}
+
+#[cfg(not(windows))]
+fn try_these(machine: &DevMachine, master: u32) {
+    println!(
+        "  curl -sL {}/v1/execute -H 'content-type: application/json' \\\n    -d '{{\"statements\":[{{\"sql\":\"CREATE TABLE IF NOT EXISTS note(id INTEGER PRIMARY KEY, text TEXT)\"}},{{\"sql\":\"INSERT INTO note(text) VALUES (?)\",\"params\":[\"hello\"]}}]}}'",
+        machine.http
+    );
+    println!("  sqlite3 -readonly {} 'SELECT * FROM note'", machine.data_dir.join("state.db").display());
+    println!("  kill -9 {master}    # the master; watch the dashboard");
+}
+
+/// As `cmd.exe` understands it, with what every Windows has.
+#[cfg(windows)]
+fn try_these(machine: &DevMachine, master: u32) {
+    println!("  tanist execute --hosts {} \"CREATE TABLE IF NOT EXISTS note(text TEXT)\"", machine.http);
+    println!("  tanist execute --hosts {} \"INSERT INTO note VALUES ('hello')\"", machine.http);
+    println!("  tanist query --hosts {} \"SELECT * FROM note\"", machine.http);
+    println!("  taskkill /F /PID {master}    (the master; watch the dashboard)");
 }
 
 async fn stop_all(children: &mut BTreeMap<String, Child>) {
@@ -326,8 +340,9 @@ async fn stop_all(children: &mut BTreeMap<String, Child>) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
     }
+    let until = tokio::time::Instant::now() + Duration::from_secs(5);
     for child in children.values_mut() {
-        if tokio::time::timeout(Duration::from_secs(5), child.wait()).await.is_err() {
+        if tokio::time::timeout_at(until, child.wait()).await.is_err() {
             let _ = child.kill().await;
         }
     }
