@@ -53,9 +53,7 @@ async fn systemd_is_told_when_the_machine_listens_and_when_it_stops() {
 async fn host_is_told_and_its_wishes_are_granted() {
     let mut cluster = Cluster::lay_out(&Layout::of(3));
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let (wishes, host) = Host::new(move |phase| {
-        let _ = tell.send(phase);
-    });
+    let (wishes, host) = Host::new(move |phase| tell.send(phase).unwrap());
     let config = cluster.machines[0].config.clone();
     let machine = tokio::spawn(async move { tanist_server::commands::run(&config, host).await });
     cluster.start_machine(1);

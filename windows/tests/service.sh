@@ -76,6 +76,7 @@ mkfifo "$dir/keeper"
 # Services get their standard error output from here: wine shows what the Event Log would.
 WINEDEBUG=-all,+eventlog timeout 900 "$wine" cmd <"$dir/keeper" >/dev/null 2>"$dir/events" &
 exec 9>"$dir/keeper"
+until_so "the services are there" grep -a 'starting Event Log Service' "$dir/events"
 run cmd /c ver | tr -d '\r' | grep "6\.1\." >/dev/null || fail "wine isn't Windows 7: $(run cmd /c ver)"
 
 tanist='C:\tanist.exe'

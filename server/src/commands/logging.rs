@@ -9,7 +9,6 @@ use tracing_subscriber::{
     fmt::MakeWriter,
     layer::{Layered, SubscriberExt as _},
     reload,
-    util::SubscriberInitExt as _,
 };
 
 use super::log_file::LogFile;
@@ -50,7 +49,8 @@ impl Logging {
         observer: Option<Observer>,
     ) -> anyhow::Result<Logging> {
         let (subscriber, logging) = Logging::build(config, files, observer)?;
-        drop(subscriber.try_init());
+        // Not `init`, which takes in what `log` gets, too, where a dependency has switched that on.
+        drop(tracing::subscriber::set_global_default(subscriber));
         Ok(logging)
     }
 
