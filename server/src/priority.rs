@@ -7,16 +7,17 @@
 #[cfg(target_os = "linux")]
 const NICE: i32 = -10;
 
-/// Lets the thread that calls it, and on Windows all of the process, go before ordinary ones. It uses little time, but that at once.
+/// Lets the thread that calls it go before ordinary ones. It uses little time, but that at once.
 pub(crate) fn come_first() {
     #[cfg(target_os = "linux")]
     // For a thread there, though POSIX means the process. Needs CAP_SYS_NICE or RLIMIT_NICE, which a systemd unit gives.
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "the protocol's thread has no priority");
     }
+    // It means `THREAD_PRIORITY_HIGHEST`, which needs no right; not the one that goes before the system.
     #[cfg(windows)]
-    if let Err(error) = tanist_windows::come_first() {
-        tracing::debug!(%error, "this process has no priority");
+    if let Err(error) = thread_priority::set_current_thread_priority(thread_priority::ThreadPriority::Max) {
+        tracing::debug!(?error, "the protocol's thread has no priority");
     }
 }
 

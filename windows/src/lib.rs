@@ -11,8 +11,6 @@ mod folder;
 #[cfg(windows)]
 mod install;
 #[cfg(windows)]
-mod priority;
-#[cfg(windows)]
 mod registry;
 #[cfg(windows)]
 mod run;
@@ -25,8 +23,6 @@ pub use event_log::{EventLog, register_source, unregister_source};
 pub use folder::{Access, program_data, restrict};
 #[cfg(windows)]
 pub use install::{Installation, ServiceError, Status, install, start, status, stop, uninstall};
-#[cfg(windows)]
-pub use priority::come_first;
 #[cfg(windows)]
 pub use run::{Control, Session, run};
 #[cfg(windows)]
