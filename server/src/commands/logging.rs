@@ -61,8 +61,10 @@ impl Logging {
     ) -> anyhow::Result<(Layered<Vec<BoxedLayer>, Registry>, Logging)> {
         let (filter, handle) = reload::Layer::new(log_filter(config)?);
         let format = config.log.format;
-        let color =
-            std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
+        // Consoles before Windows 10 know no colours.
+        let color = !cfg!(windows)
+            && std::env::var_os("NO_COLOR").is_none()
+            && std::io::IsTerminal::is_terminal(&std::io::stderr());
         let mut lines = layer(format, color, std::io::stderr);
         let mut guard = None;
         if let Some(files) = files {
