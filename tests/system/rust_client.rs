@@ -191,11 +191,9 @@ async fn application_sees_no_error_when_masters_are_killed_and_can_say_where_it_
                 (there && link.member() == Some(&id)).then_some(())
             })
             .await;
-        {
-            let told = told.lock().unwrap();
-            losses += told.iter().filter(|link| link.host() == Some(&old) && lost(link)).count();
-            assert!(told.windows(2).all(|pair| pair[0].since() <= pair[1].since()), "{told:?}");
-        }
+        let told = told.lock().unwrap().clone();
+        losses += told.iter().filter(|link| link.host() == Some(&old) && lost(link)).count();
+        assert!(told.windows(2).all(|pair| pair[0].since() <= pair[1].since()), "{told:?}");
         assert_eq!(blocking.link(Need::Master).host(), Some(url.as_str()));
         cluster.start_machine(master);
         cluster.wait_back(master).await;
