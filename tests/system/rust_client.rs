@@ -123,11 +123,13 @@ impl Threads {
 }
 
 /// Polls all the time, strongly and from the nearest; the longest pause of the strong reads.
-fn poll(client: &Client, stop: &Arc<AtomicBool>) -> [tokio::task::JoinHandle<Duration>; 2] {
+async fn poll(client: &Client, stop: &Arc<AtomicBool>) -> [tokio::task::JoinHandle<Duration>; 2] {
+    // The nearest may not have the table yet.
+    let first = client.query(count(), Consistency::Strong, None).await.unwrap().position;
     [Consistency::Strong, Consistency::Local].map(|consistency| {
-        let (client, stop) = (client.clone(), Arc::clone(stop));
+        let (client, stop, first) = (client.clone(), Arc::clone(stop), first.clone());
         tokio::spawn(async move {
-            let (mut last, mut longest, mut seen) = (Instant::now(), Duration::ZERO, None::<String>);
+            let (mut last, mut longest, mut seen) = (Instant::now(), Duration::ZERO, Some(first));
             while !stop.load(Ordering::Relaxed) {
                 let answer = client.query(count(), consistency, seen.as_deref()).await;
                 seen = Some(answer.unwrap_or_else(|error| panic!("{consistency:?} poll: {error}")).position);
@@ -164,7 +166,7 @@ async fn application_sees_no_error_when_masters_are_killed_and_can_say_where_it_
     let blocking = cluster.builder().hosts(&cluster.url(2)).build_blocking().unwrap();
     create_ledger(&client).await;
     let (told, stop) = (story(&client), Arc::new(AtomicBool::new(false)));
-    let polls = poll(&client, &stop);
+    let polls = poll(&client, &stop).await;
     let (workload, threads) = (Workload::start(&client, 4, "async"), Threads::start(&blocking, 4));
     let (mut pauses, mut blocking_pauses, mut losses) = (vec![], vec![], 0);
     for _ in 0..rounds().max(5) {
