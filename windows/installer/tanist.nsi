@@ -204,6 +204,11 @@ Function machinePageLeave
         MessageBox MB_OK|MB_ICONEXCLAMATION "This machine needs a name."
         Abort
     ${EndIf}
+    ${If} $Members == ""
+        MessageBox MB_YESNO|MB_ICONQUESTION|MB_DEFBUTTON2 "No machines are named: this one would stand alone, reached from nowhere else, for trying out. Is that what you want?" IDYES alone
+        Abort
+        alone:
+    ${EndIf}
 FunctionEnd
 
 ; The configuration, by `tanist init`; $0 is 0 if it is there.
