@@ -202,6 +202,16 @@ async fn copies_taken_under_load_hold_exactly_what_their_position_says_and_found
     restored.assert_no_panic();
 }
 
+/// A copy of a cluster that is gone, with an empty ledger; the directory is removed when it is dropped.
+async fn copy_of_another_cluster() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("old.db.zst");
+    let old = Cluster::of(1).await;
+    create_ledger(&old.client()).await;
+    backup(&old, &copy, &[]);
+    (dir, copy)
+}
+
 /// Waits until the process of a machine ends by itself.
 async fn ended(cluster: &mut Cluster, machine: usize) -> std::process::ExitStatus {
     let mut child = cluster.machines[machine].child.take().unwrap();
@@ -220,13 +230,7 @@ async fn ended(cluster: &mut Cluster, machine: usize) -> std::process::ExitStatu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restored_machine_in_a_cluster_that_lives_ends_before_it_has_done_any_harm() {
-    let dir = tempfile::tempdir().unwrap();
-    let copy = dir.path().join("old.db.zst");
-    {
-        let old = Cluster::of(1).await;
-        create_ledger(&old.client()).await;
-        backup(&old, &copy, &[]);
-    }
+    let (_dir, copy) = copy_of_another_cluster().await;
     // Another cluster of the same name, with machines of the same names.
     let mut cluster = with_other_key(&Layout::of(3));
     cluster.start_all();
@@ -271,13 +275,7 @@ async fn restored_machine_in_a_cluster_that_lives_ends_before_it_has_done_any_ha
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_copy_restored_on_two_machines_founds_one_cluster() {
-    let dir = tempfile::tempdir().unwrap();
-    let copy = dir.path().join("old.db.zst");
-    {
-        let old = Cluster::of(1).await;
-        create_ledger(&old.client()).await;
-        backup(&old, &copy, &[]);
-    }
+    let (_dir, copy) = copy_of_another_cluster().await;
     // With the third, whoever founds has a majority whatever becomes of the other.
     let mut cluster = with_other_key(&Layout::of(3));
     for machine in 0..2 {
@@ -306,13 +304,7 @@ async fn one_copy_restored_on_two_machines_founds_one_cluster() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restore_that_broke_off_is_not_taken_for_a_machine() {
-    let dir = tempfile::tempdir().unwrap();
-    let copy = dir.path().join("old.db.zst");
-    {
-        let old = Cluster::of(1).await;
-        create_ledger(&old.client()).await;
-        backup(&old, &copy, &[]);
-    }
+    let (dir, copy) = copy_of_another_cluster().await;
     let mut cluster = with_other_key(&Layout::of(1));
     let config = cluster.machines[0].config.display().to_string();
     let data = cluster.data_dir(0);

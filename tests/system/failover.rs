@@ -23,9 +23,10 @@ pub fn moment(limit_ms: u64) -> Duration {
     Duration::from_millis(u64::from_le_bytes(bytes) % limit_ms)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn acknowledged_writes_outlive_the_killed_master() {
-    let mut cluster = Cluster::of(3).await;
+/// Kills the master again and again under load: nothing is lost. How many writes were acknowledged, and the longest times
+/// without one at each kill, in order.
+pub async fn kill_masters(layout: &Layout) -> (usize, Vec<Duration>) {
+    let mut cluster = Cluster::start(layout).await;
     let client = cluster.client();
     create_ledger(&client).await;
     let workload = Workload::start(&client, 4, "w");
@@ -49,7 +50,13 @@ async fn acknowledged_writes_outlive_the_killed_master() {
     }
     cluster.assert_no_panic();
     gaps.sort();
-    println!("{} writes over {} kills; longest gaps {gaps:?}", outcome.acknowledged.len(), gaps.len());
+    (outcome.acknowledged.len(), gaps)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_writes_outlive_the_killed_master() {
+    let (writes, gaps) = kill_masters(&Layout::of(3)).await;
+    println!("{writes} writes over {} kills; longest gaps {gaps:?}", gaps.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use tanist_api::Statement;
 
 use crate::{
     cluster::{Cluster, HTTP_PORT, Layout, read, tanist},
-    failover::rounds,
+    failover::{kill_masters, rounds},
     files::shell,
     wine::Wine,
     workload::{Workload, create_ledger, execute},
@@ -27,39 +27,11 @@ fn write_script(path: &Path, lines: &[&str]) {
     std::fs::write(path, lines.join("\r\n") + "\r\n").unwrap();
 }
 
-/// Kills the master again and again under load; the longest times without an acknowledged write.
-async fn kill_masters(windows: fn(usize) -> bool) -> Vec<Duration> {
-    let mut cluster = Cluster::start(&Layout { windows, ..Layout::of(3) }).await;
-    let client = cluster.client();
-    create_ledger(&client).await;
-    let workload = Workload::start(&client, 4, "w");
-    let mut gaps = vec![];
-    for _ in 0..rounds() {
-        workload.wait_for(50).await;
-        let master = cluster.wait_master().await;
-        workload.take_longest_gap();
-        cluster.kill(master);
-        workload.wait_for(50).await;
-        gaps.push(workload.take_longest_gap());
-        cluster.start_machine(master);
-        cluster.wait_back(master).await;
-    }
-    let outcome = workload.finish().await;
-    assert!(outcome.unknown.is_empty(), "idempotency keys settle every outcome: {:?}", outcome.unknown);
-    cluster.assert_identical().await;
-    for i in 0..3 {
-        outcome.assert_in(&cluster.data_dir(i));
-    }
-    cluster.assert_no_panic();
-    gaps.sort();
-    gaps
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_cluster_outlives_its_killed_masters_as_one_on_linux_does() {
     let Some(_wine) = Wine::get() else { return };
-    let windows = kill_masters(|_| true).await;
-    let linux = kill_masters(|_| false).await;
+    let (_, windows) = kill_masters(&Layout { windows: |_| true, ..Layout::of(3) }).await;
+    let (_, linux) = kill_masters(&Layout { windows: |_| false, ..Layout::of(3) }).await;
     println!("longest gaps at a killed master: Windows {windows:?}, Linux {linux:?}");
 }
 

@@ -201,6 +201,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The cluster's secret.
     pub key: ClusterKey,
+    /// The file that the secret stands in; `None`: the configuration file itself.
+    pub key_file: Option<PathBuf>,
     /// Where it listens.
     pub listen: Listen,
     /// A managed node that gives no sign of life for so long is silent.
@@ -432,6 +434,7 @@ impl Config {
             id,
             data_dir: folder.join(&raw.data_dir),
             key,
+            key_file: raw.key_file.map(|name| folder.join(name)),
             listen,
             silent_after: fields.duration(
                 "nodes.silent_after",

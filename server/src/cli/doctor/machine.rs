@@ -36,7 +36,7 @@ enum Process {
 /// Looks at everything here.
 pub(super) async fn look(file: &Path, config: &Config) -> anyhow::Result<Vec<Finding>> {
     let mut findings = vec![];
-    findings.extend(secrecy(file));
+    findings.extend(secrecy(file, config));
     let (process, finding) = process(config);
     findings.push(finding);
     findings.push(port("peer port", &config.listen.peer, process).await);
@@ -60,18 +60,12 @@ pub(super) async fn look(file: &Path, config: &Config) -> anyhow::Result<Vec<Fin
 }
 
 /// Who else can read the file with the cluster's key.
-fn secrecy(config: &Path) -> Option<Finding> {
+fn secrecy(file: &Path, config: &Config) -> Option<Finding> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        let text = Config::read(config).ok()?;
-        let fields: toml::Table = text.parse().ok()?;
-        let key_file = fields.get("key_file").and_then(toml::Value::as_str);
-        let file = match key_file {
-            Some(name) => config.parent().unwrap_or(Path::new(".")).join(name),
-            None => config.to_owned(),
-        };
-        let mode = std::fs::metadata(&file).ok()?.permissions().mode();
+        let file = config.key_file.as_deref().unwrap_or(file);
+        let mode = std::fs::metadata(file).ok()?.permissions().mode();
         if mode & 0o077 != 0 {
             let found = format!(
                 "{} holds the cluster's key, and others can read it (mode {:o})",
@@ -84,7 +78,7 @@ fn secrecy(config: &Path) -> Option<Finding> {
     }
     #[cfg(not(unix))]
     {
-        let _ = config;
+        let _ = (file, config);
         None
     }
 }

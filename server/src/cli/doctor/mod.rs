@@ -1,7 +1,8 @@
 //! `tanist doctor`: whether this machine can do its work, and reaches the others; and what to do where not.
 //!
-//! Owns the list of findings. Changes nothing: it writes one file of its own to measure the disk, and deletes it. Read
-//! `machine.rs` for what is looked at here, `peers.rs` for the others.
+//! Owns the list of findings. Changes no data: it writes files of its own to measure the disk and to try directories, and deletes
+//! them; for a moment it takes the data directory's lock, with its process id, as a machine would. Read `machine.rs` for what is
+//! looked at here, `peers.rs` for the others.
 
 mod machine;
 mod peers;

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use tanist_api::Cluster;
 use tanist_client::{Client, Error};
-use tanist_replication::Member;
+use tanist_replication::{Member, quorum};
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{Finding, machine::resolve};
@@ -148,7 +148,7 @@ fn same_cluster(config: &Config, said: &Said, url: &str) -> Finding {
 }
 
 fn majority(reached: usize, members: usize) -> Finding {
-    let needed = members / 2 + 1;
+    let needed = quorum::majority(members);
     let found = format!("{reached} of {members} are reached, this one included; {needed} are needed");
     if reached >= needed {
         return Finding::good("majority", found);

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::{Plan, ServiceStatus, unit, writable};
+use crate::config::Config;
 
 const UNITS: &str = "/etc/systemd/system";
 
@@ -26,9 +27,9 @@ pub(super) fn install(plan: &Plan) -> anyhow::Result<()> {
     for path in writable(&plan.config) {
         give(path, user, 0o750)?;
     }
-    for path in secrets(&plan.file)? {
-        share(&path, user)?;
-        must_read(name, &path)?;
+    for path in secrets(&plan.file, &plan.config) {
+        share(path, user)?;
+        must_read(name, path)?;
     }
     write_unit(&unit_path(&plan.name), &unit::text(plan))?;
     systemctl(&["daemon-reload"])?;
@@ -187,14 +188,9 @@ fn give(path: &Path, user: User, mode: u32) -> anyhow::Result<()> {
 }
 
 /// The configuration and what it names that only root may read so far.
-fn secrets(file: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let table: toml::Table = text.parse().with_context(|| format!("read {}", file.display()))?;
-    let folder = file.parent().unwrap_or(Path::new("/"));
-    let tls = |key: &str| table.get("tls").and_then(|tls| tls.get(key));
-    let named = [table.get("key_file"), tls("cert_file"), tls("key_file")];
-    let named = named.into_iter().flatten().filter_map(|path| path.as_str()).map(|path| folder.join(path));
-    Ok([file.to_owned()].into_iter().chain(named).collect())
+fn secrets<'p>(file: &'p Path, config: &'p Config) -> Vec<&'p Path> {
+    let tls = config.tls.as_ref().map(|tls| [tls.cert_file.as_path(), &tls.key_file]);
+    [file].into_iter().chain(config.key_file.as_deref()).chain(tls.into_iter().flatten()).collect()
 }
 
 /// Lets the user's group read a file of root's; what others may is left as it is.
@@ -278,9 +274,12 @@ mod tests {
     fn files_with_secrets_are_found_and_shared_with_the_group_alone() {
         let dir = tempfile::TempDir::new().unwrap();
         let (file, key) = (dir.path().join("tanist.toml"), dir.path().join("cluster.key"));
-        fs::write(&file, "key_file = \"cluster.key\"\n[tls]\ncert_file = \"/etc/c.crt\"\n").unwrap();
-        fs::write(&key, "secret").unwrap();
-        assert_eq!(secrets(&file).unwrap(), [file.clone(), key.clone(), "/etc/c.crt".into()]);
+        let text = "cluster = \"wall\"\nid = \"a\"\nkey_file = \"cluster.key\"\n[tls]\ncert_file = \"/etc/c.crt\"\n\
+                    key_file = \"c.key\"\n[[member]]\nid = \"a\"\nrank = 1\npeer = [\"127.0.0.1:7450\"]\n";
+        fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        let config = Config::parse(&file, text).unwrap();
+        let tls_key = dir.path().join("c.key");
+        assert_eq!(secrets(&file, &config), [file.as_path(), &key, Path::new("/etc/c.crt"), &tls_key]);
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
         share(&key, User { id: me().id + 1, group: me().group }).unwrap();
         assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o640);
