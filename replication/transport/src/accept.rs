@@ -34,8 +34,14 @@ const MOST_ADDRESSES: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Inbound {
     connection: u64,
+    process: Process,
+}
+
+/// A process of a member, as far as it was heard.
+#[derive(Debug, Clone)]
+pub(crate) struct Process {
     incarnation: [u8; 16],
-    /// Milliseconds since the transport's start.
+    /// When it was last heard on a connection, in ns since the transport's start.
     heard: Arc<AtomicU64>,
 }
 
@@ -124,8 +130,9 @@ async fn carry(shared: &Arc<Shared>, id: u64, accepted: Accepted, address: Socke
         shared.emit(TransportEvent::CopyRequested { from, stream }).await;
         return;
     }
-    let heard = Arc::new(AtomicU64::new(shared.now_ms()));
-    let inbound = Inbound { connection: id, incarnation: hello.incarnation, heard: Arc::clone(&heard) };
+    let heard = Arc::new(AtomicU64::new(shared.now_ns()));
+    let process = Process { incarnation: hello.incarnation, heard: Arc::clone(&heard) };
+    let inbound = Inbound { connection: id, process };
     if !shared.replace_inbound(&hello, channel, inbound) {
         return;
     }
@@ -174,7 +181,7 @@ async fn receive(
             Ok(Err(error)) => return Err(error.to_string()),
             Err(_) => return Err("the peer fell silent".to_owned()),
         }
-        heard.store(shared.now_ms(), Ordering::Relaxed);
+        heard.store(shared.now_ns(), Ordering::Relaxed);
     }
 }
 
@@ -211,10 +218,10 @@ impl Shared {
             if stranger && (channel != Channel::Control || !room) {
                 return Verdict::UnknownMember;
             }
-            let window = self.config.limits.keepalive.as_millis() as u64 * 3;
-            peer.iter().flat_map(|peer| &peer.inbound).flatten().any(|other| {
-                let silent_for = self.now_ms().saturating_sub(other.heard.load(Ordering::Relaxed));
-                other.incarnation != hello.incarnation && silent_for < window
+            let window = self.config.limits.keepalive.as_nanos() as u64 * 3;
+            peer.iter().flat_map(|peer| &peer.inbound).flatten().any(|Inbound { process, .. }| {
+                let silent_for = self.now_ns().saturating_sub(process.heard.load(Ordering::Relaxed));
+                process.incarnation != hello.incarnation && silent_for < window
             })
         };
         if in_use {
@@ -252,10 +259,14 @@ impl Shared {
             // A new process ends all connections of the old one.
             let mut replaced: Vec<u64> = Vec::new();
             for (index, slot) in peer.inbound.iter_mut().enumerate() {
-                if let Some(other) = slot.take_if(|o| index == place || o.incarnation != inbound.incarnation)
+                if let Some(other) =
+                    slot.take_if(|o| index == place || o.process.incarnation != inbound.process.incarnation)
                 {
                     replaced.push(other.connection);
                 }
+            }
+            if channel == Channel::Control {
+                self.note_process(peer, inbound.process.clone());
             }
             peer.inbound[place] = Some(inbound);
             replaced
@@ -265,6 +276,15 @@ impl Shared {
             self.abort_connection(connection);
         }
         true
+    }
+
+    /// What we send on may still lead to the process before, if nobody closed that: a cable was out, or its computer went down.
+    fn note_process(&self, peer: &mut Peer, process: Process) {
+        let before = peer.process.replace(process.clone());
+        if let Some(before) = before.filter(|before| before.incarnation != process.incarnation) {
+            let heard = Duration::from_nanos(before.heard.load(Ordering::Relaxed));
+            peer.leave_process_before(self.started + heard);
+        }
     }
 
     fn remove_inbound(&self, from: &MemberId, channel: Channel, connection: u64) {
@@ -278,9 +298,9 @@ impl Shared {
         }
     }
 
-    /// Milliseconds since the transport's start.
-    fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+    /// Nanoseconds since the transport's start.
+    fn now_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
     }
 
     /// Warns, but not too often about the same.

@@ -35,6 +35,22 @@ pub(crate) enum Run {
     Stop,
 }
 
+/// What the transport wants of a peer's links.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Orders {
+    pub(crate) run: Run,
+    /// When the peer's process before its present one was last heard.
+    pub(crate) process_before: Option<Instant>,
+}
+
+impl Orders {
+    /// Whether a connection opened at `since` leads to a process that is gone. One opened after that was last heard may
+    /// lead to either, and stays.
+    fn abandon(self, since: Instant) -> bool {
+        self.process_before.is_some_and(|heard| heard > since)
+    }
+}
+
 /// One outgoing link.
 pub(crate) struct Link {
     pub(crate) config: Arc<Config>,
@@ -43,7 +59,7 @@ pub(crate) struct Link {
     pub(crate) addresses: watch::Receiver<Vec<String>>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) events: mpsc::Sender<TransportEvent>,
-    pub(crate) run: watch::Receiver<Run>,
+    pub(crate) orders: watch::Receiver<Orders>,
 }
 
 /// How an open link ended.
@@ -77,7 +93,7 @@ impl Link {
                 let dial = dial::dial(&self.config, &self.peer, &addresses, self.channel);
                 tokio::select! {
                     dialled = dial => dialled,
-                    () = ended(&mut self.run) => break,
+                    () = ended(&mut self.orders) => break,
                 }
             };
             match dialled {
@@ -85,7 +101,7 @@ impl Link {
                     was_up = true;
                     quiet.forget();
                     let since = Instant::now();
-                    let after = self.carry(stream).await;
+                    let after = self.carry(stream, since).await;
                     if after == After::End {
                         return;
                     }
@@ -102,7 +118,7 @@ impl Link {
             tokio::select! {
                 () = sleep(pause.next()) => {}
                 changed = self.addresses.changed() => if changed.is_err() { break },
-                () = ended(&mut self.run) => break,
+                () = ended(&mut self.orders) => break,
             }
             self.queue.on_rested();
         }
@@ -112,7 +128,7 @@ impl Link {
     /// Whether to dial; `false` when told to end.
     async fn wait_until_wanted(&mut self) -> bool {
         loop {
-            if *self.run.borrow() != Run::On {
+            if self.orders.borrow().run != Run::On {
                 return false;
             }
             if self.queue.is_wanted() {
@@ -120,18 +136,18 @@ impl Link {
             }
             tokio::select! {
                 () = self.queue.wake.notified() => {}
-                () = ended(&mut self.run) => return false,
+                () = ended(&mut self.orders) => return false,
             }
         }
     }
 
-    /// Sends on an open connection until it ends.
-    async fn carry(&mut self, stream: SecureStream) -> After {
+    /// Sends on a connection that was opened at `since`, until it ends.
+    async fn carry(&mut self, stream: SecureStream, since: Instant) -> After {
         let (peer, channel, address) = (self.peer.clone(), self.channel, stream.address());
         tracing::info!(%peer, %channel, %address, "connected");
         self.queue.on_up();
         self.emit(TransportEvent::Connected { peer: peer.clone(), channel }).await;
-        let end = self.pump(stream).await;
+        let end = self.pump(stream, since).await;
         let (reason, after) = match end {
             Ok(End::Lost(reason)) => (reason, After::Redial),
             Err(error) => (error.to_string(), After::Redial),
@@ -145,23 +161,29 @@ impl Link {
             tracing::info!(%peer, %channel, %address, reason, "connection closed");
         }
         // At shutdown nobody listens any more, and a full event channel must not hold it up.
-        let asked = *self.run.borrow();
+        let asked = self.orders.borrow().run;
         if asked != Run::Drain {
             self.emit(TransportEvent::Closed { peer, channel, reason }).await;
         }
         after
     }
 
-    async fn pump(&mut self, stream: SecureStream) -> Result<End, FrameError> {
+    async fn pump(&mut self, stream: SecureStream, since: Instant) -> Result<End, FrameError> {
         let (mut sender, receiver) = stream.into_split();
         // The peer sends nothing on this connection; its end is all there is to read.
         let mut incoming = receiver.socket;
         let encoder = &mut sender.encoder;
         let limits = &self.config.limits;
         loop {
-            let mode = *self.run.borrow();
+            let orders = *self.orders.borrow_and_update();
+            let mode = orders.run;
             if mode == Run::Stop {
                 return Ok(End::Over);
+            }
+            if orders.abandon(since) {
+                return Ok(End::Lost(
+                    "the peer is a new process, and this connection leads to the one before".to_owned(),
+                ));
             }
             while !encoder.is_full() {
                 if encoder.is_busy() {
@@ -185,7 +207,7 @@ impl Link {
                         }
                     }
                     reason = end_of(&mut incoming) => return Ok(End::Lost(reason)),
-                    changed = self.run.changed() => if changed.is_err() { return Ok(End::Over) },
+                    changed = self.orders.changed() => if changed.is_err() { return Ok(End::Over) },
                     () = sleep(limits.keepalive) => encoder.sign_of_life()?,
                 }
                 continue;
@@ -201,7 +223,8 @@ impl Link {
                     }
                 }
                 reason = end_of(&mut incoming) => return Ok(End::Lost(reason)),
-                () = stopped(&mut self.run) => return Ok(End::Over),
+                // The next round says why.
+                () = broken_off(&mut self.orders, since) => {}
             }
             if many {
                 // Encryption is work: let what is urgent pass.
@@ -234,14 +257,14 @@ impl Link {
 }
 
 /// Waits for anything but `Run::On`.
-async fn ended(run: &mut watch::Receiver<Run>) {
+async fn ended(orders: &mut watch::Receiver<Orders>) {
     // An error means that the transport was dropped.
-    let _ = run.wait_for(|run| *run != Run::On).await;
+    let _ = orders.wait_for(|orders| orders.run != Run::On).await;
 }
 
-/// Waits for `Run::Stop`; forever once nobody can say it.
-async fn stopped(run: &mut watch::Receiver<Run>) {
-    if run.wait_for(|run| *run == Run::Stop).await.is_err() {
+/// Waits until a connection is to be left even with bytes unsent; forever once nobody can say it.
+async fn broken_off(orders: &mut watch::Receiver<Orders>, since: Instant) {
+    if orders.wait_for(|orders| orders.run == Run::Stop || orders.abandon(since)).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -21,9 +21,9 @@ use tokio::{
 
 use crate::{
     Channel, Config, OpenError, Packet, SecureStream, SendError, TransportEvent,
-    accept::{self, Inbound},
+    accept::{self, Inbound, Process},
     dial,
-    link::{Link, Run},
+    link::{Link, Orders, Run},
     queue::Queue,
     quiet::Quiet,
 };
@@ -57,12 +57,14 @@ pub(crate) struct Peer {
     announced: Vec<String>,
     /// Both.
     addresses: watch::Sender<Vec<String>>,
-    run: watch::Sender<Run>,
+    orders: watch::Sender<Orders>,
     control: Arc<Queue>,
     bulk: Arc<Queue>,
     tasks: Vec<JoinHandle<()>>,
     /// Control and bulk.
     pub(crate) inbound: [Option<Inbound>; 2],
+    /// The one that last opened a control connection to us.
+    pub(crate) process: Option<Process>,
 }
 
 impl Peer {
@@ -78,7 +80,16 @@ impl Peer {
     }
 
     pub(crate) fn stop(&self) {
-        self.run.send_replace(Run::Stop);
+        self.order(Run::Stop);
+    }
+
+    fn order(&self, run: Run) {
+        self.orders.send_modify(|orders| orders.run = run);
+    }
+
+    /// There is a new process; the one before was last heard then.
+    pub(crate) fn leave_process_before(&self, heard: Instant) {
+        self.orders.send_modify(|orders| orders.process_before = Some(heard));
     }
 
     fn update_addresses(&self) {
@@ -279,7 +290,7 @@ impl Transport {
         }
         let peers = std::mem::take(&mut *shared.peers());
         for peer in peers.values() {
-            peer.run.send_replace(Run::Drain);
+            peer.order(Run::Drain);
         }
         let mut peers: Vec<_> = peers.into_values().collect();
         let drained = async {
@@ -348,7 +359,7 @@ impl Shared {
 
     pub(crate) fn new_peer(self: &Arc<Shared>, id: MemberId, listed: Vec<String>) -> Peer {
         let addresses = watch::Sender::new(listed.clone());
-        let run = watch::Sender::new(Run::On);
+        let orders = watch::Sender::new(Orders { run: Run::On, process_before: None });
         let mut tasks = Vec::new();
         let mut link = |channel| {
             let queue = Arc::new(Queue::new(channel, self.config.limits.clone()));
@@ -359,14 +370,24 @@ impl Shared {
                 addresses: addresses.subscribe(),
                 queue: Arc::clone(&queue),
                 events: self.events.clone(),
-                run: run.subscribe(),
+                orders: orders.subscribe(),
             };
             tasks.push(self.runtime.spawn(link.go()));
             queue
         };
         let (control, bulk) = (link(Channel::Control), link(Channel::Bulk));
-        let (stranger, announced) = (false, vec![]);
-        Peer { stranger, listed, announced, addresses, run, control, bulk, tasks, inbound: [None, None] }
+        Peer {
+            stranger: false,
+            listed,
+            announced: vec![],
+            addresses,
+            orders,
+            control,
+            bulk,
+            tasks,
+            inbound: [None, None],
+            process: None,
+        }
     }
 
     /// Runs an accepted connection. When too many are in their handshake, the oldest of these gives way.

@@ -256,3 +256,30 @@ async fn restarted_peer_replaces_its_old_self() {
         a.closed(&peer, Channel::Control).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_process_is_dialled_though_nobody_closed_the_connection_to_the_one_before() {
+    let quick = |me| {
+        let mut config = config(me);
+        config.limits.keepalive = Duration::from_millis(50);
+        config
+    };
+    let (mut a, mut old) = (Member::with(quick("a")), Member::with(quick("b")));
+    let wire = Wire::to(a.address).await;
+    a.knows(&[(&old, old.address)]);
+    old.knows(&[(&a, wire.address)]);
+    a.connected(&old.id, Channel::Control).await;
+    old.connected(&a.id, Channel::Control).await;
+    old.transport.send(&a.id, Channel::Control, packet("here I am")).unwrap();
+    a.received().await;
+    // As if its computer had gone down: not a byte comes any more, and no end either.
+    wire.stall(true);
+    let mut new = Member::with(quick("b"));
+    a.knows(&[(&new, new.address)]);
+    new.knows(&[(&a, a.address)]);
+    let reason = a.closed(&new.id, Channel::Control).await;
+    assert!(reason.contains("new process"), "{reason}");
+    a.connected(&new.id, Channel::Control).await;
+    a.transport.send(&new.id, Channel::Control, packet("welcome")).unwrap();
+    assert_eq!(new.received().await.2, packet("welcome"));
+}

@@ -429,10 +429,13 @@ impl Config {
             mib(16),
             (mib(1), mib(256)),
         )?;
+        let data_dir = folder.join(&raw.data_dir);
+        #[cfg(windows)]
+        check_length(&fields, &std::path::absolute(&data_dir).unwrap_or_else(|_| data_dir.clone()))?;
         Ok(Config {
             cluster,
             id,
-            data_dir: folder.join(&raw.data_dir),
+            data_dir,
             key,
             key_file: raw.key_file.map(|name| folder.join(name)),
             listen,
@@ -809,6 +812,19 @@ fn backup(
     Ok(Some(Backup { directory, every, increments, keep }))
 }
 
+/// On Windows SQLite opens its files by the old rules: 260 UTF-16 units with the zero at the end. The longest name in a data
+/// directory, `divergence\.saving\cluster.db-journal`, has 37 of them.
+#[cfg(any(windows, test))]
+fn check_length(fields: &Fields<'_>, data_dir: &Path) -> Result<(), ConfigError> {
+    const LONGEST: usize = 215;
+    let length = data_dir.to_string_lossy().encode_utf16().count();
+    if length <= LONGEST {
+        return Ok(());
+    }
+    let found = format!("{length} characters ({})", data_dir.display());
+    Err(fields.error("data_dir", found, "at most 215 on Windows, from the drive on"))
+}
+
 fn log(fields: &Fields<'_>, folder: &Path, raw: RawLog) -> Result<Log, ConfigError> {
     let usual = LogFiles::of(PathBuf::new());
     let max_files = fields.count("log.max_files", raw.max_files, usual.max_files, 1000)?;
@@ -1052,6 +1068,18 @@ peer = ["10.0.0.3:7450"]
                 assert!(error.contains(name), "expected {name:?} in {error}");
             }
             assert!(error.contains("tanist.toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn data_directory_too_long_for_windows_is_named() {
+        let fields = Fields { path: Path::new("tanist.toml") };
+        let check =
+            |count: usize| check_length(&fields, Path::new(&format!(r"C:\{}", "ж".repeat(count - 3))));
+        check(215).unwrap();
+        let error = check(216).unwrap_err().to_string();
+        for part in ["data_dir", "216 characters", "at most 215"] {
+            assert!(error.contains(part), "{error}");
         }
     }
 

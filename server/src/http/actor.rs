@@ -2,7 +2,10 @@
 
 use std::convert::Infallible;
 
-use axum::{extract::FromRequestParts, http::request::Parts};
+use axum::{
+    extract::FromRequestParts,
+    http::{Extensions, request::Parts},
+};
 
 use crate::auth::Holder;
 
@@ -10,10 +13,17 @@ use crate::auth::Holder;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Actor(pub(super) Option<String>);
 
+impl Actor {
+    /// Of a request with these.
+    pub(super) fn of(extensions: &Extensions) -> Actor {
+        Actor(extensions.get::<Holder>().map(|holder| holder.name.to_string()))
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for Actor {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Actor, Infallible> {
-        Ok(Actor(parts.extensions.get::<Holder>().map(|holder| holder.name.to_string())))
+        Ok(Actor::of(&parts.extensions))
     }
 }

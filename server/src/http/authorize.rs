@@ -3,11 +3,11 @@
 //! Runs before anything else of a request is looked at. Without `auth.tokens` everybody may do everything, which the
 //! configuration allows on loopback only, or by an explicit word.
 
+use std::sync::Arc;
+
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderValue, Method, StatusCode, header},
-    middleware::Next,
-    response::{IntoResponse as _, Response},
 };
 use tanist_api::{Access, code};
 
@@ -32,25 +32,34 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Access> {
     })
 }
 
-/// Lets a request through that may be, and notes whose it is.
-pub(super) async fn authorize(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    // Not the request itself: its body isn't to be shared between threads.
+/// Whose request it is goes into its extensions. What is to be logged when it is answered comes back: what changes the
+/// cluster itself stands in the log; data has its own history.
+pub(super) async fn authorize(state: &AppState, request: &mut Request) -> Result<Option<Operated>, ApiError> {
     let needed = needed(request.method(), request.uri().path());
-    match judge(&state, needed, request.headers().get(header::AUTHORIZATION).cloned()).await {
-        Ok(None) => next.run(request).await,
-        Ok(Some(holder)) => {
-            // What changes the cluster itself stands in the log; data has its own history.
-            let operates = needed >= Some(Access::Operate) && request.method() != Method::GET;
-            let record = operates
-                .then(|| (holder.name.clone(), request.method().clone(), request.uri().path().to_owned()));
-            request.extensions_mut().insert(holder);
-            let response = next.run(request).await;
-            if let Some((token, method, path)) = record {
-                tracing::info!(%token, %method, path, status = response.status().as_u16(), "operated");
-            }
-            response
-        }
-        Err(error) => error.into_response(),
+    let authorization = request.headers().get(header::AUTHORIZATION).cloned();
+    let Some(holder) = judge(state, needed, authorization).await? else { return Ok(None) };
+    let operates = needed >= Some(Access::Operate) && request.method() != Method::GET;
+    let record = operates.then(|| Operated {
+        token: holder.name.clone(),
+        method: request.method().clone(),
+        path: request.uri().path().to_owned(),
+    });
+    request.extensions_mut().insert(holder);
+    Ok(record)
+}
+
+/// Who asked for a change of the cluster.
+pub(super) struct Operated {
+    token: Arc<str>,
+    method: Method,
+    path: String,
+}
+
+impl Operated {
+    /// What became of it.
+    pub(super) fn log(self, status: StatusCode) {
+        let Operated { token, method, path } = self;
+        tracing::info!(%token, %method, path, status = status.as_u16(), "operated");
     }
 }
 

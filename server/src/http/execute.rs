@@ -1,9 +1,8 @@
 //! `POST /v1/execute`: a write, answered when every member of the sync set has it on disk (R7).
 
 use axum::{
-    body::Body,
-    extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use serde::de::DeserializeOwned;
@@ -16,18 +15,14 @@ use crate::{
     write::{Idempotency, WriteDone, WriteError, WriteRequest, WriteWork},
 };
 
-pub(super) async fn post(
-    State(state): State<AppState>,
-    Actor(actor): Actor,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
+pub(super) async fn post(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let state = &*state.0;
+    let (Parts { uri, headers, extensions, .. }, body) = request.into_parts();
     state.reign(&uri).await?;
-    let body = read_body(body, state.limits().body).await?;
-    let mut write = write_request(&headers, &body, &state.limits())?;
-    write.author = state.audit.then_some(Author(actor));
+    let limits = state.limits();
+    let body = read_body(body, limits.body).await?;
+    let mut write = write_request(&headers, &body, &limits)?;
+    write.author = state.audit.then(|| Author(Actor::of(&extensions).0));
     let done = submit(state, &uri, write).await?;
     let mut response = (StatusCode::OK, results_body(done.position, &done.answer)).into_response();
     let headers = response.headers_mut();

@@ -8,6 +8,7 @@ mod authorize;
 mod backup;
 mod cluster;
 mod cors;
+mod entrance;
 mod error;
 mod events;
 mod execute;
@@ -33,10 +34,8 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Body,
-    extract::{Request, State},
     http::{HeaderValue, Uri},
-    middleware::{self, Next},
-    response::{IntoResponse as _, Response},
+    middleware,
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -51,7 +50,6 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     auth::Tokens,
@@ -213,7 +211,10 @@ impl Inner {
     }
 }
 
-/// Routes that count against `limits.concurrent_requests`.
+/// What a route that counts against `limits.requests_per_second` may answer besides.
+const RATE_LIMITED: (u16, &str) = (429, code::RATE_LIMITED);
+
+/// Routes that count against all limits.
 fn limited_routes() -> Routes {
     Routes::new()
         .on(data::execute(), execute::post)
@@ -229,20 +230,15 @@ fn limited_routes() -> Routes {
         .on(shown::set_member(), members::set)
         .on(shown::remove_member(), members::remove)
         .merge(state::routes())
-        .problems(&[(503, code::OVERLOADED)])
+        .problems(&[(503, code::OVERLOADED), RATE_LIMITED])
 }
 
-/// Its own limit; a watcher stays for long and must not take a request's place.
+/// Routes with a limit of their own, beside the rate.
 fn watch_routes() -> Routes {
-    Routes::new().on(data::events(), events::get)
+    Routes::new().on(data::events(), events::get).problems(&[RATE_LIMITED])
 }
 
-/// Routes that count against `limits.requests_per_second`.
-fn rated_routes(limited: Routes) -> Routes {
-    limited.merge(watch_routes()).problems(&[(429, code::RATE_LIMITED)])
-}
-
-/// What tells how the machine is must answer however busy it is.
+/// Routes without a limit.
 fn open_routes() -> Routes {
     Routes::new()
         .on(shown::live(), health::live)
@@ -258,43 +254,21 @@ fn open_routes() -> Routes {
 
 /// All routes.
 pub fn router(state: AppState) -> Router {
-    let mut limited = limited_routes();
-    limited.router = limited.router.layer(middleware::from_fn_with_state(state.clone(), limit_requests));
-    let rated =
-        rated_routes(limited).router.layer(middleware::from_fn_with_state(state.clone(), rate::limit));
-    let router = open_routes()
+    let (open, watch, limited) = (open_routes(), watch_routes(), limited_routes());
+    let entrance = Arc::new(entrance::Entrance::new(state.clone(), &open, &watch));
+    let router = open
+        .merge(watch)
+        .merge(limited)
         .router
-        .merge(rated)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(middleware::from_fn_with_state(state.clone(), authorize::authorize))
-        .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(middleware::map_response_with_state(state.clone(), add_position));
+        .layer(middleware::from_fn_with_state(entrance, entrance::pass));
     // Outermost: a browser asks for leave without a token.
     let router = match state.0.cors.as_slice() {
         [] => router,
         origins => router.layer(cors::layer(origins)),
     };
     router.with_state(state)
-}
-
-/// Every answer says where this replica stands; those of reads and writes have said it more precisely already.
-async fn add_position(State(state): State<AppState>, mut response: Response) -> Response {
-    state.0.answers.count(response.status());
-    if !response.headers().contains_key(tanist_api::HEADER_POSITION) {
-        let position = *state.0.gate.stored().borrow();
-        execute::insert_position(response.headers_mut(), position);
-    }
-    response
-}
-
-/// Refuses a request when too many are under way, rather than queueing without end.
-async fn limit_requests(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    match state.0.requests.try_acquire() {
-        Ok(_permit) => next.run(request).await,
-        Err(_) => ApiError::overloaded("too many requests are under way (limits.concurrent_requests)")
-            .into_response(),
-    }
 }
 
 /// Serves until told to stop; then lets requests that have begun finish.

@@ -6,9 +6,8 @@
 use std::time::Duration;
 
 use axum::{
-    body::Body,
-    extract::{RawQuery, State},
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use tanist_api::{HEADER_MIN_POSITION, QueryRequest, Statement, code};
@@ -29,22 +28,18 @@ pub(super) enum Consistency {
     Bounded(Duration),
 }
 
-pub(super) async fn post(
-    State(state): State<AppState>,
-    uri: Uri,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
+pub(super) async fn post(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let state = &*state.0;
-    let consistency = consistency(query.as_deref(), state.max_staleness)?;
+    let (Parts { uri, headers, .. }, body) = request.into_parts();
+    let consistency = consistency(uri.query(), state.max_staleness)?;
     let min_position = min_position(&headers)?;
     if consistency == Consistency::Strong {
         state.reign(&uri).await?;
     }
-    let body = read_body(body, state.limits().body).await?;
+    let limits = state.limits();
+    let body = read_body(body, limits.body).await?;
     let request: QueryRequest = parse(&headers, &body)?;
-    check_statements(&request.statements, state.limits().statements)?;
+    check_statements(&request.statements, limits.statements)?;
     let done = read(state, request.statements, consistency, min_position, &uri).await?;
     let mut response = (StatusCode::OK, results_body(done.position, &done.answer)).into_response();
     let headers = response.headers_mut();

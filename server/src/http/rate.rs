@@ -13,12 +13,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    extract::{Request, State},
-    http::StatusCode,
-    middleware::Next,
-    response::{IntoResponse as _, Response},
-};
+use axum::{extract::Request, http::StatusCode};
 use tanist_api::code;
 
 use super::{ApiError, AppState};
@@ -73,28 +68,26 @@ impl Rates {
 }
 
 /// Refuses what is too much; behind `authorize`, which knows the holder.
-pub(super) async fn limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub(super) fn check(state: &AppState, request: &Request) -> Result<(), ApiError> {
     let inner = &*state.0;
-    let Some(per_second) = inner.limits.borrow().requests_per_second else { return next.run(request).await };
+    let Some(per_second) = inner.limits.borrow().requests_per_second else { return Ok(()) };
     let extensions = request.extensions();
     let now = clock::now_ns();
-    let (who, taken) = match (extensions.get::<Holder>(), extensions.get::<Origin>()) {
-        (Some(holder), _) => {
-            (format!("the token {:?}", holder.name), inner.rates.take(&holder.name, per_second, now))
-        }
-        (None, origin) => ("this address".to_owned(), inner.rates.take(origin, per_second, now)),
+    let holder = extensions.get::<Holder>();
+    let taken = match holder {
+        Some(holder) => inner.rates.take(&holder.name, per_second, now),
+        None => inner.rates.take(extensions.get::<Origin>(), per_second, now),
     };
-    match taken {
-        Ok(()) => next.run(request).await,
-        Err(wait) => {
-            let detail = format!(
-                "{who} sends more than {per_second} requests per second (limits.requests_per_second); the next one is \
-                 taken in {} ms",
-                wait.as_millis() + 1
-            );
-            ApiError::new(StatusCode::TOO_MANY_REQUESTS, code::RATE_LIMITED, detail).into_response()
-        }
-    }
+    taken.map_err(|wait| {
+        let who =
+            holder.map_or_else(|| "this address".to_owned(), |holder| format!("the token {:?}", holder.name));
+        let detail = format!(
+            "{who} sends more than {per_second} requests per second (limits.requests_per_second); the next one is \
+             taken in {} ms",
+            wait.as_millis() + 1
+        );
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, code::RATE_LIMITED, detail)
+    })
 }
 
 #[cfg(test)]

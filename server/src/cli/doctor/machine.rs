@@ -63,24 +63,36 @@ pub(super) async fn look(file: &Path, config: &Config) -> anyhow::Result<Vec<Fin
 fn secrecy(file: &Path, config: &Config) -> Option<Finding> {
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt as _;
-        let file = config.key_file.as_deref().unwrap_or(file);
-        let mode = std::fs::metadata(file).ok()?.permissions().mode();
-        if mode & 0o077 != 0 {
-            let found = format!(
-                "{} holds the cluster's key, and others can read it (mode {:o})",
-                file.display(),
-                mode & 0o777
-            );
-            return Some(Finding::warning("secrecy", found, format!("chmod 600 {}", file.display())));
-        }
-        Some(Finding::good("secrecy", format!("nobody else can read the key in {}", file.display())))
+        readers(config.key_file.as_deref().unwrap_or(file), &config.data_dir)
     }
     #[cfg(not(unix))]
     {
         let _ = (file, config);
         None
     }
+}
+
+/// A service has the data directory, and reads root's key by its group (`tanist service install`): that group alone may.
+#[cfg(unix)]
+fn readers(key: &Path, data: &Path) -> Option<Finding> {
+    use std::os::unix::fs::MetadataExt as _;
+    const CHECK: &str = "secrecy";
+    let metadata = std::fs::metadata(key).ok()?;
+    let group = std::fs::metadata(data).ok().map(|data| data.gid()).filter(|group| *group == metadata.gid());
+    let may = if group.is_some() { 0o640 } else { 0o600 };
+    let mode = metadata.mode() & 0o777;
+    let key = key.display();
+    if mode & 0o077 & !may != 0 {
+        let found = format!("{key} holds the cluster's key, and others can read it (mode {mode:o})");
+        return Some(Finding::warning(CHECK, found, format!("chmod {may:o} {key}")));
+    }
+    Some(match group.filter(|_| mode & 0o040 != 0) {
+        Some(group) => Finding::good(
+            CHECK,
+            format!("besides its owner only the data directory's group ({group}) can read the key in {key}"),
+        ),
+        None => Finding::good(CHECK, format!("nobody else can read the key in {key}")),
+    })
 }
 
 fn process(config: &Config) -> (Process, Finding) {
@@ -324,6 +336,37 @@ mod tests {
         assert_eq!(port("http port", &address, Process::Stands).await.verdict, Verdict::Good);
         let foreign = port("peer port", "192.0.2.1:7450", Process::Stands).await;
         assert!(foreign.verdict == Verdict::Bad && foreign.advice.unwrap().contains("network card"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn key_is_for_its_owner_and_the_service_s_group() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+        let dir = tempfile::TempDir::new().unwrap();
+        let (key, data) = (dir.path().join("cluster.key"), dir.path().join("data"));
+        std::fs::write(&key, "").unwrap();
+        let look = |mode| {
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+            readers(&key, &data).unwrap()
+        };
+        // Before there is a data directory no group has a reason to read it.
+        assert_eq!(look(0o600).verdict, Verdict::Good);
+        let shared = look(0o640);
+        assert!(shared.verdict == Verdict::Warning && shared.advice.unwrap().starts_with("chmod 600 "));
+        std::fs::create_dir(&data).unwrap();
+        let group = std::fs::metadata(&key).unwrap().gid();
+        chown(&data, None, Some(group)).unwrap();
+        assert_eq!(look(0o600).verdict, Verdict::Good);
+        let shared = look(0o640);
+        assert!(shared.verdict == Verdict::Good && shared.found.contains(&group.to_string()), "{shared:?}");
+        for mode in [0o644, 0o660] {
+            let open = look(mode);
+            assert_eq!(open.verdict, Verdict::Warning, "{mode:o}");
+            assert!(open.advice.unwrap().starts_with("chmod 640 "), "the service goes on reading it");
+        }
+        if chown(&data, None, Some(group + 1)).is_ok() {
+            assert_eq!(look(0o640).verdict, Verdict::Warning, "another group's");
+        }
     }
 
     #[cfg(unix)]

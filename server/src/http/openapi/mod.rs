@@ -14,7 +14,7 @@ use std::{convert::Infallible, sync::LazyLock};
 use axum::{
     Router,
     handler::Handler,
-    http::header,
+    http::{Method, header},
     response::{Html, IntoResponse},
     routing::{MethodFilter, on},
 };
@@ -67,6 +67,11 @@ impl Routes {
         self
     }
 
+    /// All of them, by method and path.
+    pub(super) fn list(&self) -> Vec<(Method, &'static str)> {
+        self.operations.iter().map(|operation| (operation.method.clone(), operation.path)).collect()
+    }
+
     /// What all of them may be answered besides.
     pub(super) fn problems(mut self, problems: &Problems) -> Routes {
         let operations = self.operations.into_iter();
@@ -108,7 +113,7 @@ impl Routes {
     }
 }
 
-fn http_method(method: &axum::http::Method) -> HttpMethod {
+fn http_method(method: &Method) -> HttpMethod {
     match method.as_str() {
         "POST" => HttpMethod::Post,
         "PUT" => HttpMethod::Put,
@@ -119,7 +124,7 @@ fn http_method(method: &axum::http::Method) -> HttpMethod {
 }
 
 fn all_routes() -> Routes {
-    super::open_routes().merge(super::rated_routes(super::limited_routes()))
+    super::open_routes().merge(super::limited_routes()).merge(super::watch_routes())
 }
 
 /// The document, made when it is first asked for.

@@ -1,0 +1,100 @@
+//! What a request passes on its way to its route and back: who may, how often, how many at once; panics, position, counts.
+//!
+//! One layer for all of it: each layer of the router costs every request copies of the layers within. Who may is
+//! `authorize.rs`, how often is `rate.rs`.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::Method,
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use futures_util::FutureExt as _;
+use tokio::sync::SemaphorePermit;
+
+use super::{ApiError, AppState, authorize, error, execute, openapi::Routes, rate};
+
+/// The limits that a route counts against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limits {
+    /// None: what tells how the machine is must answer however busy it is.
+    None,
+    /// `limits.requests_per_second`: a watcher stays for long and must not take a request's place.
+    Rate,
+    /// And `limits.concurrent_requests`.
+    All,
+}
+
+/// The router's only layer.
+pub(super) struct Entrance {
+    state: AppState,
+    open: Vec<(Method, &'static str)>,
+    watch: Vec<(Method, &'static str)>,
+}
+
+impl Entrance {
+    /// Routes that aren't named here count against all limits.
+    pub(super) fn new(state: AppState, open: &Routes, watch: &Routes) -> Entrance {
+        Entrance { state, open: open.list(), watch: watch.list() }
+    }
+
+    fn limits(&self, request: &Request) -> Limits {
+        // Nothing is there: that is said at once.
+        let Some(path) = request.extensions().get::<MatchedPath>() else { return Limits::None };
+        let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+        let is_in =
+            |routes: &[(Method, &str)]| routes.iter().any(|(m, p)| m == method && *p == path.as_str());
+        if is_in(&self.open) {
+            Limits::None
+        } else if is_in(&self.watch) {
+            Limits::Rate
+        } else {
+            Limits::All
+        }
+    }
+}
+
+/// Passes a request, or answers it.
+pub(super) async fn pass(State(entrance): State<Arc<Entrance>>, request: Request, next: Next) -> Response {
+    let state = &entrance.state;
+    let answered = AssertUnwindSafe(answer(&entrance, request, next)).catch_unwind().await;
+    let mut response = answered.unwrap_or_else(error::panicked);
+    state.0.answers.count(response.status());
+    // Every answer says where this replica stands; those of reads and writes have said it more precisely already.
+    if !response.headers().contains_key(tanist_api::HEADER_POSITION) {
+        let position = *state.0.gate.stored().borrow();
+        execute::insert_position(response.headers_mut(), position);
+    }
+    response
+}
+
+async fn answer(entrance: &Entrance, mut request: Request, next: Next) -> Response {
+    let record = match authorize::authorize(&entrance.state, &mut request).await {
+        Ok(record) => record,
+        Err(error) => return error.into_response(),
+    };
+    let response = match admit(entrance, &request) {
+        Ok(_permit) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    if let Some(record) = record {
+        record.log(response.status());
+    }
+    response
+}
+
+/// Refuses what is too much, rather than queueing without end. The permit is held while the request runs.
+fn admit<'e>(entrance: &'e Entrance, request: &Request) -> Result<Option<SemaphorePermit<'e>>, ApiError> {
+    let (state, limits) = (&entrance.state, entrance.limits(request));
+    if limits == Limits::None {
+        return Ok(None);
+    }
+    rate::check(state, request)?;
+    if limits == Limits::Rate {
+        return Ok(None);
+    }
+    let refused = |_| ApiError::overloaded("too many requests are under way (limits.concurrent_requests)");
+    state.0.requests.try_acquire().map(Some).map_err(refused)
+}
