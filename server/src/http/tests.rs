@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::{Router, body::Body, extract::Request, middleware};
 use tanist_api::Role;
 use tanist_replication::{Position, Term};
 use tanist_store::{Database, Options, StoreError};
@@ -18,12 +19,17 @@ use tokio::{
     net::TcpStream,
     sync::oneshot,
 };
+use tower::ServiceExt as _;
 
 use crate::{
     clock,
     config::Config,
     gate::Gate,
-    http::{self, AppState},
+    http::{
+        self, AppState,
+        entrance::{self, Entrance},
+        openapi::Routes,
+    },
     inbox::{Command, Inbox, InboxLimits, Work},
     reader::ReadPool,
     sql::{SqlError, SqlLimits},
@@ -43,6 +49,7 @@ pub(super) struct Machine {
     _feeder: Feeder,
     serving: tokio::task::JoinHandle<()>,
     directory: tempfile::TempDir,
+    state: AppState,
 }
 
 impl Drop for Machine {
@@ -106,9 +113,11 @@ impl Machine {
             },
             &config,
         );
-        let serving = tokio::spawn(async move { http::serve(listener, None, state, stopped).await.unwrap() });
+        let served = state.clone();
+        let serving =
+            tokio::spawn(async move { http::serve(listener, None, served, stopped).await.unwrap() });
         let (store, stop) = (Some(store), Some(stop));
-        Machine { address, gate, inbox, store, stop, hub, _feeder: feeder, serving, directory }
+        Machine { address, gate, inbox, store, stop, hub, _feeder: feeder, serving, directory, state }
     }
 
     pub(super) async fn master(extra: &str) -> Machine {
@@ -457,10 +466,47 @@ async fn open_clients_that_never_end_their_body_do_not_shut_others_out() {
         stream.write_all(head).await.unwrap();
         slow.push(stream);
     }
-    tokio::time::sleep(Duration::from_secs(12)).await;
-    let (status, answer) = machine.get("/v1/cluster").await;
-    println!("after 12 s of two slow bodies: cluster {status}");
-    assert_eq!(status, 200, "{answer}");
+    let json = "content-type: application/json\r\n";
+    let refused = async {
+        loop {
+            let (status, answer) = machine.post("/v1/execute", json, INSERT.as_bytes()).await;
+            if status == 503 {
+                return answer;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(10), refused).await.unwrap();
+    assert!(answer.contains("limits.concurrent_requests"), "{answer}");
+    for path in ["/v1/cluster", "/readyz", "/metrics", "/v1/cluster/members", "/nowhere"] {
+        let (status, answer) = machine.get(path).await;
+        assert_eq!(status, if path == "/nowhere" { 404 } else { 200 }, "{answer}");
+    }
+    // They are given up, and then there is room.
+    for mut stream in slow {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+    assert_eq!(machine.post("/v1/execute", json, INSERT.as_bytes()).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handler_that_panics_fails_its_own_request_alone() {
+    let machine = Machine::master("").await;
+    let entrance = Entrance::new(machine.state.clone(), &Routes::new(), &Routes::new());
+    let router: Router = Router::new()
+        .fallback(|| async {
+            panic!("by design");
+            #[allow(unreachable_code)]
+            ()
+        })
+        .layer(middleware::from_fn_with_state(Arc::new(entrance), entrance::pass));
+    let response = router.oneshot(Request::new(Body::empty())).await.unwrap();
+    assert_eq!(response.status(), 500);
+    assert!(response.headers().contains_key(tanist_api::HEADER_POSITION));
+    let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+    let text = String::from_utf8_lossy(&body);
+    assert!(text.contains("\"internal\"") && !text.contains("by design"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
