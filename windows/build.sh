@@ -32,6 +32,12 @@ if [ ${#missing[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
 fi
 rust=$(rustc --version)
+least=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+number=$(echo "$rust" | cut -d ' ' -f 2)
+if [ "$(printf '%s\n' "$least" "$number" | sort -V | head -n 1)" != "$least" ]; then
+    echo "windows/build.sh: found $rust, expected $least or later: Debian 12 has it among its security updates (bookworm-security)" >&2
+    exit 3
+fi
 case $rust in
     "rustc $tested "*) ;;
     *) echo "note: $rust, tested with $tested" >&2 ;;
