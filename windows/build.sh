@@ -17,10 +17,16 @@ target=$arch-win7-windows-gnu
 # Debian's own toolchain, because it comes with the sources of std: rustup's Windows targets need Windows 10.
 tested=1.96.0
 export PATH=/usr/bin:/bin
+least=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+old_rust() {
+    local found
+    found=$(rustc --version | cut -d ' ' -f 2)
+    [ "$(printf '%s\n' "$least" "$found" | sort -V | head -n 1)" != "$least" ]
+}
 missing=()
-[ -x /usr/bin/rustc ] || missing+=(rustc-web)
-[ -x /usr/bin/cargo ] || missing+=(cargo-web)
-[ -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] || missing+=(rust-web-src)
+if [ ! -x /usr/bin/rustc ] || old_rust; then missing+=(rustc-web); fi
+if [ ! -x /usr/bin/cargo ] || [ ${#missing[@]} -gt 0 ]; then missing+=(cargo-web); fi
+if [ ! -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] || [ ${#missing[@]} -gt 0 ]; then missing+=(rust-web-src); fi
 [ -x "/usr/bin/$arch-w64-mingw32-gcc" ] || missing+=("$mingw")
 [ -x /usr/bin/cc ] || missing+=(gcc)
 if [ ${#missing[@]} -gt 0 ]; then
@@ -32,9 +38,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
 fi
 rust=$(rustc --version)
-least=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-number=$(echo "$rust" | cut -d ' ' -f 2)
-if [ "$(printf '%s\n' "$least" "$number" | sort -V | head -n 1)" != "$least" ]; then
+if old_rust; then
     echo "windows/build.sh: found $rust, expected $least or later: Debian 12 has it among its security updates (bookworm-security)" >&2
     exit 3
 fi

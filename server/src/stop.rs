@@ -1,6 +1,6 @@
 //! The system's ways of asking this process to end.
 //!
-//! Owns which of them count: SIGTERM and SIGINT on Unix; on Windows Ctrl-C, Ctrl-Break, the end of the console and of the
+//! Owns which of them count: SIGTERM and SIGINT on Unix, SIGHUP not for servers; on Windows Ctrl-C, Ctrl-Break, the end of the console and of the
 //! system. What is done then is for the callers to say.
 
 use std::io;
@@ -68,6 +68,42 @@ impl StopSignals {
             _ = self.close.recv() => "the console is closed",
             _ = self.shutdown.recv() => "the system shuts down",
         }
+    }
+}
+
+/// Listens for SIGHUP. A server reads its configuration again then, as daemons do; other programs end with their terminal.
+#[derive(Debug)]
+pub(crate) struct Hangups(#[cfg(unix)] Option<tokio::signal::unix::Signal>);
+
+impl Hangups {
+    /// From now on. To be called inside a tokio runtime.
+    pub(crate) fn new() -> Hangups {
+        Hangups(
+            #[cfg(unix)]
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+                .inspect_err(|error| tracing::warn!(%error, "SIGHUP ends this process"))
+                .ok(),
+        )
+    }
+
+    /// Returns with the next one. Windows has none, and tells otherwise of a closed console.
+    pub(crate) async fn recv(&mut self) {
+        #[cfg(unix)]
+        if let Some(signal) = &mut self.0
+            && signal.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
+/// Returns with the first one, the end of the terminal being one.
+pub(crate) async fn stop_signal_or_hangup() -> &'static str {
+    let mut hangups = Hangups::new();
+    tokio::select! {
+        signal = stop_signal() => signal,
+        () = hangups.recv() => "hangup",
     }
 }
 

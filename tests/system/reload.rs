@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rustix::process::Signal;
 use tanist_api::Statement;
 
 use crate::{
@@ -61,6 +62,8 @@ async fn good_change_takes_effect_and_a_bad_one_changes_nothing() {
 
     file.replace("filter = \"warn\"", "filter = \"info\"");
     says("the configuration has changed").await;
+    cluster.signal(0, Signal::HUP);
+    says("asked to read the configuration: it is as it was").await;
     file.replace("statements = 4", "statements = 2");
     let refused =
         cluster.wait("the new limit counts", || async { client.execute(three()).await.err() }).await;

@@ -229,7 +229,7 @@ async fn watch(
     let started = Instant::now();
     let mut stopped: BTreeMap<String, Instant> = BTreeMap::new();
     let mut announced = false;
-    let mut interrupt = std::pin::pin!(crate::stop::stop_signal());
+    let mut interrupt = std::pin::pin!(crate::stop::stop_signal_or_hangup());
     loop {
         tokio::select! {
             _ = &mut interrupt => {

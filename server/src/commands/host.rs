@@ -4,7 +4,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::stop::stop_signal;
+use crate::stop::{Hangups, stop_signal};
 
 /// Wishes that wait for the machine; a host has few, and one that finds no room isn't needed any more.
 const WISHES: usize = 8;
@@ -14,6 +14,8 @@ const WISHES: usize = 8;
 pub enum Wish {
     /// End well: hand over, then stop. Why, in a word, for the log.
     Stop(&'static str),
+    /// Look at the configuration now, without waiting for word that it has changed.
+    Reload,
     /// Another one shall reign, because this computer goes to sleep. Answered when it is so, or can't be.
     GiveUpThrone(oneshot::Sender<()>),
 }
@@ -56,8 +58,19 @@ impl Host {
     #[must_use]
     pub fn process() -> Host {
         let (wishes, host) = Host::new(tell_systemd);
+        let mut hangups = Hangups::new();
         tokio::spawn(async move {
-            let _ = wishes.send(Wish::Stop(stop_signal().await)).await;
+            let mut stop = std::pin::pin!(stop_signal());
+            loop {
+                let wish = tokio::select! {
+                    signal = &mut stop => Wish::Stop(signal),
+                    () = hangups.recv() => Wish::Reload,
+                };
+                let last = matches!(wish, Wish::Stop(_));
+                if wishes.send(wish).await.is_err() || last {
+                    return;
+                }
+            }
         });
         host
     }

@@ -40,6 +40,8 @@ pub(super) struct Reload {
     /// What was looked at last, good or bad.
     seen: Option<String>,
     told: mpsc::Receiver<()>,
+    /// Somebody wants it looked at.
+    asked: bool,
     /// Watches as long as it is there.
     _watcher: Option<RecommendedWatcher>,
 }
@@ -59,13 +61,27 @@ impl Reload {
             current: text.clone(),
             seen: Some(text),
             told,
+            asked: false,
             _watcher: watcher,
         }
+    }
+
+    /// Looks at the file at once, and says so even when nothing has changed.
+    pub(super) fn ask(&mut self) {
+        self.asked = true;
     }
 
     /// The next changed configuration, or why it can't be used. May be given up and asked again.
     pub(super) async fn next(&mut self) -> Result<Change, String> {
         loop {
+            if std::mem::take(&mut self.asked) {
+                let found = self.look();
+                let news = if found.is_some() { "has changed" } else { "is as it was" };
+                tracing::info!(file = %self.path.display(), "asked to read the configuration: it {news}");
+                if let Some(changed) = found {
+                    return changed;
+                }
+            }
             // An error is the time for a look that nobody has asked for.
             if timeout(LOOK, told(&mut self.told)).await.is_ok() {
                 for _ in 0..CHANGES {
@@ -157,6 +173,18 @@ mod tests {
         std::fs::write(&new, format!("{GOOD}[limits]\nstatements = 6\n")).unwrap();
         std::fs::rename(&new, &path).unwrap();
         assert_eq!(reload.next().await.unwrap().config.limits.statements, 6);
+    }
+
+    #[tokio::test]
+    async fn asked_for_it_is_looked_at_without_waiting() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (mut reload, path) = reload(&dir);
+        std::fs::write(&path, format!("{GOOD}[limits]\nstatements = 8\n")).unwrap();
+        reload.ask();
+        let change = timeout(Duration::ZERO, reload.next()).await.expect("at once").unwrap();
+        assert_eq!(change.config.limits.statements, 8);
+        reload.ask();
+        assert!(timeout(Duration::ZERO, reload.next()).await.is_err(), "nothing has changed since");
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub async fn run(path: &Path, mut host: Host) -> anyhow::Result<()> {
                         tracing::info!("stopped");
                         return Ok(());
                     }
+                    Wish::Reload => reload.ask(),
                     Wish::GiveUpThrone(done) => {
                         server.give_up_throne().await;
                         let _ = done.send(());

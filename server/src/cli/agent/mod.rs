@@ -84,7 +84,7 @@ pub(super) async fn agent(args: &AgentArgs) -> anyhow::Result<()> {
     tracing::info!(node = agent.node, "agent runs");
     tokio::select! {
         () = agent.run(&mut seen, every) => {}
-        signal = crate::stop::stop_signal() => tracing::info!(signal, "agent stops"),
+        signal = crate::stop::stop_signal_or_hangup() => tracing::info!(signal, "agent stops"),
     }
     signs.abort();
     Ok(())

@@ -136,11 +136,17 @@ pub(super) fn service(args: &ServiceArgs) -> anyhow::Result<()> {
             }
             system::install(&plan)?;
             println!("Service {} is installed: it starts at boot.", plan.name);
-            if *start {
+            let argument = name_argument(&plan.name);
+            if system::status(&plan.name)?.pid.is_some() {
+                println!(
+                    "It runs already; what has changed it takes over when it is started again: `tanist service stop{argument}`, \
+                     `tanist service start{argument}`."
+                );
+            } else if *start {
                 system::start(&plan.name)?;
                 println!("It runs.");
             } else {
-                println!("`tanist service start{}` starts it now.", name_argument(&plan.name));
+                println!("`tanist service start{argument}` starts it now.");
             }
             Ok(())
         }

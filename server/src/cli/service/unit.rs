@@ -44,6 +44,8 @@ pub(super) fn text(plan: &Plan) -> String {
          Type=notify\n\
          NotifyAccess=main\n\
          ExecStart={program} run --config {file}\n\
+         # It sees a changed configuration by itself; this makes it look at once.\n\
+         ExecReload=/bin/kill -HUP $MAINPID\n\
          Restart=on-failure\n\
          RestartSec=2s\n\
          TimeoutStartSec={start}s\n\
