@@ -303,6 +303,7 @@ body = "1MiB"
 statements = 1000
 rows = 10000
 result = "8MiB"
+answers = "64MiB"          # of large answers together that clients haven't taken yet; further requests are refused meanwhile
 statement_time = "5s"
 master_wait = "2s"         # a request waits so long for the next master before it is answered 503
 concurrent_requests = 1024

@@ -116,6 +116,7 @@ pub(super) struct RawLimits {
     pub(super) request_retention: Option<String>,
     pub(super) backup_stall: Option<String>,
     pub(super) backup_time: Option<String>,
+    pub(super) answers: Option<String>,
     pub(super) watchers: Option<usize>,
     pub(super) event_retention: Option<String>,
     pub(super) events: Option<usize>,

@@ -80,6 +80,8 @@ pub struct HttpLimits {
     pub statement_time: Duration,
     /// How long a request waits for a master to be found, counted from when the last one was lost.
     pub master_wait: Duration,
+    /// Bytes of large answers that clients haven't taken yet.
+    pub answers: usize,
     /// Requests under way.
     pub concurrent_requests: usize,
     /// Requests per second of one client; `None`: as many as it likes.
@@ -876,12 +878,16 @@ fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigErro
         let expected = "a number from 1 to 1000000, or 0 for no limit";
         return Err(fields.error("limits.requests_per_second", requests_per_second, expected));
     }
+    let result = fields.bytes("limits.result", raw.result.as_ref(), 8 << 20, (1024, 1 << 30))?;
+    // At least one answer must fit.
+    let (usual, range) = ((64 << 20).max(2 * result), (result.max(1 << 20), 1 << 32));
     Ok(HttpLimits {
+        answers: usize_of(fields.bytes("limits.answers", raw.answers.as_ref(), usual, range)?),
         requests_per_second: NonZeroU32::new(requests_per_second),
         body: usize_of(fields.bytes("limits.body", raw.body.as_ref(), 1 << 20, (1024, 64 << 20))?),
         statements: fields.count("limits.statements", raw.statements, 1000, 100_000)?,
         rows: fields.count("limits.rows", raw.rows, 10_000, 10_000_000)?,
-        result: usize_of(fields.bytes("limits.result", raw.result.as_ref(), 8 << 20, (1024, 1 << 30))?),
+        result: usize_of(result),
         statement_time: fields.duration(
             "limits.statement_time",
             raw.statement_time.as_ref(),
@@ -1018,6 +1024,10 @@ peer = ["10.0.0.3:7450"]
             (
                 format!("{GOOD}[limits]\nrequests_per_second = 1000001"),
                 vec!["limits.requests_per_second", "1000001", "0 for no limit"],
+            ),
+            (
+                format!("{GOOD}[limits]\nresult = \"16MiB\"\nanswers = \"8MiB\""),
+                vec!["limits.answers", "8MiB", "from 16777216"],
             ),
             (
                 format!("{GOOD}[limits]\nwatchers = 2048"),

@@ -7,12 +7,13 @@
 use std::{
     io::{self, Write},
     pin::Pin,
-    sync::mpsc as sync_mpsc,
+    sync::{Arc, mpsc as sync_mpsc},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use axum::{
+    Extension,
     body::Body,
     extract::{RawQuery, State},
     http::{HeaderValue, StatusCode, header},
@@ -24,7 +25,7 @@ use tanist_api::{HEADER_DATABASE_BYTES, code};
 use tanist_store::{Snapshot, StoreError, Target};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::{ApiError, AppState, actor::Actor, execute::insert_position};
+use super::{ApiError, AppState, actor::Actor, execute::insert_position, socket::Usage};
 use crate::{
     backup::{COPY_SUFFIX, LEVEL, LEVELS, Source, write_copy},
     reader::ReadError,
@@ -47,6 +48,7 @@ struct Patience {
 pub(super) async fn get(
     State(state): State<AppState>,
     actor: Actor,
+    usage: Option<Extension<Arc<Usage>>>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let state = &*state.0;
@@ -54,11 +56,14 @@ pub(super) async fn get(
     if state.readers.is_witness() {
         return Err(ApiError::read(ReadError::Witness));
     }
-    let Ok(permit) = std::sync::Arc::clone(&state.copies).try_acquire_owned() else {
+    let Ok(permit) = Arc::clone(&state.copies).try_acquire_owned() else {
         return Err(ApiError::overloaded(format!(
             "{COPIES} copies are being taken from this machine already"
         )));
     };
+    if let Some(usage) = usage {
+        usage.copy();
+    }
     let limits = state.limits();
     let patience = Patience { stall: limits.backup_stall, total: limits.backup_time };
     let (target, body) = start(state.source.clone(), level, patience, permit, actor).await?;

@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::FutureExt as _;
+use tanist_api::Access;
 use tokio::sync::SemaphorePermit;
 
 use super::{ApiError, AppState, authorize, error, execute, openapi::Routes, rate};
@@ -23,7 +24,7 @@ enum Limits {
     None,
     /// `limits.requests_per_second`: a watcher stays for long and must not take a request's place.
     Rate,
-    /// And `limits.concurrent_requests`.
+    /// And `limits.concurrent_requests`, `limits.answers`.
     All,
 }
 
@@ -75,8 +76,12 @@ async fn answer(entrance: &Entrance, mut request: Request, next: Next) -> Respon
         Ok(record) => record,
         Err(error) => return error.into_response(),
     };
+    let reads = authorize::needed(request.method(), request.uri().path()) <= Some(Access::Read);
     let response = match admit(entrance, &request) {
-        Ok(_permit) => next.run(request).await,
+        Ok(_permit) => {
+            let response = next.run(request).await;
+            entrance.state.0.untaken.keep(response, !reads).unwrap_or_else(ApiError::into_response)
+        }
         Err(error) => error.into_response(),
     };
     if let Some(record) = record {
@@ -95,6 +100,7 @@ fn admit<'e>(entrance: &'e Entrance, request: &Request) -> Result<Option<Semapho
     if limits == Limits::Rate {
         return Ok(None);
     }
+    state.0.untaken.check()?;
     let refused = |_| ApiError::overloaded("too many requests are under way (limits.concurrent_requests)");
     state.0.requests.try_acquire().map(Some).map_err(refused)
 }

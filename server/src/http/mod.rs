@@ -27,6 +27,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod untaken;
 mod watched_tables;
 
 use std::{sync::Arc, time::Duration};
@@ -99,6 +100,7 @@ struct Inner {
     /// They may change while requests run.
     limits: watch::Receiver<HttpLimits>,
     requests: Semaphore,
+    untaken: untaken::Untaken,
     rates: rate::Rates,
     presence: Arc<Presence>,
     hub: Arc<Hub>,
@@ -155,6 +157,7 @@ impl AppState {
             operators,
             rates: rate::Rates::default(),
             requests: Semaphore::new(config.limits.concurrent_requests),
+            untaken: untaken::Untaken::new(config.limits.answers),
             hub,
             watchers: Arc::new(Semaphore::new(config.limits.watchers)),
             catching_up: Arc::new(Semaphore::new(events::CATCHING_UP)),
@@ -316,6 +319,7 @@ pub async fn serve(
         let origin = rate::Origin::of(peer.ip());
         let service =
             router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                for_requests.begin();
                 request.extensions_mut().insert(Arc::clone(&for_requests));
                 request.extensions_mut().insert(origin);
                 request

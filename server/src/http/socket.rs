@@ -1,7 +1,7 @@
-//! A client's socket, which notices a watcher that takes nothing.
+//! A client's socket, which notices a client that takes nothing of its answer.
 //!
-//! Other answers end, a watcher's never does: what it doesn't take would wait in memory for ever. So its socket keeps
-//! little, and one that takes nothing for a while is closed.
+//! What it doesn't take waits in memory, and a watcher's answer never ends. So a client that takes nothing for a while is cut
+//! off, and a watcher's socket keeps little. Copies have limits of their own (`backup.rs`).
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicU8, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -21,26 +21,42 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// A watcher whose socket takes nothing for so long is cut off.
+/// A client whose socket takes nothing for so long is cut off.
 pub(super) const STALL_TIME: Duration = Duration::from_secs(10);
 /// What the system keeps for a watcher that doesn't read, in bytes (Linux doubles it).
 const SEND_BUFFER: usize = 64 << 10;
 
+const ANSWERED: u8 = 0;
+const WATCHED: u8 = 1;
+const COPIED: u8 = 2;
+
 /// What a connection is used for; shared between its socket and its requests.
 #[derive(Debug, Default)]
-pub(super) struct Usage {
-    watched: AtomicBool,
-}
+pub(super) struct Usage(AtomicU8);
 
 impl Usage {
-    /// The connection carries a stream of events from now on.
-    pub(super) fn watch(&self) {
-        self.watched.store(true, Relaxed);
+    /// A request has come.
+    pub(super) fn begin(&self) {
+        self.0.store(ANSWERED, Relaxed);
     }
 
-    /// Whether it does.
+    /// The connection carries a stream of events from now on.
+    pub(super) fn watch(&self) {
+        self.0.store(WATCHED, Relaxed);
+    }
+
+    /// The connection carries a copy, whose client is watched over elsewhere.
+    pub(super) fn copy(&self) {
+        self.0.store(COPIED, Relaxed);
+    }
+
+    /// Whether it carries a stream of events.
     pub(super) fn is_watched(&self) -> bool {
-        self.watched.load(Relaxed)
+        self.0.load(Relaxed) == WATCHED
+    }
+
+    fn is_copied(&self) -> bool {
+        self.0.load(Relaxed) == COPIED
     }
 }
 
@@ -67,14 +83,15 @@ impl Socket {
     }
 
     fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() || !self.usage.is_watched() {
+        if written.is_ready() || self.usage.is_copied() {
             self.stalled = None;
             return written;
         }
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALL_TIME)));
         ready!(stalled.as_mut().poll(cx));
-        tracing::warn!(peer = %self.peer, "a watcher was cut off: it took nothing for {STALL_TIME:?}; it can resume");
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the watcher takes nothing")))
+        let what = if self.usage.is_watched() { "a watcher, which can resume" } else { "an answer's client" };
+        tracing::warn!(peer = %self.peer, what, "cut off: it took nothing for {STALL_TIME:?}");
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
     }
 }
 

@@ -491,6 +491,43 @@ async fn open_clients_that_never_end_their_body_do_not_shut_others_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_takes_are_bounded_and_their_clients_cut_off() {
+    let machine = Machine::master("[limits]\nresult = \"40MiB\"\nanswers = \"40MiB\"\n").await;
+    // More than the system's own buffers take.
+    let body = r#"{"statements":[{"sql":"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30) SELECT printf('%1000000d', i) FROM n"}]}"#;
+    let json = "content-type: application/json\r\n";
+    let ask = async || {
+        let head = format!(
+            "POST /v1/query HTTP/1.1\r\nhost: x\r\n{json}content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(machine.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).await.unwrap();
+        (String::from_utf8_lossy(&start).into_owned(), stream)
+    };
+    let (start, mut first) = ask().await;
+    assert_eq!(start, "HTTP/1.1 200");
+    // Its answer is in memory; for another one there is no room, for small ones there is.
+    let (start, _) = ask().await;
+    assert_eq!(start, "HTTP/1.1 503");
+    assert_eq!(machine.post("/v1/execute", json, INSERT.as_bytes()).await.0, 200);
+    let asked = Instant::now();
+    loop {
+        let (start, _second) = ask().await;
+        if start == "HTTP/1.1 200" {
+            break;
+        }
+        assert!(asked.elapsed() < Duration::from_secs(60), "the first one is cut off");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut rest = Vec::new();
+    let cut = first.read_to_end(&mut rest).await;
+    assert!(cut.is_err() || rest.len() < 30_000_000, "it took nothing and got all: {}", rest.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn handler_that_panics_fails_its_own_request_alone() {
     let machine = Machine::master("").await;
     let entrance = Entrance::new(machine.state.clone(), &Routes::new(), &Routes::new());
