@@ -29,8 +29,17 @@ pub(crate) struct Call<'a> {
     pub(crate) need: Need,
     /// Total time.
     pub(crate) deadline: Duration,
-    /// The key, if the call is a write.
-    pub(crate) write: Option<&'a str>,
+    pub(crate) effect: Effect<'a>,
+}
+
+/// What a call that isn't answered may have done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Effect<'a> {
+    Nothing,
+    /// A write with this key.
+    Write(&'a str),
+    /// A change of the cluster, which nothing tells apart from the same one asked for again.
+    Change,
 }
 
 impl<'a> Call<'a> {
@@ -42,7 +51,7 @@ impl<'a> Call<'a> {
             headers: vec![],
             need: Need::Any,
             deadline,
-            write: None,
+            effect: Effect::Nothing,
         }
     }
 }
@@ -142,10 +151,11 @@ impl Client {
             last = format!("{host}: {why}");
             tracing::debug!(%last, "attempt failed");
         }
-        match call.write {
-            Some(key) if unknown => {
+        match call.effect {
+            Effect::Write(key) if unknown => {
                 Err(Error::OutcomeUnknown { key: key.to_owned(), deadline: call.deadline, last })
             }
+            Effect::Change if unknown => Err(Error::Unconfirmed { deadline: call.deadline, last }),
             _ => Err(Error::Unavailable { deadline: call.deadline, tried: tried.join(", "), last }),
         }
     }

@@ -23,7 +23,7 @@ use tanist_api::{
 
 use crate::{
     Builder, Error,
-    call::Call,
+    call::{Call, Effect},
     hosts::{self, Host, Hosts, Need},
     link::{Link, Links, Observer},
     state::encoded,
@@ -144,7 +144,7 @@ impl Client {
             headers: vec![(HEADER_IDEMPOTENCY_KEY, &key)],
             need: Need::Master,
             deadline: options.deadline.unwrap_or(self.0.settings.deadline),
-            write: Some(&key),
+            effect: Effect::Write(&key),
         };
         self.call(call).await
     }
@@ -175,7 +175,7 @@ impl Client {
             headers: min_position.map(|position| (HEADER_MIN_POSITION, position)).into_iter().collect(),
             need,
             deadline: self.0.settings.deadline,
-            write: None,
+            effect: Effect::Nothing,
         };
         self.call(call).await
     }
@@ -221,6 +221,7 @@ impl Client {
         let call = Call {
             method: Method::POST,
             body: json(&request)?,
+            effect: Effect::Change,
             ..Call::get("/v1/cluster/promote", self.0.settings.deadline)
         };
         itself.call(call).await
@@ -317,8 +318,16 @@ impl Client {
         body: Bytes,
     ) -> Result<T, Error> {
         let deadline = self.0.settings.deadline;
-        self.call(Call { method, path, body, headers: vec![], need: Need::Master, deadline, write: None })
-            .await
+        self.call(Call {
+            method,
+            path,
+            body,
+            headers: vec![],
+            need: Need::Master,
+            deadline,
+            effect: Effect::Change,
+        })
+        .await
     }
 
     /// How the first machine that answers sees the cluster.

@@ -46,6 +46,15 @@ pub enum Error {
         /// The last failure.
         last: String,
     },
+    /// The deadline passed, and the change of the cluster that was asked for may have been made, or may still be: look at the
+    /// cluster before asking again.
+    #[error("not confirmed within {deadline:?}, it may have been done or still happen; last: {last}")]
+    Unconfirmed {
+        /// The call's total deadline.
+        deadline: Duration,
+        /// The last failure.
+        last: String,
+    },
     /// An answer that isn't of the contract's shape.
     #[error("unexpected answer from {host}: {why}")]
     Unexpected {

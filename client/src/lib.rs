@@ -34,7 +34,7 @@
 //! | a broken connection, no answer in time, `503 outcome-unknown` | the next host, **with the same key** |
 //! | silence of 500 ms, and another machine says it reigns | that one, with the same key, without waiting for the timeout |
 //! | any other `4xx`, `507` | [`Error::Problem`]: final |
-//! | the deadline | [`Error::OutcomeUnknown`] if a write may have reached a machine, else [`Error::Unavailable`] |
+//! | the deadline | [`Error::OutcomeUnknown`] if a write may have reached a machine ([`Error::Unconfirmed`] for a change of the cluster), else [`Error::Unavailable`] |
 //!
 //! A pause is a quarter of the time for which the host has been failing, with jitter: a failover of 400 ms is noticed at
 //! most about 100 ms late, and a dead machine costs two attempts a second.

@@ -17,7 +17,7 @@ use tanist_api::{
 
 use crate::{
     Client, Consistency, Error,
-    call::{Answer, Call, parse},
+    call::{Answer, Call, Effect, parse},
     client::{json, key},
     hosts::{Host, Need},
 };
@@ -460,7 +460,8 @@ impl Client {
             headers.push((header::CONTENT_TYPE.as_str(), media));
         }
         let deadline = options.deadline.unwrap_or(self.deadline());
-        let call = Call { method, path, body, headers, need: Need::Master, deadline, write: Some(&key) };
+        let call =
+            Call { method, path, body, headers, need: Need::Master, deadline, effect: Effect::Write(&key) };
         let (host, answer) = self.answer(call).await?;
         at(&host, &answer)
     }

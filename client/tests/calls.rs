@@ -158,6 +158,16 @@ async fn write_that_reached_nobody_and_any_read_end_as_unavailable() {
 }
 
 #[tokio::test]
+async fn change_of_the_cluster_that_may_have_arrived_is_not_called_undone() {
+    let silent = Played::start(|_, _| Reply::Silence).await;
+    let error = client(&[&silent.url], 300 * MS).promote("pc-2").await.unwrap_err();
+    assert!(matches!(error, Error::Unconfirmed { .. }) && error.to_string().contains("may"), "{error}");
+    let dead = refusing().await;
+    let error = client(&[&dead], 200 * MS).demote("pc-2").await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn refusal_is_final_and_carries_the_problem() {
     for (status, code) in
         [(400, code::SQL_ERROR), (409, code::CONSTRAINT), (422, "idempotency-mismatch"), (507, "storage")]

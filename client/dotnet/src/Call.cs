@@ -17,6 +17,8 @@ namespace Tanist.Client
         internal TimeSpan Deadline;
         /// <summary>The key, if the call is a write.</summary>
         internal string Key;
+        /// <summary>It changes the cluster, and has no key.</summary>
+        internal bool Changes;
     }
 
     /// <summary>How one attempt ended.</summary>
@@ -214,6 +216,7 @@ namespace Tanist.Client
                 unknown |= ended.Ending == Ending.Unknown || ended.Ending == Ending.Superseded;
             }
             if (call.Key != null && unknown) throw new OutcomeUnknownException(call.Key, call.Deadline, last);
+            if (call.Changes && unknown) throw new UnconfirmedException(call.Deadline, last);
             throw new UnavailableException(call.Deadline, string.Join(", ", tried), last);
         }
 

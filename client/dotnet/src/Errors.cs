@@ -52,6 +52,20 @@ namespace Tanist.Client
         public string Last { get; private set; }
     }
 
+    /// <summary>The deadline passed, and the change of the cluster that was asked for may have been made, or may still be: look at
+    /// the cluster before asking again.</summary>
+    public sealed class UnconfirmedException : TanistException
+    {
+        internal UnconfirmedException(TimeSpan deadline, string last)
+            : base("not confirmed within " + deadline.TotalSeconds + " s, it may have been done or still happen; last: " + last)
+        {
+            Last = last;
+        }
+
+        /// <summary>The last failure.</summary>
+        public string Last { get; private set; }
+    }
+
     /// <summary>An answer that isn't of the contract's shape.</summary>
     public sealed class UnexpectedAnswerException : TanistException
     {

@@ -184,7 +184,7 @@ namespace Tanist.Client
         Task<Handover> HandOver(string path, string member, CancellationToken cancel)
         {
             // May be repeated without a key: it says who shall reign, not that the throne shall move.
-            var call = new Call { Need = Need.Master, Deadline = options.Deadline, Request = { Method = HttpMethod.Post, Path = path } };
+            var call = new Call { Need = Need.Master, Deadline = options.Deadline, Changes = true, Request = { Method = HttpMethod.Post, Path = path } };
             call.Request.Body = Json.WriteBytes(new JsonObject { { "member", member } });
             return Make(call, json => new Handover(json), cancel);
         }

@@ -90,6 +90,7 @@ namespace Tanist.Client.Tests
                 var error = Check.Throws<OutcomeUnknownException>("write", () => client.Execute("INSERT"));
                 Check.True(Key(server.Requests[0]).EndsWith(error.IdempotencyKey), error.Message);
                 Check.Throws<UnavailableException>("read", () => client.Query("SELECT"));
+                Check.Throws<UnconfirmedException>("handover", () => client.Promote("pc-2"));
             }
         }
 

@@ -317,6 +317,10 @@ fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
             );
             (4, Some(advice))
         }
+        Some(Error::Unconfirmed { .. }) => {
+            let advice = "`tanist status` shows what has become of it; --deadline waits longer.";
+            (4, Some(advice.to_owned()))
+        }
         Some(Error::Problem(problem)) if problem.code == tanist_client::api::code::PRECONDITION_FAILED => {
             let advice = "Somebody else was first. Look at what is so now, and decide again.";
             (1, Some(advice.to_owned()))
@@ -345,6 +349,9 @@ mod tests {
         let unknown = anyhow::Error::from(Error::OutcomeUnknown { key, deadline, last: last.clone() });
         let (code, advice) = verdict(&unknown);
         assert!(code == 4 && advice.unwrap().contains("--key k-1"));
+        let unconfirmed = anyhow::Error::from(Error::Unconfirmed { deadline, last: last.clone() });
+        let (code, advice) = verdict(&unconfirmed);
+        assert!(code == 4 && advice.unwrap().contains("tanist status"));
         let nobody: Result<(), _> = Err(Error::Unavailable { deadline, tried: String::new(), last });
         assert_eq!(verdict(&nobody.context("while filling").unwrap_err()).0, 3);
         assert_eq!(verdict(&Usage("x".into()).into()).0, 2);
