@@ -34,8 +34,11 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Access> {
 
 /// Whose request it is goes into its extensions. What is to be logged when it is answered comes back: what changes the
 /// cluster itself stands in the log; data has its own history.
-pub(super) async fn authorize(state: &AppState, request: &mut Request) -> Result<Option<Operated>, ApiError> {
-    let needed = needed(request.method(), request.uri().path());
+pub(super) async fn authorize(
+    state: &AppState,
+    needed: Option<Access>,
+    request: &mut Request,
+) -> Result<Option<Operated>, ApiError> {
     let authorization = request.headers().get(header::AUTHORIZATION).cloned();
     let Some(holder) = judge(state, needed, authorization).await? else { return Ok(None) };
     let operates = needed >= Some(Access::Operate) && request.method() != Method::GET;

@@ -72,15 +72,20 @@ pub(super) async fn pass(State(entrance): State<Arc<Entrance>>, request: Request
 }
 
 async fn answer(entrance: &Entrance, mut request: Request, next: Next) -> Response {
-    let record = match authorize::authorize(&entrance.state, &mut request).await {
+    let needed = authorize::needed(request.method(), request.uri().path());
+    let record = match authorize::authorize(&entrance.state, needed, &mut request).await {
         Ok(record) => record,
         Err(error) => return error.into_response(),
     };
-    let reads = authorize::needed(request.method(), request.uri().path()) <= Some(Access::Read);
     let response = match admit(entrance, &request) {
         Ok(_permit) => {
             let response = next.run(request).await;
-            entrance.state.0.untaken.keep(response, !reads).unwrap_or_else(ApiError::into_response)
+            entrance
+                .state
+                .0
+                .untaken
+                .keep(response, needed > Some(Access::Read))
+                .unwrap_or_else(ApiError::into_response)
         }
         Err(error) => error.into_response(),
     };
