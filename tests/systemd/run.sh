@@ -137,7 +137,7 @@ expect "no configuration" "/etc/t1/tanist.toml" "tanist service install --name t
 
 say "install and start three"
 for n in 1 2 3; do
-    inside "tanist init --dir /etc/t$n --id t$n $(printf -- '--member t%d=127.0.0.1:745%d,808%d ' 1 1 1 2 2 2 3 3 3) >/dev/null"
+    inside "tanist init --dir /etc/t$n --data-dir /var/lib/t$n --id t$n $(printf -- '--member t%d=127.0.0.1:745%d,808%d ' 1 1 1 2 2 2 3 3 3) >/dev/null"
     if [ $n != 1 ]; then inside "cp /etc/t1/cluster.key /etc/t$n/cluster.key"; fi
     inside "tanist service install --name t$n --config /etc/t$n/tanist.toml --start >/dev/null"
     # Started means that it listens.
@@ -193,7 +193,7 @@ say "uninstall"
 for n in 1 2 3; do
     inside "tanist service uninstall --name t$n >/dev/null"
     expect "status" "not installed" "tanist service status --name t$n"
-    inside "test -e /etc/t$n/data/state.db && test -e /etc/t$n/cluster.key" || fail "data of t$n is gone"
+    inside "test -e /var/lib/t$n/state.db && test -e /etc/t$n/cluster.key" || fail "data of t$n is gone"
 done
 if inside "pgrep tanist"; then fail "something still runs"; fi
 say "done"

@@ -20,6 +20,9 @@ pub(super) struct InitArgs {
     /// Where to write tanist.toml and cluster.key.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
+    /// Where the database goes, from --dir on unless it is a whole path: for a service /var/lib/tanist, say.
+    #[arg(long, default_value = "data")]
+    data_dir: String,
     /// The cluster's name, the same on all machines.
     #[arg(long, default_value = "cluster")]
     cluster: String,
@@ -165,7 +168,7 @@ pub(super) async fn init(args: &InitArgs) -> anyhow::Result<()> {
         let ids: Vec<_> = planned.iter().map(|member| member.id.as_str()).collect();
         Usage(format!("--id: found {:?}, expected one of the members: {}", args.id, ids.join(", ")))
     })?;
-    let mut text = config_text(&cluster, me);
+    let mut text = config_text(&cluster, me, &args.data_dir);
     if cfg!(windows) {
         // The editor that is there shows the whole file as one line otherwise.
         text = text.replace('\n', "\r\n");
@@ -240,7 +243,7 @@ async fn join(args: &InitArgs, hosts: &str, planned: &[Planned], key: &ClusterKe
     Ok(Joined { cluster: cluster.cluster, members, tokens })
 }
 
-fn config_text(cluster: &Joined, me: &Planned) -> String {
+fn config_text(cluster: &Joined, me: &Planned, data_dir: &str) -> String {
     let Joined { cluster, members, tokens } = cluster;
     let listen = match me.host.as_str() {
         "localhost" => "127.0.0.1",
@@ -252,14 +255,18 @@ fn config_text(cluster: &Joined, me: &Planned) -> String {
 
 cluster = "{}"             # peers of another cluster are refused
 id = "{}"                  # this machine, one of the members below
-data_dir = "data"          # relative to this file: state.db (yours to read), node.db (this machine's votes)
+data_dir = {:<15} # relative to this file: state.db (yours to read), node.db (this machine's votes)
 key_file = "cluster.key"   # the secret that all members share
 
 [listen]
 peer = "{listen}:{}"       # for the other machines; always encrypted
 http = "{listen}:{}"       # for clients
 "#,
-        cluster, me.id, me.peer, me.http
+        cluster,
+        me.id,
+        toml::Value::from(data_dir).to_string(),
+        me.peer,
+        me.http
     );
     if *tokens {
         text += "\n[auth]\ntokens = true              # who asks needs a token: `tanist token make ui --role write --config tanist.toml`\n";
@@ -378,4 +385,23 @@ fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
     }
     let mut file = options.open(path).with_context(|| format!("write {}", path.display()))?;
     file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_configuration_is_read_as_meant() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let me = planned("pc-1=127.0.0.1").unwrap();
+        let members = vec![NewMember { rank: 1, ..me.member() }];
+        let cluster = Joined { cluster: "wall".to_owned(), members, tokens: false };
+        write_secret(&dir.path().join("cluster.key"), &ClusterKey::generate().to_text()).unwrap();
+        for data_dir in ["data", "/var/lib/tanist", r#"D:\Daten\der "Wand""#] {
+            let text = config_text(&cluster, &me, data_dir);
+            let config = Config::parse(&dir.path().join("tanist.toml"), &text).unwrap();
+            assert_eq!(config.data_dir, dir.path().join(data_dir), "{text}");
+        }
+    }
 }

@@ -38,7 +38,7 @@ use crate::{
     hooks::guard::{self, ChildOptions, GuardOptions},
 };
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no machine could serve the request; 4 the outcome of a write is unknown.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no machine could serve the request; 4 what was asked for may have been done.";
 
 /// What a shell makes of a program that SIGPIPE has ended.
 const EXIT_NOBODY_READS: i32 = 141;
