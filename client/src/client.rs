@@ -40,7 +40,8 @@ pub enum Consistency {
     /// Everything acknowledged before; served by the master.
     #[default]
     Strong,
-    /// What the asked replica has: the first of the given hosts that answers.
+    /// What the asked replica has: the first of the given hosts that answers. That may be a write that isn't acknowledged yet and
+    /// is lost if its master dies in that moment.
     Local,
     /// As `Local`, if that replica was current so recently; else another.
     Bounded {

@@ -32,7 +32,8 @@ namespace Tanist.Client
         /// <summary>Calls under way at once; further ones wait, within their deadline. Default 32.</summary>
         public int MaxConcurrent { get; set; }
 
-        /// <summary>Local and bounded reads never show a state from before the newest answer that this client has had; default true.</summary>
+        /// <summary>Local and bounded reads never show a state from before the newest answer that this client has had, but for what such a
+        /// read has shown before it was acknowledged and that was lost with its master; default true.</summary>
         public bool Monotonic { get; set; }
 
         /// <summary>

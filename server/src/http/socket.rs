@@ -89,8 +89,11 @@ impl Socket {
         }
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALL_TIME)));
         ready!(stalled.as_mut().poll(cx));
-        let what = if self.usage.is_watched() { "a watcher, which can resume" } else { "an answer's client" };
-        tracing::warn!(peer = %self.peer, what, "cut off: it took nothing for {STALL_TIME:?}");
+        if self.usage.is_watched() {
+            tracing::warn!(peer = %self.peer, "a watcher was cut off: it took nothing for {STALL_TIME:?}; it can resume");
+        } else {
+            tracing::warn!(peer = %self.peer, "a client was cut off: it took nothing of its answer for {STALL_TIME:?}");
+        }
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
     }
 }
