@@ -15,7 +15,7 @@ use futures_util::FutureExt as _;
 use tanist_api::Access;
 use tokio::sync::SemaphorePermit;
 
-use super::{ApiError, AppState, authorize, error, execute, openapi::Routes, rate};
+use super::{ApiError, AppState, authorize, error, execute, openapi::Routes, rate, socket::Usage};
 
 /// The limits that a route counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,13 +79,11 @@ async fn answer(entrance: &Entrance, mut request: Request, next: Next) -> Respon
     };
     let response = match admit(entrance, &request) {
         Ok(_permit) => {
+            let usage = request.extensions().get::<Arc<Usage>>().cloned();
             let response = next.run(request).await;
-            entrance
-                .state
-                .0
-                .untaken
-                .keep(response, needed > Some(Access::Read))
-                .unwrap_or_else(ApiError::into_response)
+            let untaken = &entrance.state.0.untaken;
+            let kept = untaken.keep(response, needed > Some(Access::Read), usage.as_deref());
+            kept.unwrap_or_else(ApiError::into_response)
         }
         Err(error) => error.into_response(),
     };

@@ -1,7 +1,7 @@
 //! A client's socket, which notices a client that takes nothing of its answer.
 //!
-//! What it doesn't take waits in memory, and a watcher's answer never ends. So a client that takes nothing for a while is cut
-//! off, and a watcher's socket keeps little. Copies have limits of their own (`backup.rs`).
+//! What it doesn't take waits in memory, and a watcher's answer never ends. So a client that takes nothing for a while, or not
+//! all of a large answer in time, is cut off, and a watcher's socket keeps little. Copies have limits of their own (`backup.rs`).
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -21,8 +21,12 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use crate::clock;
+
 /// A client whose socket takes nothing for so long is cut off.
 pub(super) const STALL_TIME: Duration = Duration::from_secs(10);
+/// A large answer must have been taken so long after it was there.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// What the system keeps for a watcher that doesn't read, in bytes (Linux doubles it).
 const SEND_BUFFER: usize = 64 << 10;
 
@@ -32,31 +36,46 @@ const COPIED: u8 = 2;
 
 /// What a connection is used for; shared between its socket and its requests.
 #[derive(Debug, Default)]
-pub(super) struct Usage(AtomicU8);
+pub(super) struct Usage {
+    kind: AtomicU8,
+    /// When the answer must have been taken, by this process's clock; 0: whenever.
+    due_ns: AtomicU64,
+}
 
 impl Usage {
     /// A request has come.
     pub(super) fn begin(&self) {
-        self.0.store(ANSWERED, Relaxed);
+        self.kind.store(ANSWERED, Relaxed);
+        self.due_ns.store(0, Relaxed);
     }
 
     /// The connection carries a stream of events from now on.
     pub(super) fn watch(&self) {
-        self.0.store(WATCHED, Relaxed);
+        self.kind.store(WATCHED, Relaxed);
     }
 
     /// The connection carries a copy, whose client is watched over elsewhere.
     pub(super) fn copy(&self) {
-        self.0.store(COPIED, Relaxed);
+        self.kind.store(COPIED, Relaxed);
     }
 
     /// Whether it carries a stream of events.
     pub(super) fn is_watched(&self) -> bool {
-        self.0.load(Relaxed) == WATCHED
+        self.kind.load(Relaxed) == WATCHED
+    }
+
+    /// A large answer is there now.
+    pub(super) fn expect(&self, now_ns: u64) {
+        self.due_ns.store(now_ns + ANSWER_TIME.as_nanos() as u64, Relaxed);
+    }
+
+    fn is_late(&self) -> bool {
+        let due = self.due_ns.load(Relaxed);
+        due != 0 && clock::now_ns() >= due
     }
 
     fn is_copied(&self) -> bool {
-        self.0.load(Relaxed) == COPIED
+        self.kind.load(Relaxed) == COPIED
     }
 }
 
@@ -83,6 +102,10 @@ impl Socket {
     }
 
     fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if self.usage.is_late() {
+            tracing::warn!(peer = %self.peer, "a client was cut off: it didn't take all of its answer within {ANSWER_TIME:?}");
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes too long")));
+        }
         if written.is_ready() || self.usage.is_copied() {
             self.stalled = None;
             return written;
@@ -135,5 +158,29 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn client_that_takes_too_long_over_a_large_answer_is_cut_off_however_steadily_it_reads() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (_client, (stream, peer)) = (client.unwrap(), accepted.unwrap());
+        let usage = Arc::new(Usage::default());
+        let mut socket = Socket::new(stream, peer, Arc::clone(&usage));
+        usage.begin();
+        usage.expect(clock::now_ns());
+        socket.write_all(b"in time").await.unwrap();
+        usage.expect(clock::now_ns().saturating_sub(ANSWER_TIME.as_nanos() as u64));
+        assert_eq!(socket.write_all(b"late").await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        usage.begin();
+        socket.write_all(b"the next one").await.unwrap();
     }
 }

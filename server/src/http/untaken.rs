@@ -14,7 +14,8 @@ use bytes::Bytes;
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::ApiError;
+use super::{ApiError, socket::Usage};
+use crate::clock;
 
 /// Larger ones count, in bytes.
 const SMALL: u64 = 64 << 10;
@@ -57,7 +58,12 @@ impl Untaken {
     ///
     /// # Errors
     /// When there isn't enough; the answer is gone, nothing was changed by it.
-    pub(super) fn keep(&self, response: Response, must_leave: bool) -> Result<Response, ApiError> {
+    pub(super) fn keep(
+        &self,
+        response: Response,
+        must_leave: bool,
+        usage: Option<&Usage>,
+    ) -> Result<Response, ApiError> {
         let size = response.body().size_hint().exact().filter(|size| *size > SMALL);
         let Some(size) = size else { return Ok(response) };
         let wanted = u32::try_from(size.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.all);
@@ -68,6 +74,9 @@ impl Untaken {
             None if must_leave => left(),
             None => return Err(full()),
         };
+        if let Some(usage) = usage {
+            usage.expect(clock::now_ns());
+        }
         Ok(response.map(|body| Body::new(KeptBody { body, room })))
     }
 }
@@ -123,27 +132,27 @@ mod tests {
     #[tokio::test]
     async fn large_answers_count_until_their_bytes_are_gone() {
         let untaken = Untaken::new(1 << 20);
-        let small: Vec<_> = (0..100).map(|_| untaken.keep(answer(64 << 10), false).unwrap()).collect();
-        let first = untaken.keep(answer(600 << 10), false).unwrap();
+        let small: Vec<_> = (0..100).map(|_| untaken.keep(answer(64 << 10), false, None).unwrap()).collect();
+        let first = untaken.keep(answer(600 << 10), false, None).unwrap();
         assert_eq!(first.body().size_hint().exact(), Some(600 << 10), "it still tells its length");
         let mut body = first.into_body();
-        assert!(untaken.keep(answer(600 << 10), false).is_err());
+        assert!(untaken.keep(answer(600 << 10), false, None).is_err());
         untaken.check().unwrap();
         // What tells of a change leaves in any case, and takes the rest.
-        let told = untaken.keep(answer(600 << 10), true).unwrap();
+        let told = untaken.keep(answer(600 << 10), true, None).unwrap();
         assert!(untaken.check().is_err());
         drop(told);
         untaken.check().unwrap();
         let bytes = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert!(body.frame().await.is_none());
         drop(body);
-        assert!(untaken.keep(answer(600 << 10), false).is_err(), "the socket still has the bytes");
+        assert!(untaken.keep(answer(600 << 10), false, None).is_err(), "the socket still has the bytes");
         assert_eq!((bytes.len(), bytes[0]), (600 << 10, 7));
         drop(bytes);
         // One that is larger than all there is may leave alone.
-        let whole = untaken.keep(answer(3 << 20), false).unwrap();
-        assert!(untaken.keep(answer(100 << 10), false).is_err());
+        let whole = untaken.keep(answer(3 << 20), false, None).unwrap();
+        assert!(untaken.keep(answer(100 << 10), false, None).is_err());
         drop((small, whole));
-        untaken.keep(answer(1 << 20), false).unwrap();
+        untaken.keep(answer(1 << 20), false, None).unwrap();
     }
 }
