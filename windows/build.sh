@@ -47,21 +47,19 @@ case $rust in
     *) echo "note: $rust, tested with $tested" >&2 ;;
 esac
 
-# The same bytes wherever and whenever it is built from the same sources by the same tools.
-cargo_home=${CARGO_HOME:-$HOME/.cargo}
+# The same bytes wherever and whenever it is built from the same sources by the same tools. Cargo cuts the paths off itself: mapped by
+# RUSTFLAGS they would be part of the crates' file names, and the linker orders the imports by these.
 out=${CARGO_TARGET_DIR:-target}
-prefixes=("$PWD=/tanist" "$cargo_home=/cargo")
-maps=("${prefixes[@]/#/--remap-path-prefix=}")
-c_maps=("${prefixes[@]/#/-ffile-prefix-map=}")
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH
-export RUSTFLAGS="${maps[*]} -Clink-arg=-Wl,--no-insert-timestamp"
-export "CFLAGS_${target//-/_}=${c_maps[*]}"
+export RUSTFLAGS="-Clink-arg=-Wl,--no-insert-timestamp"
+export "CFLAGS_${target//-/_}=-ffile-prefix-map=$PWD=/tanist -ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 # Std is built along with the program, which only a compiler that may do unstable things does.
 export RUSTC_BOOTSTRAP=1 CARGO_INCREMENTAL=0
 linker=CARGO_TARGET_${target//-/_}_LINKER
 export "${linker^^}=$arch-w64-mingw32-gcc"
-cargo build --release --locked -p tanist --bin tanist -Zbuild-std=std,panic_unwind --target "$target"
+cargo build --release --locked -p tanist --bin tanist --target "$target" -Zbuild-std=std,panic_unwind \
+    -Ztrim-paths --config 'profile.release.trim-paths="all"'
 
 exe=$out/$target/release/tanist.exe
 windows/imports.sh "$exe"
