@@ -48,12 +48,17 @@ case $rust in
 esac
 
 # The same bytes wherever and whenever it is built from the same sources by the same tools. Cargo cuts the paths off itself: mapped by
-# RUSTFLAGS they would be part of the crates' file names, and the linker orders the imports by these.
-out=${CARGO_TARGET_DIR:-target}
+# RUSTFLAGS they would be part of the crates' file names, and the linker orders the imports by the paths of their libraries. Some
+# are in cargo's home, which therefore is seen from the same place.
+mkdir -p "${CARGO_TARGET_DIR:-target}" "${CARGO_HOME:-$HOME/.cargo}"
+out=$(realpath "${CARGO_TARGET_DIR:-target}")
+home=$(realpath "${CARGO_HOME:-$HOME/.cargo}")
+ln -sfn "$home" "$out/cargo-home"
+export CARGO_TARGET_DIR=$out CARGO_HOME=$out/cargo-home
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH
 export RUSTFLAGS="-Clink-arg=-Wl,--no-insert-timestamp"
-export "CFLAGS_${target//-/_}=-ffile-prefix-map=$PWD=/tanist -ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+export "CFLAGS_${target//-/_}=-ffile-prefix-map=$PWD=/tanist -ffile-prefix-map=$CARGO_HOME=/cargo"
 # Std is built along with the program, which only a compiler that may do unstable things does.
 export RUSTC_BOOTSTRAP=1 CARGO_INCREMENTAL=0
 linker=CARGO_TARGET_${target//-/_}_LINKER
