@@ -24,9 +24,10 @@ old_rust() {
     [ "$(printf '%s\n' "$least" "$found" | sort -V | head -n 1)" != "$least" ]
 }
 missing=()
-if [ ! -x /usr/bin/rustc ] || old_rust; then missing+=(rustc-web); fi
-if [ ! -x /usr/bin/cargo ] || [ ${#missing[@]} -gt 0 ]; then missing+=(cargo-web); fi
-if [ ! -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] || [ ${#missing[@]} -gt 0 ]; then missing+=(rust-web-src); fi
+# The three are of one version.
+if [ ! -x /usr/bin/rustc ] || [ ! -x /usr/bin/cargo ] || [ ! -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ] || old_rust; then
+    missing+=(rustc-web cargo-web rust-web-src)
+fi
 [ -x "/usr/bin/$arch-w64-mingw32-gcc" ] || missing+=("$mingw")
 [ -x /usr/bin/cc ] || missing+=(gcc)
 if [ ${#missing[@]} -gt 0 ]; then

@@ -319,16 +319,9 @@ impl Client {
         body: Bytes,
     ) -> Result<T, Error> {
         let deadline = self.0.settings.deadline;
-        self.call(Call {
-            method,
-            path,
-            body,
-            headers: vec![],
-            need: Need::Master,
-            deadline,
-            effect: Effect::Change,
-        })
-        .await
+        let call =
+            Call { method, body, need: Need::Master, effect: Effect::Change, ..Call::get(path, deadline) };
+        self.call(call).await
     }
 
     /// How the first machine that answers sees the cluster.

@@ -1,7 +1,7 @@
 //! The system's ways of asking this process to end.
 //!
-//! Owns which of them count: SIGTERM and SIGINT on Unix, SIGHUP not for servers; on Windows Ctrl-C, Ctrl-Break, the end of the console and of the
-//! system. What is done then is for the callers to say.
+//! Owns which of them count: SIGTERM and SIGINT on Unix, and SIGHUP for programs that aren't servers; on Windows Ctrl-C,
+//! Ctrl-Break, the end of the console and of the system. What is done then is for the callers to say.
 
 use std::io;
 

@@ -824,7 +824,7 @@ fn check_length(fields: &Fields<'_>, data_dir: &Path) -> Result<(), ConfigError>
         return Ok(());
     }
     let found = format!("{length} characters ({})", data_dir.display());
-    Err(fields.error("data_dir", found, "at most 215 on Windows, from the drive on"))
+    Err(fields.error("data_dir", found, &format!("at most {LONGEST} on Windows, from the drive on")))
 }
 
 fn log(fields: &Fields<'_>, folder: &Path, raw: RawLog) -> Result<Log, ConfigError> {

@@ -6,7 +6,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use axum::{body::Body, response::Response};
@@ -95,15 +95,13 @@ impl hyper::body::Body for KeptBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        Poll::Ready(frame.map(|frame| {
-            frame.map(|frame| {
-                frame.map_data(|bytes| match self.room.take() {
-                    Some(room) => Bytes::from_owner(Kept { bytes, _room: room }),
-                    None => bytes,
-                })
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        frame.map_ok(|frame| {
+            frame.map_data(|bytes| match self.room.take() {
+                Some(room) => Bytes::from_owner(Kept { bytes, _room: room }),
+                None => bytes,
             })
-        }))
+        })
     }
 
     fn is_end_stream(&self) -> bool {
