@@ -115,18 +115,24 @@ crash "$heir"
 more 30
 touch "$work/stop"
 wait "$ordering"
+# Orders that were typed may still wait for being taken.
+for name in "$other" anna; do
+    types "$name" "last order"
+    await "$name has taken all orders" said "$name" "order [0-9]+ taken: last order"
+done
 numbers_now() { tail -n +1 "$work/$1.out" | grep -E "numbers the invoices|I number" | tail -n 1 | grep -q "I number"; }
 somebody() { numbers_now anna || numbers_now "$other"; }
 await "somebody else numbers the invoices" somebody
 
 say "Closing time"
 desk=$other
-done_all() { [ "$(ask "SELECT count(*) - (SELECT count(*) FROM invoices) FROM orders")" = 0 ]; }
-await "every order has an invoice" done_all
+all_have_invoices() { [ "$(ask "SELECT count(*) - (SELECT count(*) FROM invoices) FROM orders")" = 0 ]; }
+await "every order has an invoice" all_have_invoices
 # What the crashed desktop had taken and not told of is there, too; none that was told of may be missing.
 cat "$work"/*.out | sed -nE 's/.*order ([0-9]+) taken.*/\1/p' | sort -n >"$work/told"
 [ -z "$(uniq -d "$work/told")" ] || fail "orders were told twice: $(uniq -d "$work/told" | paste -sd,)"
-[ "$(ask "SELECT count(*) FROM orders WHERE id IN ($(paste -sd, "$work/told"))")" = "$(taken)" ] || fail "orders that were taken are gone"
+here=$(ask "SELECT count(*) FROM orders WHERE id IN ($(paste -sd, "$work/told"))")
+[ "$here" = "$(taken)" ] || fail "$(taken) orders were taken, and $here of them are here"
 IFS=, read -r count lowest highest desks <<<"$(ask "SELECT count(*), min(number), max(number), count(DISTINCT numbered_by) FROM invoices")"
 [ "$count" -ge "$(taken)" ] || fail "$(taken) orders were taken, and $count invoices were made"
 [ "$lowest" = 1 ] && [ "$highest" = "$count" ] || fail "$count invoices from $lowest to $highest"
