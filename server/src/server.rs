@@ -587,8 +587,13 @@ fn spawn<T: Send + 'static>(
 
 async fn join<T: Send + 'static>(thread: Option<JoinHandle<T>>) -> Option<T> {
     let thread = thread?;
+    let name = thread.thread().name().unwrap_or_default().to_owned();
     let joined = tokio::task::spawn_blocking(move || thread.join().ok());
-    tokio::time::timeout(STOP_PATIENCE, joined).await.ok()?.ok()?
+    let Ok(joined) = tokio::time::timeout(STOP_PATIENCE, joined).await else {
+        tracing::warn!(thread = name, patience = ?STOP_PATIENCE, "a thread doesn't end: this machine stops without it");
+        return None;
+    };
+    joined.ok()?
 }
 
 #[cfg(test)]

@@ -119,12 +119,12 @@ async fn hook_that_hangs_delays_no_failover_and_is_killed() {
     workload.wait_for(20).await;
     let gap = workload.take_longest_gap();
     cluster.wait("it is killed", || async { test_kill_process(pid).is_err().then_some(()) }).await;
-    assert!(gap < Duration::from_secs(10), "the hook's time is 40 s: {gap:?}");
+    assert!(gap < Duration::from_secs(30), "the hook's time is 40 s: {gap:?}");
     // Its own on_demote hangs now, and this machine reigns again nevertheless.
     cluster.kill(second);
     workload.wait_for(20).await;
     let gap = workload.take_longest_gap();
-    assert!(gap < Duration::from_secs(10), "the hook's time is 40 s: {gap:?}");
+    assert!(gap < Duration::from_secs(30), "the hook's time is 40 s: {gap:?}");
     let outcome = workload.finish().await;
     outcome.assert_in(&cluster.data_dir(cluster.wait_master().await));
     cluster.assert_no_panic();

@@ -229,8 +229,7 @@ async fn replica_without_room_waits_and_says_so_while_the_cluster_serves() {
     workload.wait_for(50).await;
     assert!(workload.finish().await.unknown.is_empty());
     // It stops as readily as any other.
-    let started = std::time::Instant::now();
     assert!(cluster.terminate(2).success());
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(!cluster.log_of(2).contains("stops without it"), "{}", cluster.log_of(2));
     cluster.assert_no_panic();
 }

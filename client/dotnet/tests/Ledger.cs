@@ -14,7 +14,7 @@ namespace Tanist.Client.Tests
     /// </summary>
     sealed class Ledger
     {
-        readonly string hosts;
+        readonly ClientOptions options;
         readonly int workers;
         readonly object mutex = new object();
         readonly Stopwatch watch = Stopwatch.StartNew();
@@ -23,15 +23,15 @@ namespace Tanist.Client.Tests
         long writes, reads, changes, lastTold;
         TimeSpan last, longest;
 
-        internal Ledger(string hosts, string workers)
+        internal Ledger(string hosts, string workers, string attempt)
         {
-            this.hosts = hosts;
+            options = new ClientOptions(hosts) { AttemptTimeout = TimeSpan.FromSeconds(int.Parse(attempt)) };
             this.workers = int.Parse(workers);
         }
 
         internal int Run()
         {
-            using (var client = new TanistClient(hosts))
+            using (var client = new TanistClient(options))
             {
                 client.LinkChanged += (sender, change) => Interlocked.Increment(ref changes);
                 client.Execute("CREATE TABLE IF NOT EXISTS ledger(entry TEXT NOT NULL)");

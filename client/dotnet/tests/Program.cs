@@ -14,9 +14,9 @@ namespace Tanist.Client.Tests
         {
             if (args.Length == 0) return RunTests("");
             if (args[0] == "unit") return RunTests(args.Length > 1 ? args[1] : "");
-            if (args[0] == "ledger" && args.Length == 3) return new Ledger(args[1], args[2]).Run();
+            if (args[0] == "ledger" && args.Length == 4) return new Ledger(args[1], args[2], args[3]).Run();
             if (args[0] == "state" && args.Length == 2) return StateStory.Run(args[1]);
-            Console.Error.WriteLine("usage: unit [PART OF A NAME] | ledger HOSTS WORKERS | state HOSTS");
+            Console.Error.WriteLine("usage: unit [PART OF A NAME] | ledger HOSTS WORKERS SECONDS-OF-AN-ATTEMPT | state HOSTS");
             return 2;
         }
 
