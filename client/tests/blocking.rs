@@ -43,7 +43,7 @@ fn blocking_write_is_repeated_elsewhere_with_its_key_from_many_threads() {
 
 #[test]
 fn members_are_learned_between_two_blocking_calls() {
-    let (_runtime, (heir, first)) = played(async {
+    let (runtime, (heir, first)) = played(async {
         let heir = Played::start(|_, _| stored()).await;
         let url = heir.url.clone();
         let first = Played::start(move |seen, _| match seen.line.as_str() {
@@ -59,7 +59,7 @@ fn members_are_learned_between_two_blocking_calls() {
         assert!(Instant::now() < until, "{:?}", client.known_hosts());
         std::thread::sleep(5 * MS);
     }
-    drop(first);
+    runtime.block_on(first.crash());
     client.execute(write()).unwrap();
     assert_eq!(heir.work().len(), 1);
 }

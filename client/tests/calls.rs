@@ -42,7 +42,7 @@ async fn redirect_is_followed_and_the_master_is_remembered() {
 async fn machines_that_redirect_to_each_other_are_asked_with_pauses_until_the_deadline() {
     let first = Played::start(|_, _| Reply::Silence).await;
     let second = Played::redirecting(&first.url).await;
-    drop(first);
+    first.crash().await;
     let started = Instant::now();
     let error = client(&[&second.url], 600 * MS).execute(write()).await.unwrap_err();
     assert!(matches!(&error, Error::Unavailable { .. }), "nothing was ever sent to a master: {error}");
@@ -318,7 +318,7 @@ async fn member_list_is_learned_beside_the_first_request_and_survives_the_given_
         tokio::time::sleep(5 * MS).await;
     }
     assert_eq!(client.known_hosts(), [first.url.clone(), heir.url.clone()]);
-    drop(first);
+    first.crash().await;
     client.execute(write()).await.unwrap();
     assert_eq!(heir.work().len(), 1);
 }

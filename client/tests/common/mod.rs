@@ -10,6 +10,7 @@ use tanist_api::{ExecuteRequest, Statement};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::oneshot,
     task::JoinHandle,
 };
 
@@ -42,6 +43,7 @@ pub(crate) struct Played {
     pub(crate) url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
     task: JoinHandle<()>,
+    end: oneshot::Sender<()>,
 }
 
 impl Played {
@@ -51,14 +53,27 @@ impl Played {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(vec![]));
         let (script, log) = (Arc::new(script), Arc::clone(&seen));
+        let (end, mut ended) = oneshot::channel();
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(stream, Arc::clone(&script), Arc::clone(&log)));
+                tokio::select! {
+                    accepted = listener.accept() => {
+                        connections.spawn(serve(accepted.unwrap().0, Arc::clone(&script), Arc::clone(&log)));
+                    }
+                    _ = &mut ended => break,
+                }
             }
+            drop(listener);
+            connections.shutdown().await;
         });
-        Played { url, seen, task }
+        Played { url, seen, task, end }
+    }
+
+    /// Crashes: afterwards its connections are closed, and nobody listens.
+    pub(crate) async fn crash(self) {
+        self.end.send(()).unwrap();
+        self.task.await.unwrap();
     }
 
     /// A machine that redirects everything but `/v1/cluster`.
@@ -87,12 +102,6 @@ impl Played {
 
     pub(crate) fn keys(&self) -> Vec<String> {
         self.work().into_iter().map(|seen| seen.key.expect("every write carries a key")).collect()
-    }
-}
-
-impl Drop for Played {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
