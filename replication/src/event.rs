@@ -30,6 +30,8 @@ pub enum Event {
     /// The peer's machine refuses connections on all its addresses after an established link broke: its process has
     /// ended.
     Refused(MemberId),
+    /// The peer's computer says, with the cluster's key, that its process has ended, and no newer one of the peer was heard.
+    ProcessEnded(MemberId),
     /// Our bulk link to the peer is lost: what was under way on it may not have arrived.
     BulkDown(MemberId),
     /// This replica is now `Stamp`, on disk (a backup after `Apply`, the master after syncing).

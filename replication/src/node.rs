@@ -149,6 +149,7 @@ impl Node {
                 self.links.remove(&peer);
             }
             Event::Refused(peer) => self.on_refused(&peer),
+            Event::ProcessEnded(peer) => self.on_process_ended(&peer, "its process has ended"),
             Event::BulkDown(peer) => self.on_bulk_down(&peer),
             Event::Stored(stamp) => self.on_stored(stamp),
             Event::ApplyFailed(stamp) => self.on_apply_failed(stamp),
@@ -266,12 +267,18 @@ impl Node {
     }
 
     fn on_refused(&mut self, peer: &MemberId) {
-        self.links.remove(peer);
-        if !self.config.timing.trust_refused {
-            return;
+        if self.config.timing.trust_refused {
+            self.on_process_ended(peer, "its machine refuses connections");
+        } else {
+            self.links.remove(peer);
         }
+    }
+
+    /// The lease of a process that has ended protects nothing any more (R11).
+    fn on_process_ended(&mut self, peer: &MemberId, evidence: &str) {
+        self.links.remove(peer);
         if self.honour.as_ref().is_some_and(|honour| honour.master == *peer) {
-            self.drop_lease("its machine refuses connections");
+            self.drop_lease(evidence);
             let delay = self.own_delay();
             self.stand_within(delay);
         }

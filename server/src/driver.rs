@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     clock,
     durable::Durable,
+    end_notice::Peers,
     gate::Gate,
     hooks::Throne,
     inbox::{Command, Inbox, Respond},
@@ -49,6 +50,8 @@ pub(crate) struct Parts {
     pub id: MemberId,
     /// The protocol.
     pub node: Node,
+    /// The others and where they are reached, for who follows that.
+    pub peers: watch::Sender<Peers>,
     /// This machine's durable votes.
     pub durable: Durable,
     /// Links to the others.
@@ -373,6 +376,7 @@ impl Driver {
             }
             TransportEvent::Closed { peer, channel: Channel::Bulk, .. } => self.event(Event::BulkDown(peer)),
             TransportEvent::Refused { peer } => self.event(Event::Refused(peer)),
+            TransportEvent::ProcessEnded { peer } => self.event(Event::ProcessEnded(peer)),
             TransportEvent::CopyRequested { from, stream } => {
                 self.serve_rejoin(from, stream);
                 Ok(())
@@ -546,8 +550,9 @@ impl Driver {
                 }
             }
             Effect::Connect(members) => {
-                let configured = &self.parts.configured;
-                self.parts.transport.set_peers(addresses(configured, &members));
+                let peers = addresses(&self.parts.configured, &members);
+                self.parts.peers.send_replace(peers.clone());
+                self.parts.transport.set_peers(peers);
                 self.tell_members();
                 self.view_due = true;
             }

@@ -15,6 +15,7 @@ pub mod config;
 mod discovery;
 mod driver;
 pub mod durable;
+mod end_notice;
 mod family;
 pub mod gate;
 mod health;

@@ -27,6 +27,7 @@ use crate::{
     discovery::Here,
     driver::{self, Control, DriverError, Parts},
     durable::{DirectoryLock, Durable, DurableError},
+    end_notice::{EndNotice, Subject},
     gate::Gate,
     health,
     hooks::{self, Throne},
@@ -143,6 +144,8 @@ pub struct Server {
     board: Arc<Board>,
     here: Option<Here>,
     reign: ReignObserver,
+    subject: Subject,
+    notice: Option<EndNotice>,
     _lock: DirectoryLock,
 }
 
@@ -274,16 +277,18 @@ impl Server {
         let (operators, control) = mpsc::channel::<Control>(CONTROLS);
         let (throne, reign) = watch::channel(Throne::default());
         let (tell_ended, driver_ended) = oneshot::channel();
+        let known = driver::addresses(&config.members, &node.status().record.members);
+        let (peers, followed) = watch::channel(known);
+        let subject = Subject { config: config.transport(random()?), peers: followed };
         let driver = {
             let gate = Arc::clone(&gate);
             let inbox = store.as_ref().map(|(inbox, _)| Arc::clone(inbox));
             let directory = config.data_dir.clone();
             let cluster = config.cluster.to_string();
-            let transport_config = config.transport(random()?);
+            let transport_config = subject.config.clone();
             let id = config.id.clone();
             let configured = config.members.clone();
             let restored = recovered.restored;
-            let peers = driver::addresses(&configured, &node.status().record.members);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -293,10 +298,11 @@ impl Server {
                 let result = runtime.block_on(async move {
                     let (sender, transport_events) = mpsc::channel::<TransportEvent>(PEER_EVENTS);
                     let transport = Transport::start(transport_config, vec![peer_listener], sender);
-                    transport.set_peers(peers);
+                    transport.set_peers(peers.borrow().clone());
                     let parts = Parts {
                         id,
                         node,
+                        peers,
                         durable,
                         transport,
                         transport_events,
@@ -427,8 +433,21 @@ impl Server {
             board: shown,
             here: Here::say(&config),
             reign: ReignObserver::new(reign, gate),
+            subject,
+            notice: None,
             _lock: lock,
         })
+    }
+
+    /// From now on a helper process tells the others when this one has ended. Only for the program `tanist`: the helper is
+    /// this program, called in another way.
+    pub(crate) fn tell_of_end(&mut self) {
+        match EndNotice::start(self.subject.clone()) {
+            Ok(notice) => self.notice = Some(notice),
+            Err(error) => {
+                tracing::warn!(%error, "no helper tells the others of this process's end: silence alone will tell");
+            }
+        }
     }
 
     /// Where HTTP is served.
@@ -518,7 +537,9 @@ impl Server {
         let _ = self.stop_driver.send(done).await;
         let driver = join(self.driver.take()).await;
         // One that hangs doesn't say that its reign is over: nothing would come to an end.
+        let mut telling = None;
         if driver.is_some() {
+            telling = self.notice.take().map(|notice| tokio::spawn(notice.tell()));
             self.end_hooks().await;
         }
         let durable = driver.flatten();
@@ -541,8 +562,8 @@ impl Server {
         {
             tracing::warn!(%error, "the clean-stop mark could not be left");
         }
-        if let Some(goodbye) = goodbye {
-            let _ = goodbye.await;
+        for task in goodbye.into_iter().chain(telling) {
+            let _ = task.await;
         }
         successor
     }

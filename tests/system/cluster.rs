@@ -271,6 +271,10 @@ impl Cluster {
         std::fs::read_to_string(self.machines[i].config.with_file_name("tanist.log")).unwrap_or_default()
     }
 
+    pub fn pid_of(&self, i: usize) -> u32 {
+        self.machines[i].child.as_ref().expect("the machine runs").id()
+    }
+
     fn pid(&self, i: usize) -> Pid {
         let child = self.machines[i].child.as_ref().expect("the machine runs");
         Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap()

@@ -250,3 +250,57 @@ async fn strong_read_sees_every_write_acknowledged_before_it_and_positions_never
     }
     cluster.assert_no_panic();
 }
+
+/// The helpers that machine `i` has started and that still run.
+fn helpers(cluster: &Cluster, i: usize) -> Vec<u32> {
+    let parent = format!("PPid:\t{}\n", cluster.pid_of(i));
+    let is_helper = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        line.ends_with(b"\0end-notice\0") && status.contains(&parent)
+    };
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.filter(is_helper).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn end_is_told_where_no_connection_is_refused() {
+    // Longer than this test has patience: silence alone wouldn't end it.
+    let extra = "[timing]\nlease = \"60s\"\ntrust_refused = false\nend_notice = true\n".to_owned();
+    let mut cluster = Cluster::start(&Layout { extra, ..Layout::of(3) }).await;
+    let client = cluster.client();
+    create_ledger(&client).await;
+    let workload = Workload::start(&client, 2, "w");
+    workload.wait_for(50).await;
+    let first = cluster.wait_master().await;
+    cluster.wait_both_keep_up().await;
+    let helper = helpers(&cluster, first);
+    assert_eq!(helper.len(), 1);
+    workload.take_longest_gap();
+    cluster.kill(first);
+    workload.wait_for(50).await;
+    println!("longest gap {:?}", workload.take_longest_gap());
+    let second = cluster.wait_master().await;
+    assert_ne!(second, first);
+    let log = cluster.log_of(second);
+    assert!(log.contains("its computer says that its process has ended"), "{log}");
+    cluster.wait("the helper has ended", || async { (!is_running(helper[0])).then_some(()) }).await;
+
+    // The end of a backup, too: the master would wait for its answers.
+    cluster.start_machine(first);
+    cluster.wait_back(first).await;
+    let third = (0..3).find(|i| ![first, second].contains(i)).unwrap();
+    let helper = helpers(&cluster, third);
+    assert!(cluster.terminate(third).success());
+    assert!(helper.len() == 1 && !is_running(helper[0]), "{helper:?}");
+    let outcome = workload.finish().await;
+    assert!(outcome.unknown.is_empty());
+    outcome.assert_in(&cluster.data_dir(second));
+    cluster.assert_no_panic();
+}
+
+fn is_running(pid: u32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.ends_with(b"\0end-notice\0")
+}

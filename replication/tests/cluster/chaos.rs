@@ -63,6 +63,7 @@ impl Schedule {
         setup.timing = Timing { trust_refused: rng.chance(700), ..Timing::default() };
         setup.failback = rng.chance(200).then_some(Duration::from_millis(700));
         setup.voter_timeout = rng.chance(500).then_some(Duration::from_millis(1500));
+        setup.tells_of_end = Rng::new(seed ^ 0x00E4_DED0).chance(400);
         setup.mistake = mistake;
         setup.trace = false;
         let length = rng.between(SECOND, 6 * SECOND);

@@ -5,7 +5,7 @@
 use tanist_replication::{Event, Node, Position, Stamp, status::RoleName};
 
 use super::{
-    Cluster, Ev, MS,
+    Cluster, Ev, MS, SECOND,
     store::{End, Mistake, Store},
 };
 
@@ -19,6 +19,7 @@ impl Cluster {
         let skips = self.setup.mistake == Some(Mistake::SkipSyncAtStart);
         let machine = &mut self.machines[node];
         machine.life += 1;
+        machine.heard.fill(0);
         machine.config.seed = seed;
         if !skips {
             machine.store.durable = machine.store.content.len(); // what a killed process had written
@@ -63,6 +64,9 @@ impl Cluster {
 
     /// The others notice a little later, where the machine is still there to refuse connections.
     fn notice_end(&mut self, node: usize, refuses: bool) {
+        if refuses && self.setup.tells_of_end {
+            self.tell_of_end(node);
+        }
         let id = self.machines[node].id.clone();
         for peer in 0..self.machines.len() {
             if peer == node || !self.machines[peer].running() || !self.network.open(node, peer) {
@@ -74,6 +78,20 @@ impl Cluster {
                 self.push(notice, Ev::Node { to: peer, life, event: Event::LinkDown(id.clone()) });
                 self.push(notice + 2 * MS, Ev::Node { to: peer, life, event: Event::Refused(id.clone()) });
             }
+        }
+    }
+
+    /// Word of the end may be lost, and may come when the machine has long been up again.
+    fn tell_of_end(&mut self, node: usize) {
+        let ended = self.machines[node].life;
+        for to in 0..self.machines.len() {
+            if to == node || !self.machines[to].running() || self.rng.chance(100) {
+                continue;
+            }
+            let life = self.machines[to].life;
+            let late = if self.rng.chance(200) { 2 * SECOND } else { 10 * MS };
+            let delay = self.rng.between(MS, late);
+            self.push(delay, Ev::Ended { of: node, ended, to, life });
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Machine {
     pub node: Option<Node>,
     /// Counts starts.
     pub life: u32,
+    /// The newest life of each machine that was heard in this one.
+    pub heard: Vec<u32>,
     /// `node.db`.
     pub hard: Option<HardState>,
     pub clean: bool,
@@ -77,6 +79,7 @@ impl Machine {
             witness,
             node: None,
             life: 0,
+            heard: vec![0; setup.members.len()],
             hard: None,
             clean: true,
             store: Store::default(),
@@ -124,6 +127,7 @@ impl Cluster {
         }
         match ev {
             Ev::Message { from, to, message, .. } => {
+                self.machines[to].heard[from] = self.machines[from].life;
                 let from = self.machines[from].id.clone();
                 self.deliver(to, Event::Message { from, message });
             }
@@ -134,6 +138,13 @@ impl Cluster {
                     return; // it is up again
                 }
                 self.deliver(to, event);
+            }
+            // The links know which process they heard last.
+            Ev::Ended { of, ended, to, .. } => {
+                if self.machines[to].heard[of] == ended {
+                    let peer = self.machines[of].id.clone();
+                    self.deliver(to, Event::ProcessEnded(peer));
+                }
             }
             Ev::Tick { node, ticket, .. } => {
                 if self.machines[node].ticket == ticket {
@@ -181,7 +192,8 @@ impl Cluster {
                 }
                 (to, life)
             }
-            Ev::Node { to, life, .. } => (to, life),
+            Ev::Ended { of, to, .. } if self.network.ways[of][to].blocked => return true,
+            Ev::Node { to, life, .. } | Ev::Ended { to, life, .. } => (to, life),
             Ev::Tick { node, .. } if self.machines[node].paused => return true,
             Ev::Tick { node, life, .. }
             | Ev::StoreDone { node, life }

@@ -62,6 +62,8 @@ pub struct Setup {
     pub drift_ppm: i64,
     pub failback: Option<Duration>,
     pub voter_timeout: Option<Duration>,
+    /// Computers tell the others when a process has ended.
+    pub tells_of_end: bool,
     pub mistake: Option<Mistake>,
     pub trace: bool,
 }
@@ -80,6 +82,7 @@ impl Setup {
             drift_ppm: 0,
             failback: None,
             voter_timeout: None,
+            tells_of_end: false,
             mistake: None,
             trace: std::env::var_os("TANIST_TRACE").is_some(),
         }

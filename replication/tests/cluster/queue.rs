@@ -22,6 +22,13 @@ pub enum Ev {
         life: u32,
         event: Event,
     },
+    /// Word that a life of a process has ended arrives from its computer.
+    Ended {
+        of: usize,
+        ended: u32,
+        to: usize,
+        life: u32,
+    },
     Tick {
         node: usize,
         life: u32,

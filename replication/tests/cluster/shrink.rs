@@ -77,7 +77,7 @@ pub fn tell(schedule: &Schedule, lines: usize) -> Cluster {
     let setup = &schedule.setup;
     println!(
         "members {:?}, sync_backups {}, min_sync_backups {}, disk {:?} ns, drift {} ppm, failback {:?}, \
-         voter_timeout {:?}, trust_refused {}, buffer {} B, in flight {} B",
+         voter_timeout {:?}, trust_refused {}, tells of ends {}, buffer {} B, in flight {} B",
         setup.members,
         setup.sync_backups,
         setup.min_sync_backups,
@@ -86,6 +86,7 @@ pub fn tell(schedule: &Schedule, lines: usize) -> Cluster {
         setup.failback,
         setup.voter_timeout,
         setup.timing.trust_refused,
+        setup.tells_of_end,
         setup.buffer_bytes,
         setup.inflight_bytes,
     );

@@ -22,6 +22,7 @@ pub fn event(event: &Event) -> String {
         Event::LinkDown(peer) => format!("link to {peer} is down"),
         Event::BulkDown(peer) => format!("bulk link to {peer} is lost"),
         Event::Refused(peer) => format!("{peer} refuses connections"),
+        Event::ProcessEnded(peer) => format!("{peer}'s process is said to have ended"),
         other => format!("{other:?}"),
     }
 }

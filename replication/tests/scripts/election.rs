@@ -55,6 +55,21 @@ fn new_master_does_not_wait_for_the_dead_one_to_come_back() {
 }
 
 #[test]
+fn heir_takes_over_when_it_is_told_of_the_end_though_refusals_are_not_trusted() {
+    let mut setup = Setup::new(THREE);
+    setup.timing.trust_refused = false;
+    setup.tells_of_end = true;
+    let mut c = founded(setup);
+    c.crash(0, false);
+    let (_, took) = c.await_master(LONG);
+    // Word may be lost on its way to one of the two, and late.
+    assert!(took < LEASE, "{took:?}");
+    write(&mut c);
+    c.start(0);
+    settle(c);
+}
+
+#[test]
 fn refused_connection_is_no_evidence_when_it_is_not_trusted() {
     let mut setup = Setup::new(THREE);
     setup.timing.trust_refused = false;

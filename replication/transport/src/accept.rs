@@ -125,10 +125,14 @@ async fn say_goodbye(mut socket: TcpStream) {
 async fn carry(shared: &Arc<Shared>, id: u64, accepted: Accepted, address: SocketAddr) {
     let Accepted { channel, hello, stream } = accepted;
     let from = hello.from.clone();
-    if channel == Channel::Copy {
-        tracing::info!(peer = %from, %channel, %address, "copy stream accepted");
-        shared.emit(TransportEvent::CopyRequested { from, stream }).await;
-        return;
+    match channel {
+        Channel::Control | Channel::Bulk => {}
+        Channel::Copy => {
+            tracing::info!(peer = %from, %channel, %address, "copy stream accepted");
+            shared.emit(TransportEvent::CopyRequested { from, stream }).await;
+            return;
+        }
+        Channel::Ended => return shared.on_process_ended(from, hello.incarnation, address).await,
     }
     let heard = Arc::new(AtomicU64::new(shared.now_ns()));
     let process = Process { incarnation: hello.incarnation, heard: Arc::clone(&heard) };
@@ -218,6 +222,9 @@ impl Shared {
             if stranger && (channel != Channel::Control || !room) {
                 return Verdict::UnknownMember;
             }
+            if channel == Channel::Ended {
+                return Verdict::Welcome;
+            }
             let window = self.config.limits.keepalive.as_nanos() as u64 * 3;
             peer.iter().flat_map(|peer| &peer.inbound).flatten().any(|Inbound { process, .. }| {
                 let silent_for = self.now_ns().saturating_sub(process.heard.load(Ordering::Relaxed));
@@ -285,6 +292,25 @@ impl Shared {
             let heard = Duration::from_nanos(before.heard.load(Ordering::Relaxed));
             peer.leave_process_before(self.started + heard);
         }
+    }
+
+    /// Word about a process that isn't the newest one comes too late to say anything.
+    async fn on_process_ended(&self, peer: MemberId, incarnation: [u8; 16], address: SocketAddr) {
+        let connections: Vec<u64> = {
+            let mut peers = self.peers();
+            let Some(known) = peers.get_mut(&peer) else { return };
+            if known.process.as_ref().is_none_or(|process| process.incarnation != incarnation) {
+                tracing::debug!(%peer, %address, "word of the end of a process that isn't the newest one");
+                return;
+            }
+            known.inbound.iter_mut().filter_map(Option::take).map(|inbound| inbound.connection).collect()
+        };
+        // What it sent last mustn't be taken for a sign of life.
+        for connection in connections {
+            self.abort_connection(connection);
+        }
+        tracing::info!(%peer, %address, "its computer says that its process has ended");
+        self.emit(TransportEvent::ProcessEnded { peer }).await;
     }
 
     fn remove_inbound(&self, from: &MemberId, channel: Channel, connection: u64) {

@@ -72,7 +72,7 @@ impl Limits {
     #[must_use]
     pub fn message(&self, channel: Channel) -> usize {
         let limit = match channel {
-            Channel::Control => self.control_message,
+            Channel::Control | Channel::Ended => self.control_message,
             Channel::Bulk | Channel::Copy => self.bulk_message,
         };
         // Lengths have 32 bits on the wire.
@@ -82,7 +82,7 @@ impl Limits {
     /// How long `channel` may make no progress.
     pub(crate) fn dead_after(&self, channel: Channel) -> Duration {
         match channel {
-            Channel::Control => self.idle_timeout,
+            Channel::Control | Channel::Ended => self.idle_timeout,
             Channel::Bulk | Channel::Copy => self.stall_timeout,
         }
     }

@@ -44,6 +44,11 @@ pub enum TransportEvent {
         /// Whose process.
         peer: MemberId,
     },
+    /// The process of `peer` that was heard last has ended: its computer says so (see [`tell_of_end`](crate::tell_of_end)).
+    ProcessEnded {
+        /// Whose process.
+        peer: MemberId,
+    },
     /// A member opened a copy stream to us.
     CopyRequested {
         /// Who asks.

@@ -6,6 +6,7 @@
 mod accept;
 mod config;
 mod dial;
+mod ended;
 mod event;
 mod framing;
 mod handshake;
@@ -23,6 +24,7 @@ mod transport;
 
 pub use config::{Config, Limits};
 pub use dial::OpenError;
+pub use ended::tell_of_end;
 pub use event::TransportEvent;
 pub use framing::FrameError;
 pub use handshake::HandshakeError;

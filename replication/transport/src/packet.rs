@@ -16,6 +16,8 @@ pub enum Channel {
     Bulk,
     /// One rejoin (R12), in both directions, handed over as a [`SecureStream`](crate::SecureStream).
     Copy,
+    /// Word that the process which the hello names has ended (see [`tell_of_end`](crate::tell_of_end)); nothing else is said.
+    Ended,
 }
 
 impl Channel {
@@ -24,6 +26,7 @@ impl Channel {
             Channel::Control => 1,
             Channel::Bulk => 2,
             Channel::Copy => 3,
+            Channel::Ended => 4,
         }
     }
 
@@ -32,6 +35,7 @@ impl Channel {
             1 => Some(Channel::Control),
             2 => Some(Channel::Bulk),
             3 => Some(Channel::Copy),
+            4 => Some(Channel::Ended),
             _ => None,
         }
     }
@@ -43,6 +47,7 @@ impl fmt::Display for Channel {
             Channel::Control => "control",
             Channel::Bulk => "bulk",
             Channel::Copy => "copy",
+            Channel::Ended => "ended",
         })
     }
 }

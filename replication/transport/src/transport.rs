@@ -307,14 +307,14 @@ impl Transport {
         tokio::task::yield_now().await;
     }
 
-    /// The queue of a link; `Some(None)` for a known peer's copy channel, which has none.
+    /// The queue of a link; `Some(None)` for a known peer's channel that has none.
     fn queue(&self, peer: &MemberId, channel: Channel) -> Option<Option<Arc<Queue>>> {
         let peers = self.shared.peers();
         let peer = peers.get(peer)?;
         Some(match channel {
             Channel::Control => Some(Arc::clone(&peer.control)),
             Channel::Bulk => Some(Arc::clone(&peer.bulk)),
-            Channel::Copy => None,
+            Channel::Copy | Channel::Ended => None,
         })
     }
 }

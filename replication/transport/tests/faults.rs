@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::*;
-use tanist_transport::{Channel, Packet, SendError, TransportEvent};
+use tanist_transport::{
+    Channel, ClusterKey, Config, OpenError, Packet, SendError, TransportEvent, tell_of_end,
+};
 
 fn large(size: usize) -> Packet {
     Packet { head: Bytes::new(), body: vec![5; size].into() }
@@ -284,4 +286,51 @@ async fn new_process_is_dialled_though_nobody_closed_the_connection_to_the_one_b
     a.connected(&new.id, Channel::Control).await;
     a.transport.send(&new.id, Channel::Control, packet("welcome")).unwrap();
     assert_eq!(new.received().await.2, packet("welcome"));
+}
+
+async fn tell(of: &Config, to: &Member) -> Vec<OpenError> {
+    let failed = tell_of_end(of.clone(), vec![(to.id.clone(), vec![to.address.to_string()])]).await;
+    failed
+        .into_iter()
+        .map(|(peer, error)| {
+            assert_eq!(peer, to.id);
+            error
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn word_of_the_end_counts_for_the_process_that_was_heard_last_alone() {
+    let (old, new) = (config("b"), config("b"));
+    let (mut a, b) = pair(config("a"), old.clone()).await;
+    let (address, peer) = (b.address, b.id.clone());
+    drop(b);
+    a.closed(&peer, Channel::Control).await;
+    assert!(tell(&old, &a).await.is_empty());
+    let ended = a.until(|event| match event {
+        TransportEvent::ProcessEnded { peer } => Some(peer),
+        _ => None,
+    });
+    assert_eq!(ended.await, peer);
+
+    let mut b = Member::at(new, address, 1000);
+    b.knows(&[(&a, a.address)]);
+    b.connected(&a.id, Channel::Control).await;
+    b.transport.send(&a.id, Channel::Control, packet("here")).unwrap();
+    a.received().await;
+    assert!(tell(&old, &a).await.is_empty(), "too late, but told");
+    b.transport.send(&a.id, Channel::Control, packet("still here")).unwrap();
+    a.goes_on_hearing("still here").await;
+}
+
+#[tokio::test]
+async fn word_of_the_end_needs_the_key_and_a_known_member() {
+    let known = config("b");
+    let (mut a, b) = pair(config("a"), known.clone()).await;
+    let forged = tell(&Config { key: ClusterKey::generate(), ..known.clone() }, &a).await;
+    assert!(matches!(&forged[..], [OpenError::Handshake { .. }]), "{forged:?}");
+    let unknown = tell(&Config { me: id("c"), ..known }, &a).await;
+    assert!(matches!(&unknown[..], [OpenError::Handshake { .. }]), "{unknown:?}");
+    b.transport.send(&a.id, Channel::Control, packet("still here")).unwrap();
+    a.goes_on_hearing("still here").await;
 }

@@ -289,6 +289,7 @@ heartbeat = "100ms"
 lease = "1s"               # a master that reaches no majority for so long stops answering
 sync_timeout = "1s"        # a backup that doesn't answer for so long is no longer waited for
 trust_refused = true       # "connection refused" proves that the process has ended: failover in milliseconds
+# end_notice = true        # a helper process says that this one has ended, where no connection is refused; default: on Windows
 voter_timeout = "10s"      # with four or more: one silent for so long doesn't count as a voter until it answers; "off": all do
 failback = "off"           # "10m": a better-ranked machine that has kept up for so long gets the throne back
 

@@ -35,6 +35,7 @@ use tanist_client::{Builder, Client};
 use crate::{
     commands::{self, DevOptions, Host},
     config::Config,
+    end_notice,
     hooks::guard::{self, ChildOptions, GuardOptions},
 };
 
@@ -117,6 +118,9 @@ enum Command {
     /// Watch over the service of a machine; started by `run` alone.
     #[command(hide = true)]
     ServiceGuard(GuardOptions),
+    /// Tell the other machines when the process that started this one has ended; started by `run` alone.
+    #[command(hide = true)]
+    EndNotice,
     /// Become the service, and end with its guard; started by the guard alone.
     #[command(hide = true)]
     ServiceChild(ChildOptions),
@@ -218,6 +222,9 @@ pub fn main() -> ExitCode {
         eprintln!("tanist: {}", guard::become_service(options));
         return ExitCode::FAILURE;
     }
+    if let Command::EndNotice = &cli.command {
+        return end(end_notice::run());
+    }
     if let Command::Service(args) = &cli.command
         && service::is_run(args)
     {
@@ -264,7 +271,7 @@ pub fn main() -> ExitCode {
             }
             Command::Bench(args) => bench::bench(&args).await,
             Command::ServiceGuard(options) => guard::run(options).await,
-            Command::ServiceChild(_) => Ok(()),
+            Command::ServiceChild(_) | Command::EndNotice => Ok(()),
         }
     });
     end(result)

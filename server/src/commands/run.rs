@@ -34,6 +34,9 @@ pub async fn run(path: &Path, mut host: Host) -> anyhow::Result<()> {
     let mut reload = Reload::watch(path, text);
     'start: loop {
         let mut server = Server::start(config.clone()).await?;
+        if config.end_notice {
+            server.tell_of_end();
+        }
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             http = %server.http_address(),

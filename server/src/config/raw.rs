@@ -80,6 +80,7 @@ pub(super) struct RawTiming {
     pub(super) sync_timeout: Option<String>,
     pub(super) election_stagger: Option<String>,
     pub(super) trust_refused: Option<bool>,
+    pub(super) end_notice: Option<bool>,
     pub(super) failback: Option<String>,
     pub(super) voter_timeout: Option<String>,
 }

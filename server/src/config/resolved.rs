@@ -219,6 +219,8 @@ pub struct Config {
     pub members: Vec<Member>,
     /// Times of the protocol.
     pub timing: Timing,
+    /// Whether a helper process tells the others when this one has ended.
+    pub end_notice: bool,
     /// A better-ranked member that has kept up for so long gets the throne back; `None`: never by itself.
     pub failback: Option<Duration>,
     /// In a cluster of four or more, a member silent for so long doesn't count as a voter; `None`: all always count.
@@ -463,6 +465,7 @@ impl Config {
             },
             members,
             timing: timing.clone(),
+            end_notice: raw.timing.end_notice.unwrap_or(cfg!(windows)),
             failback,
             voter_timeout,
             sync_backups,

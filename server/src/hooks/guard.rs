@@ -63,7 +63,7 @@ pub struct ChildOptions {
 }
 
 /// This program, also when its file was replaced meanwhile.
-pub(super) fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     if cfg!(target_os = "linux") {
         return PathBuf::from("/proc/self/exe");
     }

@@ -124,6 +124,16 @@ impl Member {
         .await
     }
 
+    /// `text` comes, and before it no word of anybody's end, nor of a second process.
+    pub async fn goes_on_hearing(&mut self, text: &str) {
+        self.until(|event| match event {
+            TransportEvent::ProcessEnded { .. } | TransportEvent::IdInUse { .. } => panic!("{event:?}"),
+            TransportEvent::Received { packet: received, .. } => (received == packet(text)).then_some(()),
+            _ => None,
+        })
+        .await;
+    }
+
     /// Polls until the control link's problem contains `text`.
     pub async fn problem(&self, peer: &MemberId, text: &str) -> String {
         let poll = async {
