@@ -264,40 +264,55 @@ fn helpers(cluster: &Cluster, i: usize) -> Vec<u32> {
     numbers.filter(is_helper).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn end_is_told_where_no_connection_is_refused() {
-    // Longer than this test has patience: silence alone wouldn't end it.
-    let extra = "[timing]\nlease = \"60s\"\ntrust_refused = false\nend_notice = true\n".to_owned();
-    let mut cluster = Cluster::start(&Layout { extra, ..Layout::of(3) }).await;
+/// The master is killed, then a backup is stopped, and no connection that is refused says so. The longest time without an
+/// acknowledged write, and the cluster.
+pub async fn end_where_no_connection_is_refused(layout: Layout) -> (Duration, Cluster) {
+    // Longer than a write has patience: by silence alone, some would end without an answer.
+    let extra = "[timing]\nlease = \"60s\"\ntrust_refused = false\n".to_owned() + &layout.extra;
+    let mut cluster = Cluster::start(&Layout { extra, ..layout }).await;
     let client = cluster.client();
     create_ledger(&client).await;
     let workload = Workload::start(&client, 2, "w");
     workload.wait_for(50).await;
     let first = cluster.wait_master().await;
     cluster.wait_both_keep_up().await;
-    let helper = helpers(&cluster, first);
-    assert_eq!(helper.len(), 1);
     workload.take_longest_gap();
     cluster.kill(first);
     workload.wait_for(50).await;
-    println!("longest gap {:?}", workload.take_longest_gap());
     let second = cluster.wait_master().await;
     assert_ne!(second, first);
     let log = cluster.log_of(second);
     assert!(log.contains("its computer says that its process has ended"), "{log}");
-    cluster.wait("the helper has ended", || async { (!is_running(helper[0])).then_some(()) }).await;
-
     // The end of a backup, too: the master would wait for its answers.
     cluster.start_machine(first);
     cluster.wait_back(first).await;
     let third = (0..3).find(|i| ![first, second].contains(i)).unwrap();
-    let helper = helpers(&cluster, third);
     assert!(cluster.terminate(third).success());
-    assert!(helper.len() == 1 && !is_running(helper[0]), "{helper:?}");
+    workload.wait_for(50).await;
+    let gap = workload.take_longest_gap();
     let outcome = workload.finish().await;
     assert!(outcome.unknown.is_empty());
     outcome.assert_in(&cluster.data_dir(second));
+    cluster.start_machine(third);
+    cluster.wait_back(third).await;
     cluster.assert_no_panic();
+    (gap, cluster)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn end_is_told_where_no_connection_is_refused() {
+    let extra = "end_notice = true\n".to_owned();
+    let (gap, mut cluster) = end_where_no_connection_is_refused(Layout { extra, ..Layout::of(3) }).await;
+    println!("longest gap {gap:?}");
+    let master = cluster.wait_master().await;
+    let (stopped, killed) = ((master + 1) % 3, (master + 2) % 3);
+    let (first, second) = (helpers(&cluster, stopped), helpers(&cluster, killed));
+    assert_eq!((first.len(), second.len()), (1, 1));
+    // Whoever replaces the program's file finds it unused.
+    assert!(cluster.terminate(stopped).success());
+    assert!(!is_running(first[0]));
+    cluster.kill(killed);
+    cluster.wait("the helper has ended", || async { (!is_running(second[0])).then_some(()) }).await;
 }
 
 fn is_running(pid: u32) -> bool {

@@ -11,7 +11,7 @@ use tanist_api::Statement;
 
 use crate::{
     cluster::{Cluster, HTTP_PORT, Layout, read, tanist},
-    failover::{kill_masters, rounds},
+    failover::{end_where_no_connection_is_refused, kill_masters, rounds},
     files::shell,
     wine::Wine,
     workload::{Workload, create_ledger, execute},
@@ -33,6 +33,13 @@ async fn windows_cluster_outlives_its_killed_masters_as_one_on_linux_does() {
     let (_, windows) = kill_masters(&Layout { windows: |_| true, ..Layout::of(3) }).await;
     let (_, linux) = kill_masters(&Layout { windows: |_| false, ..Layout::of(3) }).await;
     println!("longest gaps at a killed master: Windows {windows:?}, Linux {linux:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_machines_tell_of_their_end_as_its_firewall_lets_nobody_see_it() {
+    let Some(_wine) = Wine::get() else { return };
+    let (gap, _) = end_where_no_connection_is_refused(Layout { windows: |_| true, ..Layout::of(3) }).await;
+    println!("longest gap, by the end notice alone: {gap:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -296,6 +296,7 @@ impl Shared {
 
     /// Word about a process that isn't the newest one comes too late to say anything.
     async fn on_process_ended(&self, peer: MemberId, incarnation: [u8; 16], address: SocketAddr) {
+        let Ok(room) = self.events.reserve().await else { return };
         let connections: Vec<u64> = {
             let mut peers = self.peers();
             let Some(known) = peers.get_mut(&peer) else { return };
@@ -303,14 +304,15 @@ impl Shared {
                 tracing::debug!(%peer, %address, "word of the end of a process that isn't the newest one");
                 return;
             }
+            tracing::info!(%peer, %address, "its computer says that its process has ended");
+            // Before anything that a newer process may say: that connects after this.
+            room.send(TransportEvent::ProcessEnded { peer });
             known.inbound.iter_mut().filter_map(Option::take).map(|inbound| inbound.connection).collect()
         };
         // What it sent last mustn't be taken for a sign of life.
         for connection in connections {
             self.abort_connection(connection);
         }
-        tracing::info!(%peer, %address, "its computer says that its process has ended");
-        self.emit(TransportEvent::ProcessEnded { peer }).await;
     }
 
     fn remove_inbound(&self, from: &MemberId, channel: Channel, connection: u64) {
