@@ -274,6 +274,7 @@ impl Shared {
             }
             if channel == Channel::Control {
                 self.note_process(peer, inbound.process.clone());
+                peer.note_that_it_came();
             }
             peer.inbound[place] = Some(inbound);
             replaced

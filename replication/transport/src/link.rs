@@ -24,6 +24,9 @@ use crate::{
 /// A link that lived this long is dialled again at once.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
+/// A dial that takes longer waits for an answer that got lost, or for a computer that wasn't there.
+const STUCK_AFTER: Duration = Duration::from_millis(100);
+
 /// Whether a link is to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Run {
@@ -41,6 +44,8 @@ pub(crate) struct Orders {
     pub(crate) run: Run,
     /// When the peer's process before its present one was last heard.
     pub(crate) process_before: Option<Instant>,
+    /// When the peer last connected to us: it is there.
+    pub(crate) came: Option<Instant>,
 }
 
 impl Orders {
@@ -91,9 +96,12 @@ impl Link {
             let addresses = self.addresses.borrow_and_update().clone();
             let dialled = {
                 let dial = dial::dial(&self.config, &self.peer, &addresses, self.channel);
+                let mut came = self.orders.clone();
                 tokio::select! {
                     dialled = dial => dialled,
                     () = ended(&mut self.orders) => break,
+                    // The answer to a connection that was asked for while it wasn't there may come seconds later, or never.
+                    () = came_after(&mut came, Instant::now() + STUCK_AFTER) => continue,
                 }
             };
             match dialled {
@@ -115,8 +123,10 @@ impl Link {
                 }
                 Err(error) => self.on_failed_dial(&error, was_up, &mut quiet).await,
             }
+            let mut came = self.orders.clone();
             tokio::select! {
                 () = sleep(pause.next()) => {}
+                () = came_after(&mut came, Instant::now()) => {}
                 changed = self.addresses.changed() => if changed.is_err() { break },
                 () = ended(&mut self.orders) => break,
             }
@@ -260,6 +270,13 @@ impl Link {
 async fn ended(orders: &mut watch::Receiver<Orders>) {
     // An error means that the transport was dropped.
     let _ = orders.wait_for(|orders| orders.run != Run::On).await;
+}
+
+/// Waits until the peer connects to us, later than `then`; forever once nobody can say it.
+async fn came_after(orders: &mut watch::Receiver<Orders>, then: Instant) {
+    if orders.wait_for(|orders| orders.came > Some(then)).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Waits until a connection is to be left even with bytes unsent; forever once nobody can say it.

@@ -92,6 +92,11 @@ impl Peer {
         self.orders.send_modify(|orders| orders.process_before = Some(heard));
     }
 
+    /// It has just connected to us.
+    pub(crate) fn note_that_it_came(&self) {
+        self.orders.send_modify(|orders| orders.came = Some(Instant::now()));
+    }
+
     fn update_addresses(&self) {
         let mut addresses = self.listed.clone();
         addresses.extend(self.announced.iter().filter(|address| !self.listed.contains(address)).cloned());
@@ -359,7 +364,7 @@ impl Shared {
 
     pub(crate) fn new_peer(self: &Arc<Shared>, id: MemberId, listed: Vec<String>) -> Peer {
         let addresses = watch::Sender::new(listed.clone());
-        let orders = watch::Sender::new(Orders { run: Run::On, process_before: None });
+        let orders = watch::Sender::new(Orders { run: Run::On, process_before: None, came: None });
         let mut tasks = Vec::new();
         let mut link = |channel| {
             let queue = Arc::new(Queue::new(channel, self.config.limits.clone()));

@@ -288,6 +288,26 @@ async fn new_process_is_dialled_though_nobody_closed_the_connection_to_the_one_b
     assert_eq!(new.received().await.2, packet("welcome"));
 }
 
+#[tokio::test]
+async fn peer_that_comes_is_dialled_at_once_though_a_dial_waits_for_what_was_there_before() {
+    let mut patient = config("a");
+    patient.limits.handshake_timeout = Duration::from_secs(3600);
+    let mut a = Member::with(patient);
+    // As a firewall answers that says nothing: the dial is stuck.
+    let silent = bind("127.0.0.1:0".parse().unwrap());
+    let address = silent.local_addr().unwrap();
+    a.transport.set_peers(vec![(id("b"), vec![address.to_string()])]);
+    let silent = tokio::task::spawn_blocking(move || {
+        silent.set_nonblocking(false).unwrap();
+        silent.accept().unwrap().0
+    });
+    let _stuck = silent.await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let b = Member::at(config("b"), address, 1000);
+    b.knows(&[(&a, a.address)]);
+    a.connected(&b.id, Channel::Control).await;
+}
+
 async fn tell(of: &Config, to: &Member) -> Vec<OpenError> {
     let failed = tell_of_end(of.clone(), vec![(to.id.clone(), vec![to.address.to_string()])]).await;
     failed
