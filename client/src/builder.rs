@@ -2,12 +2,15 @@
 //!
 //! Owns what is checked before anything is sent. Read `client.rs` for what a client does with it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use http::HeaderValue;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{
-    client::legacy::{Client as HyperClient, connect::HttpConnector},
+    client::legacy::Client as HyperClient,
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{
@@ -18,6 +21,7 @@ use rustls::{
 
 use crate::{
     Client, Error,
+    connect::Connector,
     hosts::{self, Host, Hosts},
 };
 
@@ -126,7 +130,8 @@ impl Builder {
         self
     }
 
-    /// Time to connect; default 1 s.
+    /// Longest time to connect; default 1 s. A quarter of it as long as there are other hosts to ask; one that couldn't be reached is
+    /// given 50 ms, then more the longer that lasts.
     #[must_use]
     pub fn connect_timeout(mut self, connect: Duration) -> Builder {
         self.connect = connect;
@@ -180,10 +185,8 @@ impl Builder {
             return Err(Error::Certificate(why.to_owned()));
         }
         let hosts = Hosts::new(given, u64::from_le_bytes(seed));
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.enforce_http(false);
-        connector.set_connect_timeout(Some(self.connect));
+        let hosts = Arc::new(Mutex::new(hosts));
+        let connector = Connector::new(Arc::clone(&hosts), self.connect);
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::Certificate(error.to_string()))?

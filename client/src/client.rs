@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method};
 use http_body_util::Full;
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::{Client as HyperClient, connect::HttpConnector};
+use hyper_util::client::legacy::Client as HyperClient;
 use serde::{Deserialize, de::DeserializeOwned};
 use tanist_api::{
     Access, Cluster, ClusterMember, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY,
@@ -24,6 +24,7 @@ use tanist_api::{
 use crate::{
     Builder, Error,
     call::{Call, Effect},
+    connect::Connector,
     hosts::{self, Host, Hosts, Need},
     link::{Link, Links, Observer},
     state::encoded,
@@ -63,11 +64,11 @@ pub struct ExecuteOptions {
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Inner>);
 
-type Http = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Http = HyperClient<HttpsConnector<Connector>, Full<Bytes>>;
 
 #[derive(Debug)]
 struct Inner {
-    hosts: Mutex<Hosts>,
+    hosts: Arc<Mutex<Hosts>>,
     http: Http,
     links: Links,
     settings: Builder,
@@ -82,8 +83,8 @@ struct Ready {
 }
 
 impl Client {
-    pub(crate) fn of(hosts: Hosts, http: Http, settings: Builder) -> Client {
-        let (hosts, learned) = (Mutex::new(hosts), Mutex::new(None));
+    pub(crate) fn of(hosts: Arc<Mutex<Hosts>>, http: Http, settings: Builder) -> Client {
+        let learned = Mutex::new(None);
         Client(Arc::new(Inner { hosts, http, links: Links::default(), settings, learned }))
     }
 

@@ -19,6 +19,8 @@ pub const PAUSE_MAX: Duration = Duration::from_millis(500);
 const PAUSE_PART: u32 = 4;
 /// A host that wasn't tried for so long after its pause begins with the shortest pause again.
 const FORGET: Duration = Duration::from_secs(1);
+/// The shortest time in which a host that failed has to take a connection.
+const CONNECT_MIN: Duration = Duration::from_millis(50);
 /// Learned hosts kept beside the given ones.
 const LEARNED_MAX: usize = 64;
 /// Redirects that end a pause, one after another; further ones wait like any failure.
@@ -159,6 +161,24 @@ impl Hosts {
         let soonest =
             self.entries.iter().filter_map(|entry| entry.paused(now)).map(|pause| pause.until).min();
         soonest.map_or(Duration::ZERO, |until| until - now)
+    }
+
+    /// How long a connection to the host is waited for, `longest` at most: a quarter of that as long as there are others to ask, and
+    /// once it failed about as long as it has been failing. A firewall may let nobody see that a process has ended, and a
+    /// machine that is asked meanwhile may still take it for the master.
+    #[must_use]
+    pub fn connect_patience(&self, host: &str, longest: Duration, now: Instant) -> Duration {
+        if self.entries.len() < 2 {
+            return longest;
+        }
+        let entry = self.entries.iter().find(|entry| entry.url == host);
+        let failed = entry.and_then(|entry| entry.pause).filter(|pause| now < pause.until + FORGET);
+        match failed {
+            Some(pause) if pause.why == Trouble::Unreachable => {
+                now.saturating_duration_since(pause.failing_since).max(CONNECT_MIN).min(longest)
+            }
+            _ => longest / 4,
+        }
     }
 
     /// The host served a request that needed this.
@@ -322,6 +342,27 @@ mod tests {
         down(&mut hosts, A, now);
         assert_eq!(hosts.pick(Need::Any, now).unwrap(), B);
         assert_eq!(hosts.pick(Need::Any, now + PAUSE_MAX).unwrap(), A);
+    }
+
+    #[test]
+    fn connection_is_waited_for_briefly_where_others_can_be_asked_and_longer_the_longer_it_fails() {
+        let (mut hosts, now) = hosts();
+        let second = Duration::from_secs(1);
+        assert_eq!(hosts.connect_patience(A, second, now), 250 * MS);
+        down(&mut hosts, A, now);
+        assert_eq!(hosts.connect_patience(A, second, now + 10 * MS), 50 * MS);
+        down(&mut hosts, A, now + 60 * MS);
+        down(&mut hosts, A, now + 400 * MS);
+        assert_eq!(hosts.connect_patience(A, second, now + 500 * MS), 500 * MS);
+        down(&mut hosts, A, now + 1000 * MS);
+        assert_eq!(hosts.connect_patience(A, second, now + 1500 * MS), second);
+        assert_eq!(hosts.connect_patience(B, second, now), 250 * MS);
+        // Who refuses is there.
+        hosts.on_trouble(B, Trouble::Refusing, None, now);
+        assert_eq!(hosts.connect_patience(B, second, now + 10 * MS), 250 * MS);
+        // Nobody else could be asked.
+        let alone = Hosts::new(vec![A.to_owned()], 1);
+        assert_eq!(alone.connect_patience(A, second, now), second);
     }
 
     #[test]

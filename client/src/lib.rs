@@ -74,6 +74,7 @@ pub mod blocking;
 mod builder;
 mod call;
 mod client;
+mod connect;
 #[cfg(feature = "discovery")]
 mod discovery;
 mod error;
