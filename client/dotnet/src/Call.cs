@@ -153,6 +153,14 @@ namespace Tanist.Client
         /// <summary>Ends when the client is disposed of.</summary>
         internal CancellationToken Disposed { get { return disposed.Token; } }
 
+        /// <summary>As <see cref="Tanist.Client.Http.Reach"/>, as patiently as the host deserves.</summary>
+        internal Task Reach(string host, CancellationToken cancel)
+        {
+            TimeSpan patience;
+            lock (hosts) patience = hosts.ConnectPatience(host, options.ConnectTimeout, Clock.Now);
+            return Http.Reach(host, patience, cancel);
+        }
+
         internal List<string> KnownHosts { get { lock (hosts) return hosts.All; } }
 
         public void Dispose()
@@ -306,7 +314,7 @@ namespace Tanist.Client
                 try
                 {
                     var until = Clock.Now + limit;
-                    if (!await Patience.Within(Http.Reach(host, stop.Token), limit, cancel).ConfigureAwait(false))
+                    if (!await Patience.Within(Reach(host, stop.Token), limit, cancel).ConfigureAwait(false))
                         return Attempt.Refused(Trouble.Unreachable, "no connection within " + limit.TotalSeconds + " s");
                     var left = until - Clock.Now;
                     if (left <= TimeSpan.Zero) return Attempt.Refused(Trouble.Unreachable, "no time left after connecting");

@@ -31,6 +31,8 @@ namespace Tanist.Client
         const int PausePart = 4;
         /// <summary>A host that wasn't tried for so long after its pause begins with the shortest pause again.</summary>
         static readonly TimeSpan Forget = TimeSpan.FromSeconds(1);
+        /// <summary>The shortest time in which a host that failed has to take a connection.</summary>
+        static readonly TimeSpan ConnectMin = TimeSpan.FromMilliseconds(50);
         /// <summary>Learned hosts kept beside the given ones.</summary>
         internal const int LearnedMax = 64;
         /// <summary>Redirects that end a pause, one after another; further ones wait like any failure.</summary>
@@ -138,6 +140,20 @@ namespace Tanist.Client
 
         /// <summary>Time until the first pause ends.</summary>
         TimeSpan Wait(TimeSpan now) { return entries.Where(entry => entry.Paused(now)).Min(entry => entry.Until) - now; }
+
+        /// <summary>How long a connection to the host is waited for, <paramref name="longest"/> at most: a quarter of that as long as there
+        /// are others to ask, and once it failed about as long as it has been failing. Windows may let nobody see that a process has
+        /// ended, and a machine that is asked meanwhile may still take it for the master.</summary>
+        internal TimeSpan ConnectPatience(string host, TimeSpan longest, TimeSpan now)
+        {
+            if (entries.Count < 2) return longest;
+            var entry = Find(host);
+            if (entry == null || !entry.Failed || now >= entry.Until + Forget || entry.Why != Trouble.Unreachable)
+                return TimeSpan.FromTicks(longest.Ticks / 4);
+            var failing = now - entry.FailingSince;
+            if (failing < ConnectMin) failing = ConnectMin;
+            return failing < longest ? failing : longest;
+        }
 
         /// <summary>The host served a request that needed this.</summary>
         internal void OnServed(string host, Need need)

@@ -176,7 +176,7 @@ namespace Tanist.Client
         /// without power for as long as the operating system does, and can't be told otherwise.
         /// </summary>
         /// <exception cref="NotSentException">No connection can be made.</exception>
-        internal async Task Reach(string host, CancellationToken cancel)
+        internal async Task Reach(string host, TimeSpan patience, CancellationToken cancel)
         {
             var uri = new Uri(host);
             lock (answered)
@@ -201,22 +201,22 @@ namespace Tanist.Client
             foreach (var address in addresses)
             {
                 cancel.ThrowIfCancellationRequested();
-                why = await Connect(new IPEndPoint(address, uri.Port), cancel).ConfigureAwait(false);
+                why = await Connect(new IPEndPoint(address, uri.Port), patience, cancel).ConfigureAwait(false);
                 if (why == null) return;
             }
             throw new NotSentException(why);
         }
 
         /// <summary>Why no connection could be made; <c>null</c> if one could.</summary>
-        async Task<string> Connect(IPEndPoint address, CancellationToken cancel)
+        async Task<string> Connect(IPEndPoint address, TimeSpan patience, CancellationToken cancel)
         {
             using (var socket = new Socket(address.AddressFamily, SocketType.Stream, ProtocolType.Tcp))
             {
                 try
                 {
                     var connecting = Task.Factory.FromAsync(socket.BeginConnect(address, null, null), socket.EndConnect);
-                    if (await Patience.Within(connecting, options.ConnectTimeout, cancel).ConfigureAwait(false)) return null;
-                    return "no connection within " + options.ConnectTimeout.TotalSeconds + " s";
+                    if (await Patience.Within(connecting, patience, cancel).ConfigureAwait(false)) return null;
+                    return "no connection within " + patience.TotalMilliseconds + " ms";
                 }
                 catch (SocketException error)
                 {

@@ -26,7 +26,8 @@ namespace Tanist.Client
         /// <summary>Time of one attempt; default 5 s.</summary>
         public TimeSpan AttemptTimeout { get; set; }
 
-        /// <summary>Time to connect to one address; default 1 s.</summary>
+        /// <summary>Longest time to connect to one address; default 1 s. A quarter of it as long as there are other hosts to ask; one that
+        /// couldn't be reached is given 50 ms, then more the longer that lasts.</summary>
         public TimeSpan ConnectTimeout { get; set; }
 
         /// <summary>Calls under way at once; further ones wait, within their deadline. Default 32.</summary>

@@ -158,7 +158,7 @@ namespace Tanist.Client
 
         async Task<HttpResponseMessage> Open(string host, CancellationToken cancel)
         {
-            await caller.Http.Reach(host, cancel).ConfigureAwait(false);
+            await caller.Reach(host, cancel).ConfigureAwait(false);
             return await caller.Http.Open(host, request, cancel).ConfigureAwait(false);
         }
 

@@ -212,7 +212,7 @@ namespace Tanist.Client.Tests
             }
         }
 
-        public static void machine_that_takes_no_connection_costs_the_connect_timeout()
+        public static void machine_that_takes_no_connection_costs_a_quarter_of_the_connect_timeout()
         {
             // A full queue of connections: further ones are neither taken nor refused, as by a machine without power.
             var full = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
@@ -234,13 +234,13 @@ namespace Tanist.Client.Tests
                     }
                 }
                 var stuck = "http://127.0.0.1:" + ((IPEndPoint)full.LocalEndPoint).Port;
-                var connect = TimeSpan.FromMilliseconds(200);
+                var connect = TimeSpan.FromSeconds(4);
                 using (var good = new RawServer(request => RawServer.Answer(200, Done)))
                 using (var client = new TanistClient(new ClientOptions(stuck + "," + good.Url) { ConnectTimeout = connect }))
                 {
                     var watch = Stopwatch.StartNew();
                     client.Query(new[] { new Statement("SELECT") }, ReadOptions.Local);
-                    Check.True(watch.Elapsed > connect && watch.Elapsed < TimeSpan.FromSeconds(3), "took " + watch.Elapsed);
+                    Check.True(watch.Elapsed > TimeSpan.FromSeconds(1) && watch.Elapsed < connect, "took " + watch.Elapsed);
                 }
                 using (var client = new TanistClient(new ClientOptions(stuck) { ConnectTimeout = connect, Deadline = TimeSpan.FromSeconds(1) }))
                     Check.Throws<UnavailableException>("nothing was sent", () => client.Execute("INSERT"));

@@ -81,6 +81,24 @@ namespace Tanist.Client.Tests
             Check.Equal(A, Pick(hosts, Need.Any, Now + Hosts.PauseMax));
         }
 
+        public static void connection_is_waited_for_briefly_where_others_can_be_asked_and_longer_the_longer_it_fails()
+        {
+            var hosts = Three();
+            var second = Ms(1000);
+            Check.Equal(Ms(250), hosts.ConnectPatience(A, second, Now));
+            Down(hosts, A, Now);
+            Check.Equal(Ms(50), hosts.ConnectPatience(A, second, Now + Ms(10)));
+            Down(hosts, A, Now + Ms(60));
+            Down(hosts, A, Now + Ms(400));
+            Check.Equal(Ms(500), hosts.ConnectPatience(A, second, Now + Ms(500)));
+            Down(hosts, A, Now + Ms(1000));
+            Check.Equal(second, hosts.ConnectPatience(A, second, Now + Ms(1500)));
+            Check.Equal(Ms(250), hosts.ConnectPatience(B, second, Now));
+            hosts.OnTrouble(B, Trouble.Refusing, null, Now);
+            Check.Equal(Ms(250), hosts.ConnectPatience(B, second, Now + Ms(10)));
+            Check.Equal(second, One().ConnectPatience(A, second, Now));
+        }
+
         public static void retries_overshoot_an_outage_of_any_length_by_little()
         {
             foreach (var outage in new[] { 5, 50, 200, 400, 1000, 2000 })
