@@ -22,9 +22,10 @@ namespace Tanist.Client
         {
             using (var stop = CancellationTokenSource.CreateLinkedTokenSource(cancel))
             {
-                var first = await Task.WhenAny(task, Task.Delay(limit, stop.Token)).ConfigureAwait(false);
+                await Task.WhenAny(task, Task.Delay(limit, stop.Token)).ConfigureAwait(false);
                 stop.Cancel();
-                if (first != task)
+                // Both may have ended while this computer was busy.
+                if (!task.IsCompleted)
                 {
                     Leave(task);
                     cancel.ThrowIfCancellationRequested();
