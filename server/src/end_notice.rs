@@ -10,6 +10,7 @@
 
 use std::{
     io::{BufRead as _, Write as _},
+    mem::ManuallyDrop,
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     time::Duration,
@@ -147,7 +148,9 @@ impl EndNotice {
 }
 
 /// Writes to the helper what it has to know.
-fn keep(mut child: Child, mut input: ChildStdin, orders: &Receiver<Order>) {
+fn keep(mut child: Child, input: ChildStdin, orders: &Receiver<Order>) {
+    // Whatever becomes of this thread or the machine, only the end of the process is sure to be its end.
+    let mut input = ManuallyDrop::new(input);
     let mut there = true;
     for order in orders {
         match order {
@@ -160,15 +163,13 @@ fn keep(mut child: Child, mut input: ChildStdin, orders: &Receiver<Order>) {
             }
             Order::Tell(_) => {}
             Order::Ended(done) => {
-                drop(input);
+                drop(ManuallyDrop::into_inner(input));
                 let _ = child.wait();
                 let _ = done.send(());
                 return;
             }
         }
     }
-    // Whatever has become of the machine, only the end of this process is sure to be its end.
-    std::mem::forget(input);
 }
 
 /// The helper: waits for the end of the process that started it, and tells of it.
@@ -177,10 +178,10 @@ fn keep(mut child: Child, mut input: ChildStdin, orders: &Receiver<Order>) {
 /// When what it was told can't be read; then it tells nobody.
 pub(crate) fn run() -> anyhow::Result<()> {
     let mut subject: Option<Line> = None;
-    for line in std::io::stdin().lock().lines() {
+    for line in std::io::stdin().lock().split(b'\n') {
         let line = line.context("read standard input")?;
         // One that was cut off by the end changes nothing.
-        if let Ok(read) = serde_json::from_str(&line) {
+        if let Ok(read) = serde_json::from_slice(&line) {
             subject = Some(read);
         }
     }
