@@ -64,6 +64,11 @@ impl Entry {
     fn paused(&self, now: Instant) -> Option<Pause> {
         self.pause.filter(|pause| pause.until > now)
     }
+
+    /// The pause, also when it is over but not long ago: it has failed and not been tried since.
+    fn failed_lately(&self, now: Instant) -> Option<Pause> {
+        self.pause.filter(|pause| now < pause.until + FORGET)
+    }
 }
 
 /// The host list and what is known of each.
@@ -172,8 +177,7 @@ impl Hosts {
             return longest;
         }
         let entry = self.entries.iter().find(|entry| entry.url == host);
-        let failed = entry.and_then(|entry| entry.pause).filter(|pause| now < pause.until + FORGET);
-        match failed {
+        match entry.and_then(|entry| entry.failed_lately(now)) {
             Some(pause) if pause.why == Trouble::Unreachable => {
                 now.saturating_duration_since(pause.failing_since).max(CONNECT_MIN).min(longest)
             }
@@ -199,8 +203,7 @@ impl Hosts {
         }
         let percent = self.jitter();
         let Some(entry) = self.entry(host) else { return };
-        let failing_since =
-            entry.pause.filter(|pause| now < pause.until + FORGET).map_or(now, |p| p.failing_since);
+        let failing_since = entry.failed_lately(now).map_or(now, |pause| pause.failing_since);
         let part = (now.saturating_duration_since(failing_since) / PAUSE_PART).clamp(PAUSE_MIN, PAUSE_MAX);
         let pause =
             (part * percent / 100).min(PAUSE_MAX).min(retry_after.unwrap_or(PAUSE_MAX)).max(PAUSE_MIN / 2);

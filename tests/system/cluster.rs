@@ -276,8 +276,7 @@ impl Cluster {
     }
 
     fn pid(&self, i: usize) -> Pid {
-        let child = self.machines[i].child.as_ref().expect("the machine runs");
-        Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap()
+        Pid::from_raw(i32::try_from(self.pid_of(i)).unwrap()).unwrap()
     }
 
     pub fn signal(&self, i: usize, signal: Signal) {

@@ -255,9 +255,8 @@ async fn strong_read_sees_every_write_acknowledged_before_it_and_positions_never
 fn helpers(cluster: &Cluster, i: usize) -> Vec<u32> {
     let parent = format!("PPid:\t{}\n", cluster.pid_of(i));
     let is_helper = |pid: &u32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        line.ends_with(b"\0end-notice\0") && status.contains(&parent)
+        is_running(*pid) && status.contains(&parent)
     };
     let processes = std::fs::read_dir("/proc").unwrap();
     let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -315,6 +314,7 @@ async fn end_is_told_where_no_connection_is_refused() {
     cluster.wait("the helper has ended", || async { (!is_running(second[0])).then_some(()) }).await;
 }
 
+/// Whether it is a process, and such a helper.
 fn is_running(pid: u32) -> bool {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.ends_with(b"\0end-notice\0")

@@ -47,6 +47,8 @@ namespace Tanist.Client
             internal Trouble Why;
 
             internal bool Paused(TimeSpan now) { return Failed && Until > now; }
+
+            internal bool FailedLately(TimeSpan now) { return Failed && now < Until + Forget; }
         }
 
         readonly List<Entry> entries = new List<Entry>();
@@ -148,7 +150,7 @@ namespace Tanist.Client
         {
             if (entries.Count < 2) return longest;
             var entry = Find(host);
-            if (entry == null || !entry.Failed || now >= entry.Until + Forget || entry.Why != Trouble.Unreachable)
+            if (entry == null || !entry.FailedLately(now) || entry.Why != Trouble.Unreachable)
                 return TimeSpan.FromTicks(longest.Ticks / 4);
             var failing = now - entry.FailingSince;
             if (failing < ConnectMin) failing = ConnectMin;
@@ -172,7 +174,7 @@ namespace Tanist.Client
             var percent = Jitter();
             var entry = Find(host);
             if (entry == null) return;
-            var since = entry.Failed && now < entry.Until + Forget ? entry.FailingSince : now;
+            var since = entry.FailedLately(now) ? entry.FailingSince : now;
             var part = TimeSpan.FromTicks((now - since).Ticks / PausePart);
             part = part < PauseMin ? PauseMin : part > PauseMax ? PauseMax : part;
             var pause = TimeSpan.FromTicks(part.Ticks * percent / 100);

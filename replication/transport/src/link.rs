@@ -96,12 +96,12 @@ impl Link {
             let addresses = self.addresses.borrow_and_update().clone();
             let dialled = {
                 let dial = dial::dial(&self.config, &self.peer, &addresses, self.channel);
-                let mut came = self.orders.clone();
                 tokio::select! {
                     dialled = dial => dialled,
-                    () = ended(&mut self.orders) => break,
                     // The answer to a connection that was asked for while it wasn't there may come seconds later, or never.
-                    () = came_after(&mut came, Instant::now() + STUCK_AFTER) => continue,
+                    came = came_after(&mut self.orders, Instant::now() + STUCK_AFTER) => {
+                        if came { continue } else { break }
+                    }
                 }
             };
             match dialled {
@@ -123,12 +123,10 @@ impl Link {
                 }
                 Err(error) => self.on_failed_dial(&error, was_up, &mut quiet).await,
             }
-            let mut came = self.orders.clone();
             tokio::select! {
                 () = sleep(pause.next()) => {}
-                () = came_after(&mut came, Instant::now()) => {}
+                came = came_after(&mut self.orders, Instant::now()) => if !came { break },
                 changed = self.addresses.changed() => if changed.is_err() { break },
-                () = ended(&mut self.orders) => break,
             }
             self.queue.on_rested();
         }
@@ -272,11 +270,11 @@ async fn ended(orders: &mut watch::Receiver<Orders>) {
     let _ = orders.wait_for(|orders| orders.run != Run::On).await;
 }
 
-/// Waits until the peer connects to us, later than `then`; forever once nobody can say it.
-async fn came_after(orders: &mut watch::Receiver<Orders>, then: Instant) {
-    if orders.wait_for(|orders| orders.came > Some(then)).await.is_err() {
-        std::future::pending::<()>().await;
-    }
+/// Waits until the peer connects to us, later than `then`; `false` when the link is to end.
+async fn came_after(orders: &mut watch::Receiver<Orders>, then: Instant) -> bool {
+    let heard = orders.wait_for(|orders| orders.run != Run::On || orders.came > Some(then)).await;
+    // An error means that the transport was dropped.
+    heard.is_ok_and(|orders| orders.run == Run::On)
 }
 
 /// Waits until a connection is to be left even with bytes unsent; forever once nobody can say it.
