@@ -28,16 +28,16 @@ CREATE TABLE tanist_members (
 ) STRICT, WITHOUT ROWID;
 
 -- Idempotency keys of write requests with their answers, pruned by age.
-CREATE TABLE requests (
+CREATE TABLE tanist_requests (
     key         TEXT    PRIMARY KEY,              -- as the client sent it
     fingerprint BLOB    NOT NULL,                 -- hash of the request; the same key with another request is refused
     answer      BLOB    NOT NULL,                 -- what was answered the first time
     created_ms  INTEGER NOT NULL                  -- milliseconds since 1970, by the master's clock
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX requests_by_age ON requests (created_ms);
+CREATE INDEX tanist_requests_by_age ON tanist_requests (created_ms);
 
 -- The cluster at a glance, nearest to the throne first, witnesses last.
-CREATE VIEW v_cluster AS
+CREATE VIEW tanist_v_cluster AS
 SELECT m.id AS member,
        m.rank,
        CASE WHEN m.id = t.master THEN 'master' WHEN m.rank = 0 THEN 'witness' ELSE 'backup' END AS role,

@@ -11,17 +11,17 @@ CREATE TABLE tanist_tokens (
 ) STRICT;
 
 CREATE TRIGGER tanist_token_made AFTER INSERT ON tanist_tokens BEGIN
-    INSERT INTO events (kind, subject, actor, data)
+    INSERT INTO tanist_events (kind, subject, actor, data)
     VALUES ('token', NEW.name, (SELECT name FROM tanist_actor), json_object('role', NEW.role));
-    UPDATE tanist_tokens SET (revision, made_at, made_by) = (SELECT id, at, actor FROM events ORDER BY id DESC LIMIT 1)
+    UPDATE tanist_tokens SET (revision, made_at, made_by) = (SELECT id, at, actor FROM tanist_events ORDER BY id DESC LIMIT 1)
     WHERE name = NEW.name;
 END;
 
 CREATE TRIGGER tanist_token_changed AFTER UPDATE OF role, hash ON tanist_tokens BEGIN
-    INSERT INTO events (kind, subject, actor, data)
+    INSERT INTO tanist_events (kind, subject, actor, data)
     VALUES ('token', NEW.name, (SELECT name FROM tanist_actor), json_object('role', NEW.role));
 END;
 
 CREATE TRIGGER tanist_token_revoked AFTER DELETE ON tanist_tokens BEGIN
-    INSERT INTO events (kind, subject, actor) VALUES ('token', OLD.name, (SELECT name FROM tanist_actor));
+    INSERT INTO tanist_events (kind, subject, actor) VALUES ('token', OLD.name, (SELECT name FROM tanist_actor));
 END;

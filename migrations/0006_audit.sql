@@ -12,7 +12,7 @@ CREATE TABLE tanist_audit (
 ) STRICT, WITHOUT ROWID;
 
 -- The newest first, with the whole position.
-CREATE VIEW v_audit AS
+CREATE VIEW tanist_v_audit AS
 SELECT a.id,
        (SELECT max(t.term) FROM tanist_terms AS t WHERE t.first_txid <= a.txid) || '.' || a.txid AS position,
        a.at,

@@ -14,7 +14,8 @@ use tanist_client::{
 /// Polls the cluster; an outage is no error, only a longer wait.
 pub async fn poll(client: Client, every: Duration) -> Result<(), Error> {
     loop {
-        let request = QueryRequest { statements: vec![Statement::new("SELECT count(*) FROM v_nodes")] };
+        let request =
+            QueryRequest { statements: vec![Statement::new("SELECT count(*) FROM tanist_v_nodes")] };
         match client.query(request, Consistency::Strong, None).await {
             Ok(_) | Err(Error::Unavailable { .. }) => tokio::time::sleep(every).await,
             Err(error) => return Err(error),

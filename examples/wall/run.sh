@@ -32,7 +32,7 @@ start_panel() {
 show() { for panel in "${panels[@]}"; do "$TANIST" node desired "$panel" "{\"source\": \"$1\"}" >/dev/null; done; }
 # All nine show it, by their own word and by what set-panel.sh has written.
 all_show() {
-    [ "$("$TANIST" query --json "SELECT count(*) FROM v_nodes WHERE in_step AND presence = 'present' AND reported ->> 'source' = '$1'" |
+    [ "$("$TANIST" query --json "SELECT count(*) FROM tanist_v_nodes WHERE in_step AND presence = 'present' AND reported ->> 'source' = '$1'" |
         tr -d ' \n' | grep -oE '\[\[[0-9]+\]\]')" = '[[9]]' ] &&
         [ "$(cat "$work"/panels/* | grep -o "\"source\":\"$1\"" | wc -l)" = 9 ]
 }
@@ -53,7 +53,7 @@ say "A panel dies, and is missed. What is wanted changes meanwhile."
 kill -9 "$pid_wall_2_2"
 { wait "$pid_wall_2_2"; } 2>/dev/null || true
 rm -f "$work/panels/wall-2-2"
-silent() { [ "$("$TANIST" query --json "SELECT presence FROM v_nodes WHERE name = 'wall-2-2'" | grep -c silent)" = 1 ]; }
+silent() { [ "$("$TANIST" query --json "SELECT presence FROM tanist_v_nodes WHERE name = 'wall-2-2'" | grep -c silent)" = 1 ]; }
 await "the dead panel is missed" silent
 show alarm
 "$TANIST" node list | grep -E 'node|wall-2-2'

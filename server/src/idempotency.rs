@@ -1,4 +1,4 @@
-//! Answers of idempotent writes, kept in the replicated table `requests` in the same transaction as the write.
+//! Answers of idempotent writes, kept in the replicated table `tanist_requests` in the same transaction as the write.
 //!
 //! A key repeated within the retention gives the first answer, on any later master too. Never decides when to look:
 //! `writer.rs` does, inside the batch.
@@ -38,7 +38,7 @@ fn now_ms() -> i64 {
 pub(crate) fn stored(batch: &Batch<'_>, key: &Idempotency) -> Result<Stored, StoreError> {
     let row = batch
         .connection()
-        .prepare_cached("SELECT fingerprint, answer FROM requests WHERE key = ?1")
+        .prepare_cached("SELECT fingerprint, answer FROM tanist_requests WHERE key = ?1")
         .and_then(|mut statement| {
             statement
                 .query_row([&key.key], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))
@@ -61,7 +61,7 @@ pub(crate) fn store(batch: &mut Batch<'_>, key: &Idempotency, answer: &[u8]) -> 
         .internal(|connection| {
             connection
                 .prepare_cached(
-                    "INSERT INTO requests (key, fingerprint, answer, created_ms) VALUES (?1, ?2, ?3, ?4)",
+                    "INSERT INTO tanist_requests (key, fingerprint, answer, created_ms) VALUES (?1, ?2, ?3, ?4)",
                 )?
                 .execute(params![key.key, key.fingerprint, answer, now_ms()])
         })?
@@ -78,7 +78,7 @@ pub(crate) fn prune(batch: &mut Batch<'_>, retention: Duration) -> Result<bool, 
     let pruned = batch.internal(|connection| {
         connection
             .prepare_cached(
-                "DELETE FROM requests WHERE key IN (SELECT key FROM requests WHERE created_ms < ?1 LIMIT ?2)",
+                "DELETE FROM tanist_requests WHERE key IN (SELECT key FROM tanist_requests WHERE created_ms < ?1 LIMIT ?2)",
             )?
             .execute(params![before, STEP])
     })?;

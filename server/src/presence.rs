@@ -26,7 +26,8 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// For the change that records it.
 const WRITE_TIME: Duration = Duration::from_secs(5);
-const ALL: &str = "SELECT n.name, p.status FROM nodes AS n LEFT JOIN node_presence AS p ON p.node = n.name";
+const ALL: &str =
+    "SELECT n.name, p.status FROM tanist_nodes AS n LEFT JOIN tanist_node_presence AS p ON p.node = n.name";
 
 /// Who was heard when.
 #[derive(Debug, Default)]

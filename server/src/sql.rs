@@ -120,7 +120,9 @@ impl SqlError {
             StoreError::TransactionTooLarge { limit_bytes } => {
                 SqlError::new(0, SqlErrorKind::TooLarge, too_large(*limit_bytes))
             }
-            StoreError::ReservedName { .. } => SqlError::new(0, SqlErrorKind::Denied, error.to_string()),
+            StoreError::ReservedName { .. } | StoreError::ReservedReference { .. } => {
+                SqlError::new(0, SqlErrorKind::Denied, error.to_string())
+            }
             _ => SqlError::new(0, SqlErrorKind::Constraint, error.to_string()),
         }
     }

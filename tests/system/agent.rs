@@ -104,7 +104,7 @@ async fn wait_in_step(cluster: &Cluster, client: &Client, agents: &Agents, chann
 }
 
 fn presence(dir: &Path, node: usize) -> String {
-    read(dir, &format!("SELECT presence FROM v_nodes WHERE name = '{}'", name(node)))
+    read(dir, &format!("SELECT presence FROM tanist_v_nodes WHERE name = '{}'", name(node)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +181,7 @@ async fn nine_nodes_are_kept_in_step_while_nodes_and_masters_die() {
 
     cluster.assert_identical().await;
     for node in [0, 4, 8] {
-        let calls = "SELECT count(*) FROM events WHERE kind = 'node' AND json_extract(data, '$.presence') = 'silent' AND subject = ";
+        let calls = "SELECT count(*) FROM tanist_events WHERE kind = 'node' AND json_extract(data, '$.presence') = 'silent' AND subject = ";
         let silent: i64 = read(&cluster.data_dir(0), &format!("{calls}'{}'", name(node)));
         assert_eq!(silent, i64::from(node == 4), "{}: {}", name(node), agents.logs(node));
         assert_eq!(presence(&cluster.data_dir(0), node), "present", "a person sees it with sqlite3");

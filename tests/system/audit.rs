@@ -7,7 +7,7 @@ use tanist_client::{Client, Consistency, ExecuteOptions};
 use crate::cluster::{Cluster, Layout};
 
 async fn records(client: &Client, consistency: Consistency) -> Vec<(String, u64, String)> {
-    let sql = Statement::new("SELECT actor, statements, sql FROM v_audit ORDER BY id");
+    let sql = Statement::new("SELECT actor, statements, sql FROM tanist_v_audit ORDER BY id");
     let request = QueryRequest { statements: vec![sql] };
     let rows = client.query(request, consistency, None).await.unwrap().results.remove(0).rows;
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -43,7 +43,8 @@ async fn changes_by_sql_are_recorded_under_their_authors_without_values_and_surv
     assert_eq!(answer.results[0].last_insert_id, Some(2));
     let seen = anna.execute(request(&[last])).await.unwrap().results.remove(0).rows;
     assert_eq!(seen, [[json!(2)]]);
-    for sql in ["DELETE FROM tanist_audit", "UPDATE tanist_audit SET actor = 'x'", "DROP VIEW v_audit"] {
+    for sql in ["DELETE FROM tanist_audit", "UPDATE tanist_audit SET actor = 'x'", "DROP VIEW tanist_v_audit"]
+    {
         operator.execute(request(&[Statement::new(sql)])).await.unwrap_err();
     }
     let expected = [
@@ -54,7 +55,7 @@ async fn changes_by_sql_are_recorded_under_their_authors_without_values_and_surv
     .map(|(actor, count, sql)| (actor.to_owned(), count, sql.to_owned()));
     assert_eq!(records(&anna, Consistency::Strong).await, expected);
 
-    let position = Statement::new("SELECT position FROM v_audit WHERE statements = 2");
+    let position = Statement::new("SELECT position FROM tanist_v_audit WHERE statements = 2");
     let found =
         anna.query(QueryRequest { statements: vec![position] }, Consistency::Strong, None).await.unwrap();
     assert_eq!(found.results[0].rows, [[json!(done.position)]], "the transaction that the answer named");

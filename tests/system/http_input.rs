@@ -95,7 +95,12 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing() {
             403,
             "sql-denied",
         ),
-        ("drop own table", r#"{"statements":[{"sql":"DROP TABLE requests"}]}"#.into(), 403, "sql-denied"),
+        (
+            "drop own table",
+            r#"{"statements":[{"sql":"DROP TABLE tanist_requests"}]}"#.into(),
+            403,
+            "sql-denied",
+        ),
         ("vacuum", r#"{"statements":[{"sql":"VACUUM"}]}"#.into(), 403, "sql-denied"),
         (
             "load_extension",

@@ -81,7 +81,7 @@ async fn lost_holders_are_waited_for_until_an_operator_gives_them_up() {
 fn assert_jump(cluster: &Cluster, i: usize, reason: &str) {
     let data = read::<String>(
         &cluster.data_dir(i),
-        "SELECT data FROM events WHERE id > 1000000 ORDER BY id LIMIT 1",
+        "SELECT data FROM tanist_events WHERE id > 1000000 ORDER BY id LIMIT 1",
     );
     let data: serde_json::Value = serde_json::from_str(&data).unwrap();
     assert_eq!((&data["what"], &data["reason"]), (&json!("reign"), &json!(reason)));
@@ -182,7 +182,7 @@ async fn lost_majority_is_left_behind_by_recover() {
     let rows: i64 = read(&cluster.data_dir(1), "SELECT count(*) FROM ledger WHERE entry LIKE 'w/%'");
     assert_eq!(usize::try_from(rows).unwrap(), outcome.acknowledged.len());
     let members: String =
-        read(&cluster.data_dir(1), "SELECT group_concat(member || ' ' || role, ', ') FROM v_cluster");
+        read(&cluster.data_dir(1), "SELECT group_concat(member || ' ' || role, ', ') FROM tanist_v_cluster");
     assert_eq!(members, "pc-2 master, pc-3 backup");
     cluster.assert_no_panic();
 }

@@ -119,7 +119,7 @@ async fn configuration_and_states_outlive_the_killed_master_with_their_whole_his
         assert_eq!(Value::from(reported.state), said);
         assert_eq!(client.config("wall/title", &local()).await.unwrap().value.value, "before");
         // Each change has told of itself once.
-        let unannounced = "SELECT count(*) FROM config_history AS h LEFT JOIN events AS e \
+        let unannounced = "SELECT count(*) FROM tanist_config_history AS h LEFT JOIN tanist_events AS e \
             ON e.id = h.revision AND e.kind = 'config' AND e.subject = h.key WHERE e.id IS NULL";
         assert_eq!(read::<i64>(&cluster.data_dir(machine), unannounced), 0);
     }
@@ -169,9 +169,9 @@ async fn change_by_a_person_with_the_stock_shell_is_in_the_history_of_every_mach
     client.set_node("n1", &spec, &options).await.unwrap();
     let master = cluster.wait_master().await;
     let file = cluster.data_dir(master).join("state.db");
-    let fix = "UPDATE config SET value = '\"by hand\"' WHERE key = 'wall/title'; \
-        INSERT INTO desired_state (node, state) VALUES ('n1', '{\"on\": true}'); \
-        INSERT INTO commands (name, nodes) VALUES ('restart', '[\"n1\"]');";
+    let fix = "UPDATE tanist_config SET value = '\"by hand\"' WHERE key = 'wall/title'; \
+        INSERT INTO tanist_desired_state (node, state) VALUES ('n1', '{\"on\": true}'); \
+        INSERT INTO tanist_commands (name, nodes) VALUES ('restart', '[\"n1\"]');";
     let Some((ok, text)) = shell(&["-cmd", ".timeout 5000", file.to_str().unwrap(), fix]) else { return };
     assert!(ok, "{text}");
     for machine in 0..3 {
@@ -219,7 +219,7 @@ async fn command_line_reads_and_changes_the_state() {
         (read::<i64>(&cluster.data_dir(0), "SELECT count(*) FROM tanist_members") == 3).then_some(())
     };
     cluster.wait("the members are in their table", members).await;
-    let before = read::<i64>(&cluster.data_dir(0), "SELECT max(id) FROM events");
+    let before = read::<i64>(&cluster.data_dir(0), "SELECT max(id) FROM tanist_events");
     let numbered = |text: &str| {
         (1..=9).fold(text.to_owned(), |text, n| text.replace(&format!("{{{n}}}"), &format!("{}", before + n)))
     };

@@ -109,7 +109,7 @@ async fn each_role_may_do_its_own_and_no_more_on_every_machine_and_after_a_failo
     assert!(outcome.unknown.is_empty());
     let by: String = read(
         &cluster.data_dir(0),
-        "SELECT actor FROM events WHERE kind = 'token' AND subject = 'a-read' ORDER BY id DESC LIMIT 1",
+        "SELECT actor FROM tanist_events WHERE kind = 'token' AND subject = 'a-read' ORDER BY id DESC LIMIT 1",
     );
     assert_eq!(by, "a-admin", "who did it is on record");
     cluster.assert_identical().await;

@@ -61,7 +61,7 @@ async fn told(client: &Client, after: u64) -> Vec<(u64, String)> {
     let mut all = vec![];
     let mut after = after;
     loop {
-        let sql = "SELECT id, data ->> '$.new.entry' FROM events WHERE kind = 'row' AND id > ? ORDER BY id LIMIT 5000";
+        let sql = "SELECT id, data ->> '$.new.entry' FROM tanist_events WHERE kind = 'row' AND id > ? ORDER BY id LIMIT 5000";
         let query = QueryRequest { statements: vec![Statement::with(sql, vec![json!(after)])] };
         let answer = client.query(query, Consistency::Strong, None).await.unwrap();
         let rows = &answer.results[0].rows;
@@ -115,8 +115,9 @@ async fn watchers_miss_nothing_and_see_nothing_twice_while_masters_are_killed() 
     // So was each reign, and who takes part.
     let master = cluster.wait_master().await;
     let told = |what: &str| {
-        let sql =
-            format!("SELECT count(*) FROM events WHERE kind = 'cluster' AND data ->> 'what' = '{what}'");
+        let sql = format!(
+            "SELECT count(*) FROM tanist_events WHERE kind = 'cluster' AND data ->> 'what' = '{what}'"
+        );
         read::<i64>(&cluster.data_dir(master), &sql)
     };
     assert_eq!(told("reign"), read::<i64>(&cluster.data_dir(master), "SELECT count(*) FROM tanist_terms"));
@@ -151,10 +152,11 @@ async fn lost_tail_of_a_cut_off_master_is_told_to_nobody_though_its_numbers_come
     let entry_of = |i: usize, id: i64| {
         read::<Option<String>>(
             &cluster.data_dir(i),
-            &format!("SELECT max(coalesce(data ->> '$.new.entry', kind)) FROM events WHERE id = {id}"),
+            &format!("SELECT max(coalesce(data ->> '$.new.entry', kind)) FROM tanist_events WHERE id = {id}"),
         )
     };
-    let lost = read::<i64>(&cluster.data_dir(old), "SELECT min(id) FROM events WHERE data LIKE '%lost%'");
+    let lost =
+        read::<i64>(&cluster.data_dir(old), "SELECT min(id) FROM tanist_events WHERE data LIKE '%lost%'");
     assert_eq!(entry_of(old, lost).as_deref(), Some("lost 0"), "{}", cluster.logs());
     let others = (0..3).filter(|i| *i != old).map(|i| cluster.url(i)).collect::<Vec<_>>().join(",");
     let others = Client::new(&others).unwrap();
@@ -264,7 +266,7 @@ async fn events_come_soon_on_master_and_backup_and_old_ones_are_removed() {
     cluster.start_machine(master);
     cluster.assert_identical().await;
     for i in 0..3 {
-        let kept = read::<i64>(&cluster.data_dir(i), "SELECT count(*) FROM events");
+        let kept = read::<i64>(&cluster.data_dir(i), "SELECT count(*) FROM tanist_events");
         assert!((200..230).contains(&kept), "{kept} events are kept");
         let mut watch = cluster.client_of(i).watch(WatchOptions { after: Some(1), ..ledger() });
         match watch.next().await {

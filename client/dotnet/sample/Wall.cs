@@ -25,7 +25,7 @@ namespace WallController
         internal const int Size = 3;
 
         static readonly Statement All = new Statement(
-            "SELECT name, grid_row, grid_column, in_step, desired, reported, error FROM v_nodes WHERE grid_row < ? AND grid_column < ?", Size, Size);
+            "SELECT name, grid_row, grid_column, in_step, desired, reported, error FROM tanist_v_nodes WHERE grid_row < ? AND grid_column < ?", Size, Size);
 
         /// <summary>Adds the nodes that aren't there yet.</summary>
         internal static async Task Found(TanistClient client, CancellationToken cancel)

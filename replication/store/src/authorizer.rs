@@ -10,27 +10,11 @@ use std::sync::{
 };
 
 use rusqlite::{
-    Connection, ErrorCode,
+    Connection, ErrorCode, OptionalExtension as _,
     hooks::{AuthAction, AuthContext, Authorization},
 };
 
-/// Tables besides `tanist_*` that only the API changes.
-const RESERVED: [&str; 14] = [
-    "config",
-    "config_history",
-    "nodes",
-    "desired_state",
-    "reported_state",
-    "commands",
-    "command_outcomes",
-    "node_presence",
-    "events",
-    "requests",
-    "v_audit",
-    "v_cluster",
-    "v_nodes",
-    "sqlite_dbpage",
-];
+use crate::tables;
 
 /// Triggers that tell the rows of users' tables begin so.
 const WATCH_TRIGGER: &str = "tanist_watch_";
@@ -52,13 +36,11 @@ const PRAGMAS: [&str; 10] = [
 ];
 
 /// Read-only without an argument.
-const PRAGMAS_WITHOUT_ARGUMENT: [&str; 15] = [
+const PRAGMAS_WITHOUT_ARGUMENT: [&str; 13] = [
     "page_count",
     "page_size",
     "freelist_count",
-    "user_version",
     "schema_version",
-    "application_id",
     "database_list",
     "collation_list",
     "function_list",
@@ -69,6 +51,9 @@ const PRAGMAS_WITHOUT_ARGUMENT: [&str; 15] = [
     "foreign_keys",
     "auto_vacuum",
 ];
+
+/// Numbers in the database's header that are the users' to set.
+const USERS_NUMBERS: [&str; 2] = ["user_version", "application_id"];
 
 const FUNCTIONS: [&str; 2] = ["load_extension", "fts3_tokenizer"];
 
@@ -90,6 +75,8 @@ struct Shared {
     on: AtomicBool,
     /// Users' SQL has altered a table, perhaps its name.
     altered: AtomicBool,
+    /// Users' SQL has made or altered a table, perhaps with a foreign key.
+    declared: AtomicBool,
     /// Users' SQL has written the numbers that AUTOINCREMENT gives, as DROP TABLE and ALTER TABLE do, too.
     renumbered: AtomicBool,
     denied: Mutex<Option<String>>,
@@ -121,6 +108,7 @@ impl UserMode {
     pub(crate) fn enter(&self) -> UserModeOn<'_> {
         *self.0.denied.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.0.altered.store(false, Relaxed);
+        self.0.declared.store(false, Relaxed);
         self.0.renumbered.store(false, Relaxed);
         self.0.on.store(true, Relaxed);
         UserModeOn(self)
@@ -129,6 +117,11 @@ impl UserMode {
     /// Whether a table may have got another name since users' SQL began; which one, the authorizer isn't told.
     pub(crate) fn altered(&self) -> bool {
         self.0.altered.load(Relaxed)
+    }
+
+    /// Whether a table may have got a foreign key; to which table, the authorizer isn't told.
+    pub(crate) fn declared(&self) -> bool {
+        self.0.declared.load(Relaxed)
     }
 
     /// Whether the numbers of reserved tables may have been changed; of which table, the authorizer isn't told.
@@ -148,6 +141,9 @@ impl Shared {
             if matches!(context.action, AuthAction::AlterTable { .. }) {
                 self.altered.store(true, Relaxed);
             }
+            if matches!(context.action, AuthAction::AlterTable { .. } | AuthAction::CreateTable { .. }) {
+                self.declared.store(true, Relaxed);
+            }
             if let AuthAction::Insert { table_name }
             | AuthAction::Update { table_name, .. }
             | AuthAction::Delete { table_name } = context.action
@@ -155,7 +151,13 @@ impl Shared {
             {
                 self.renumbered.store(true, Relaxed);
             }
-            if is_watched_row(context) { None } else { denied_to_users(&context.action) }
+            if is_watched_row(context) {
+                None
+            } else if names_temp_schema(context) {
+                Some("temporary objects".into())
+            } else {
+                denied_to_users(&context.action)
+            }
         } else {
             // A user's trigger must not reach reserved tables when the server's own SQL fires it.
             context.accessor.filter(|name| !reserved(name)).and_then(|_| reserved_write(&context.action))
@@ -176,7 +178,29 @@ fn is_watched_row(context: &AuthContext<'_>) -> bool {
     let prefix = WATCH_TRIGGER.as_bytes();
     let by_trigger = context.accessor.and_then(|name| name.as_bytes().get(..prefix.len()));
     by_trigger.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-        && matches!(context.action, AuthAction::Insert { table_name } if table_name.eq_ignore_ascii_case("events"))
+        && matches!(context.action, AuthAction::Insert { table_name } if table_name.eq_ignore_ascii_case("tanist_events"))
+}
+
+/// Whether it is about something in the schema `temp`, which belongs to the connection: what is written there is on no other
+/// machine, and hides what the others see. Only ALTER TABLE looks there by itself, for whatever refers to the table.
+fn names_temp_schema(context: &AuthContext<'_>) -> bool {
+    let of_sqlite = match context.action {
+        AuthAction::Read { table_name, .. } | AuthAction::Update { table_name, .. } => {
+            listed(&["sqlite_temp_schema", "sqlite_temp_master"], table_name)
+        }
+        _ => false,
+    };
+    context.database_name.is_some_and(|name| name.eq_ignore_ascii_case("temp")) && !of_sqlite
+}
+
+/// A foreign key of another table to one with a reserved name, as (its table, the reserved one). It would let that table's
+/// rows have a say in what the server writes.
+pub(crate) fn foreign_key_to_reserved(
+    connection: &Connection,
+) -> Result<Option<(String, String)>, rusqlite::Error> {
+    let sql = "SELECT m.name, f.\"table\" FROM main.sqlite_schema AS m, pragma_foreign_key_list(m.name) AS f \
+               WHERE m.type = 'table' AND f.\"table\" LIKE 'tanist\\_%' ESCAPE '\\' LIMIT 1";
+    connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
 /// The tables and views of `connection` with reserved names.
@@ -187,28 +211,31 @@ pub(crate) fn reserved_names(connection: &Connection) -> Result<Vec<String>, rus
     names.filter(|name| name.as_ref().map_or(true, |name| reserved(name))).collect()
 }
 
-/// Whether the next event gets the number after the newest one's, or the one it would have got `before`: users mustn't make
-/// numbers come again, or run out.
-pub(crate) fn events_in_sequence(
+/// Whether what Tanist numbers goes on from where it stood `before`; the next event's number may follow the newest event's.
+/// Users mustn't make numbers come again, or run out.
+pub(crate) fn reserved_in_sequence(
     connection: &Connection,
     before: &Connection,
 ) -> Result<bool, rusqlite::Error> {
-    let exists = "SELECT count(*) FROM sqlite_schema WHERE name = 'events' AND type = 'table'";
-    if connection.query_row(exists, [], |row| row.get::<_, i64>(0))? == 0 {
+    let sequences = |connection: &Connection, which: &str| {
+        let sql = format!(
+            "SELECT json_group_array(json_array(name, seq)) FROM \
+             (SELECT name, seq FROM sqlite_sequence WHERE name LIKE 'tanist\\_%' ESCAPE '\\' AND name {which} 'tanist_events' ORDER BY name, seq)"
+        );
+        connection.query_row(&sql, [], |row| row.get::<_, String>(0))
+    };
+    // On a database that holds no schema yet there is nothing to guard.
+    if !tables::table_exists(connection, "tanist_events")? {
         return Ok(true);
     }
-    let sequence = |connection: &Connection| {
-        connection.query_row(
-            "SELECT group_concat(seq) FROM sqlite_sequence WHERE name = 'events'",
-            [],
-            |row| row.get::<_, Option<String>>(0),
-        )
-    };
-    if sequence(connection)? == sequence(before)? {
+    if sequences(connection, "<>")? != sequences(before, "<>")? {
+        return Ok(false);
+    }
+    if sequences(connection, "=")? == sequences(before, "=")? {
         return Ok(true);
     }
     connection.query_row(
-        "SELECT (SELECT group_concat(seq) FROM sqlite_sequence WHERE name = 'events') IS (SELECT CAST(max(id) AS TEXT) FROM events)",
+        "SELECT (SELECT group_concat(seq) FROM sqlite_sequence WHERE name = 'tanist_events') IS (SELECT CAST(max(id) AS TEXT) FROM tanist_events)",
         [],
         |row| row.get(0),
     )
@@ -222,7 +249,7 @@ pub fn is_reserved(name: &str) -> bool {
 
 fn reserved(name: &str) -> bool {
     let prefix = name.as_bytes().get(..7).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"tanist_"));
-    prefix || listed(&RESERVED, name)
+    prefix || name.eq_ignore_ascii_case("sqlite_dbpage")
 }
 
 fn listed(list: &[&str], name: &str) -> bool {
@@ -252,6 +279,7 @@ fn denied_to_users(action: &AuthAction<'_>) -> Option<String> {
         AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } => Some("transaction control".into()),
         AuthAction::Pragma { pragma_name, pragma_value } => {
             let allowed = listed(&PRAGMAS, pragma_name)
+                || listed(&USERS_NUMBERS, pragma_name)
                 || (pragma_value.is_none() && listed(&PRAGMAS_WITHOUT_ARGUMENT, pragma_name));
             (!allowed).then(|| format!("PRAGMA {pragma_name}"))
         }

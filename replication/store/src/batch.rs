@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, Connection};
 use tanist_replication::{Reign, Stamp, Term};
 
 use crate::{
-    authorizer::{events_in_sequence, reserved_names},
+    authorizer::{foreign_key_to_reserved, reserved_in_sequence, reserved_names},
     database::{Captured, Database, Mode},
     error::StoreError,
     limits::Interrupted,
@@ -239,11 +239,17 @@ impl<'d> Batch<'d> {
         }
         if limited
             && database.user_mode.renumbered()
-            && !database.sqlite("look for the events' numbers", |db| {
-                events_in_sequence(&db.writer, &db.checkpoints)
-            })?
+            && !database
+                .sqlite("look for reserved numbers", |db| reserved_in_sequence(&db.writer, &db.checkpoints))?
         {
             return Ok(Some(StoreError::ReservedName { name: "sqlite_sequence".to_owned() }));
+        }
+        if limited
+            && database.user_mode.declared()
+            && let Some((table, parent)) =
+                database.sqlite("look for foreign keys", |db| foreign_key_to_reserved(&db.writer))?
+        {
+            return Ok(Some(StoreError::ReservedReference { table, parent }));
         }
         if limited && database.user_mode.altered() {
             let (before, now) = database.sqlite("look for reserved names", |db| {

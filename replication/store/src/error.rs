@@ -125,6 +125,14 @@ pub enum StoreError {
         /// The name.
         name: String,
     },
+    /// The request declared a foreign key to one of Tanist's tables. It was rolled back alone; the batch goes on.
+    #[error("table {table}: a foreign key may not refer to {parent}, which is Tanist's")]
+    ReservedReference {
+        /// The table with the key.
+        table: String,
+        /// What it refers to.
+        parent: String,
+    },
     /// A transaction that doesn't follow the one before it.
     #[error("transaction {}: follows {previous:?}, the replica is {found:?}", stamp.position)]
     Predecessor {
@@ -213,7 +221,7 @@ pub enum StoreError {
     History(#[from] HistoryOrderError),
     /// A migration failed; it was rolled back.
     #[error("migrate schema: {0}")]
-    Migration(#[from] rusqlite_migration::Error),
+    Migration(#[from] refinery_core::Error),
     /// The database was written by a newer version of this software.
     #[error("schema version {found} is newer than this program's {known}; upgrade this machine")]
     NewerSchema {
@@ -233,6 +241,7 @@ impl StoreError {
             StoreError::TransactionTooLarge { .. }
                 | StoreError::ForeignKeys
                 | StoreError::ReservedName { .. }
+                | StoreError::ReservedReference { .. }
         )
     }
 

@@ -4,9 +4,10 @@
 //! with the whole schema. Never runs on a backup. Read `migrations/README.md` for the files.
 
 use include_dir::{Dir, include_dir};
-use rusqlite::TransactionBehavior;
-use rusqlite_migration::{M, Migrations};
+use refinery_core::{Migration, Runner, traits::sync};
+use rusqlite::Connection;
 use tanist_replication::{Reign, Stamp, Term};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     database::{Captured, Database},
@@ -16,20 +17,83 @@ use crate::{
 
 static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../migrations");
 
-/// The migrations' SQL in order.
-fn migrations() -> Vec<&'static str> {
+/// Which migrations have run. `PRAGMA user_version` is the users'.
+const SCHEMA_TABLE: &str = "tanist_schema";
+
+/// A step of the schema: the name of its file without the ending, such as `0001_cluster`, and its SQL.
+pub(crate) type Step<'s> = (&'s str, &'s str);
+
+/// The migrations in order.
+fn migrations() -> Vec<Step<'static>> {
     let mut files: Vec<_> = MIGRATIONS
         .files()
         .filter(|file| file.path().extension().is_some_and(|extension| extension == "sql"))
         .collect();
     files.sort_by_key(|file| file.path());
-    files.iter().filter_map(|file| file.contents_utf8()).collect()
+    let step = |file: &&'static include_dir::File<'static>| {
+        Some((file.path().file_stem()?.to_str()?, file.contents_utf8()?))
+    };
+    files.iter().filter_map(step).collect()
 }
 
 /// Newest version of the schema that this program knows.
 pub(crate) fn schema_version() -> usize {
     migrations().len()
 }
+
+/// The version of the schema in a database: how many migrations have run; 0 where none has.
+pub(crate) fn version_of(connection: &Connection) -> Result<usize, rusqlite::Error> {
+    if !tables::table_exists(connection, SCHEMA_TABLE)? {
+        return Ok(0);
+    }
+    let sql = format!("SELECT coalesce(max(version), 0) FROM {SCHEMA_TABLE}");
+    connection.query_row(&sql, [], |row| row.get::<_, u32>(0)).map(|version| version as usize)
+}
+
+/// The migrations of the first `steps`, for the runner.
+fn runner(steps: &[Step<'_>]) -> Result<Runner, refinery_core::Error> {
+    let migrations = steps.iter().map(|(name, sql)| {
+        let (number, name) = name.split_once('_').unwrap_or((name, ""));
+        Migration::unapplied(&format!("V{}__{name}", number.trim_start_matches('0')), sql)
+    });
+    let migrations = migrations.collect::<Result<Vec<_>, _>>()?;
+    let mut runner = Runner::new(&migrations).set_grouped(true);
+    runner.set_migration_table_name(SCHEMA_TABLE);
+    Ok(runner)
+}
+
+/// The open transaction in which migrations run; whoever has opened it commits.
+struct Open<'c>(&'c Connection);
+
+impl sync::Transaction for Open<'_> {
+    type Error = rusqlite::Error;
+
+    fn execute<'q, T: Iterator<Item = &'q str>>(&mut self, queries: T) -> Result<usize, rusqlite::Error> {
+        let mut count = 0;
+        for query in queries {
+            self.0.execute_batch(query)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+impl sync::Query<Vec<Migration>> for Open<'_> {
+    fn query(&mut self, query: &str) -> Result<Vec<Migration>, rusqlite::Error> {
+        let mut statement = self.0.prepare(query)?;
+        let rows = statement.query_map([], |row| {
+            // Only the version, the name and the checksum are compared.
+            let applied_on = row.get::<_, String>(2)?;
+            let applied_on =
+                OffsetDateTime::parse(&applied_on, &Rfc3339).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+            let checksum = row.get::<_, String>(3)?.parse().unwrap_or(0);
+            Ok(Migration::applied(row.get(0)?, row.get(1)?, applied_on, checksum))
+        })?;
+        rows.collect()
+    }
+}
+
+impl sync::Migrate for Open<'_> {}
 
 impl Database {
     /// Begins the reign of `term`: writes its row and brings the schema up to date. `master` is the member's id,
@@ -49,23 +113,20 @@ impl Database {
 
     pub(crate) fn start_reign_with(
         &mut self,
-        migrations: &[&'static str],
+        migrations: &[Step<'_>],
         term: Term,
         master: &str,
         reason: &str,
     ) -> Result<Vec<Captured>, StoreError> {
         self.check_term(term)?;
         let known = migrations.len();
-        let version = self.sqlite("read the schema version", |db| {
-            db.writer.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))
-        })? as usize;
+        let version = self.sqlite("read the schema version", |db| version_of(&db.writer))?;
         let stamp = self.next_stamp(term);
         let reign = Reign { term, first_txid: stamp.position.txid };
         if self.stamp == Stamp::default() {
             let mut history = self.history.clone();
             history.push(reign.clone())?;
-            let (master, reason) = (master.to_owned(), reason.to_owned());
-            let captured = self.run_migrations(migrations, stamp, Some((reign, master, reason)))?;
+            let captured = self.run_migrations(migrations, stamp, Some((&reign, master, reason)))?;
             self.history = history;
             return Ok(vec![captured]);
         }
@@ -82,28 +143,30 @@ impl Database {
         Ok(captured)
     }
 
-    /// Runs what is pending of `migrations` as the transaction `stamp`.
+    /// Runs what is pending of `steps` as the transaction `stamp`.
     fn run_migrations(
         &mut self,
-        migrations: &[&'static str],
+        steps: &[Step<'_>],
         stamp: Stamp,
-        reign: Option<(Reign, String, String)>,
+        reign: Option<(&Reign, &str, &str)>,
     ) -> Result<Captured, StoreError> {
-        let mut steps: Vec<M<'_>> = migrations.iter().map(|sql| M::up(sql).foreign_key_check()).collect();
-        if let (Some(last), Some(sql)) = (steps.last_mut(), migrations.last()) {
-            // Runs inside the transaction, after the SQL of the last migration.
-            *last = M::up_with_hook(sql, move |transaction: &rusqlite::Transaction<'_>| {
-                if let Some((reign, master, reason)) = &reign {
-                    tables::write_reign(transaction, reign, master, reason)?;
+        let runner = runner(steps)?;
+        self.sqlite("migrate the schema", |db| db.writer.execute_batch("BEGIN IMMEDIATE"))?;
+        let written = runner.run(&mut Open(&self.writer)).map_err(StoreError::from).and_then(|_| {
+            self.sqlite("migrate the schema", |db| {
+                if let Some((reign, master, reason)) = reign {
+                    tables::write_reign(&db.writer, reign, master, reason)?;
                 }
-                tables::write_stamp(transaction, &stamp)?;
-                Ok(())
+                tables::write_stamp(&db.writer, &stamp)?;
+                db.gate.pass(|| db.writer.execute_batch("COMMIT"))
             })
-            .foreign_key_check();
+        });
+        if let Err(error) = written {
+            if !self.writer.is_autocommit() {
+                self.sqlite("roll a migration back", |db| db.writer.execute_batch("ROLLBACK"))?;
+            }
+            return Err(error);
         }
-        self.writer.set_transaction_behavior(TransactionBehavior::Immediate);
-        let gate = self.gate.clone();
-        gate.pass(|| Migrations::new(steps).to_latest(&mut self.writer))?;
         Ok(self.capture(stamp))
     }
 }
@@ -154,7 +217,11 @@ mod tests {
     fn empty_database_gets_all_migrations_and_the_reign_in_one_transaction() {
         let dir = TempDir::new().unwrap();
         let mut master = master(&dir);
-        let steps = [migrations()[0], "CREATE TABLE second (a)", "CREATE TABLE third (a)"];
+        let steps = [
+            migrations()[0],
+            ("0002_second", "CREATE TABLE second (a)"),
+            ("0003_third", "CREATE TABLE third (a)"),
+        ];
         let captured = master.start_reign_with(&steps, Term(4), "pc-1", "first").unwrap();
         assert_eq!(positions(&captured), ["4.1"]);
         assert_eq!(count(&master, "second").unwrap() + count(&master, "third").unwrap(), 0);
@@ -169,7 +236,11 @@ mod tests {
         let (dir, backup_dir) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let mut master = master(&dir);
         let mut backup = Database::open(backup_dir.path(), Options::default()).unwrap();
-        let steps = [migrations()[0], "CREATE TABLE second (a)", "CREATE TABLE third (a)"];
+        let steps = [
+            migrations()[0],
+            ("0002_second", "CREATE TABLE second (a)"),
+            ("0003_third", "CREATE TABLE third (a)"),
+        ];
         let mut captured = master.start_reign_with(&steps[..1], Term(1), "pc-1", "first").unwrap();
         captured.extend(master.start_reign_with(&steps, Term(2), "pc-1", "upgrade").unwrap());
         assert_eq!(positions(&captured), ["1.1", "2.2", "2.3", "2.4"]);
@@ -198,7 +269,8 @@ mod tests {
     fn failing_migration_is_rolled_back_whole() {
         let dir = TempDir::new().unwrap();
         let mut master = master(&dir);
-        let steps = [migrations()[0], "CREATE TABLE second (a); INSERT INTO nowhere VALUES (1)"];
+        let steps =
+            [migrations()[0], ("0002_second", "CREATE TABLE second (a); INSERT INTO nowhere VALUES (1)")];
         assert!(matches!(
             master.start_reign_with(&steps, Term(1), "pc-1", "first"),
             Err(StoreError::Migration(_))

@@ -36,7 +36,7 @@ pub struct Inspection {
     /// Who reigned, in order.
     pub reigns: Vec<Reigned>,
     /// Version of its schema.
-    pub schema: u32,
+    pub schema: usize,
     /// Size of a page in bytes.
     pub page_size: u32,
     /// Size in pages.
@@ -67,7 +67,8 @@ pub fn inspect(path: &Path) -> Result<Inspection, StoreError> {
     connection.execute_batch("BEGIN").map_err(error)?;
     let number =
         |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0)).map_err(error);
-    let (page_size, pages, schema) = (number("page_size")?, number("page_count")?, number("user_version")?);
+    let (page_size, pages) = (number("page_size")?, number("page_count")?);
+    let schema = migrate::version_of(&connection).map_err(error)?;
     let check = || -> Result<Vec<String>, rusqlite::Error> {
         let mut statement = connection.prepare(&format!("PRAGMA integrity_check({PROBLEMS})"))?;
         statement.query_map([], |row| row.get(0))?.collect()
@@ -106,8 +107,7 @@ pub struct Anew<'a> {
 pub fn begin_anew(path: &Path, anew: &Anew<'_>) -> Result<Stamp, StoreError> {
     let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let error = |error| StoreError::sqlite(path, "begin anew", error);
-    let schema = connection.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0));
-    let (found, known) = (schema.map_err(error)? as usize, migrate::schema_version());
+    let (found, known) = (migrate::version_of(&connection).map_err(error)?, migrate::schema_version());
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
     }

@@ -98,7 +98,7 @@ fn tail_is_told_and_can_be_put_back() {
     assert_eq!((table("counted").only_here, table("odd \"name").only_here), (1, 1));
     assert_eq!((table("made_here").rows_in_cluster, table("made_here").only_here), (None, 1));
     assert!(table("words").note.as_deref().unwrap().contains("virtual"));
-    for own in ["tanist_position", "tanist_terms", "requests", "events", "sqlite_sequence"] {
+    for own in ["tanist_position", "tanist_terms", "tanist_requests", "tanist_events", "sqlite_sequence"] {
         assert!(table(own).note.as_deref().unwrap().contains("not to be put back"), "{own}");
         assert!(!rows.contains(&format!("INTO \"{own}\"")), "{rows}");
     }

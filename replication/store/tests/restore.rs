@@ -106,7 +106,10 @@ fn what_cannot_begin_anew_is_refused_by_reason() {
     pair.step("CREATE TABLE t(x)");
     let (_dir, path) = copy(pair.master_dir.path());
     assert!(matches!(begin_anew(&path, &anew(1)), Err(StoreError::History(_))), "its own term");
-    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 999").unwrap();
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch("INSERT INTO tanist_schema (version) VALUES (999)")
+        .unwrap();
     assert!(matches!(begin_anew(&path, &anew(9)), Err(StoreError::NewerSchema { found: 999, .. })));
     let dir = TempDir::new().unwrap();
     let other = dir.path().join("other.db");

@@ -76,7 +76,7 @@ fn page_that_rotted_before_anybody_had_read_it_shows_in_the_sum_of_the_whole() {
     assert_eq!(pair.backup.sums().newest(), Some(sum), "all was written since the start");
     let dir = pair.backup_dir;
     drop(pair.backup);
-    rot(dir.path(), 40);
+    rot(dir.path(), 60);
     let backup = Database::open(dir.path(), Options::default()).unwrap();
     assert_eq!(backup.sums().newest(), None, "nobody has read the pages yet");
     let mut scrub = Scrub::open(dir.path(), backup.sums()).unwrap();

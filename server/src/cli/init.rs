@@ -331,7 +331,7 @@ silent_after = "5s"        # a managed node whose agent gives no sign of life fo
 # cert_file = "tls.crt"
 # key_file = "tls.key"
 
-# [audit]                  # who has changed what by SQL is on record (SELECT * FROM v_audit), never the values of parameters
+# [audit]                  # who has changed what by SQL is on record (SELECT * FROM tanist_v_audit), never the values of parameters
 # sql = true               # default: where [auth] tokens = true
 # retention = "720h"
 # records = 100000         # and so many at most

@@ -102,8 +102,9 @@ struct Kind {
 }
 
 const CONFIG: Kind =
-    Kind { what: "key", select: select::CONFIG, delete: "DELETE FROM config WHERE key = ?1" };
-const NODE: Kind = Kind { what: "node", select: select::NODE, delete: "DELETE FROM nodes WHERE name = ?1" };
+    Kind { what: "key", select: select::CONFIG, delete: "DELETE FROM tanist_config WHERE key = ?1" };
+const NODE: Kind =
+    Kind { what: "node", select: select::NODE, delete: "DELETE FROM tanist_nodes WHERE name = ?1" };
 
 const TOKEN: Kind =
     Kind { what: "token", select: select::TOKEN, delete: "DELETE FROM tanist_tokens WHERE name = ?1" };
@@ -112,7 +113,7 @@ fn mark_presence(db: &Db<'_>, nodes: &[(String, PresenceStatus)]) -> Answer {
     for (node, status) in nodes {
         // One that was removed meanwhile has no presence.
         db.write(
-            "INSERT INTO node_presence (node, status) SELECT name, ?2 FROM nodes WHERE name = ?1 \
+            "INSERT INTO tanist_node_presence (node, status) SELECT name, ?2 FROM tanist_nodes WHERE name = ?1 \
              ON CONFLICT (node) DO UPDATE SET status = excluded.status",
             params![node, status.as_str()],
         )?;
@@ -149,7 +150,7 @@ fn remove(db: &Db<'_>, kind: &Kind, name: &str, condition: &Condition) -> Answer
     condition.check(Some(revision))?;
     db.write(kind.delete, [name])?;
     let revision: i64 =
-        db.connection.prepare_cached("SELECT max(id) FROM events")?.query_row([], |row| row.get(0))?;
+        db.connection.prepare_cached("SELECT max(id) FROM tanist_events")?.query_row([], |row| row.get(0))?;
     Ok(Done { created: false, revision, body: json!({ "revision": revision }).to_string() })
 }
 
@@ -166,7 +167,7 @@ fn set_config(db: &Db<'_>, key: &str, value: &Value, condition: &Condition) -> A
     {
         return Ok(done);
     }
-    db.write("INSERT INTO config (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+    db.write("INSERT INTO tanist_config (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         params![key, value.to_string()],
     )?;
     shown(db, select::CONFIG, key, created)
@@ -197,7 +198,7 @@ fn set_node(db: &Db<'_>, name: &str, spec: &NodeSpec, found: Found) -> Answer {
         return Ok(done);
     }
     db.write(
-        "INSERT INTO nodes (name, address, grid_row, grid_column, labels) VALUES (?1, ?2, ?3, ?4, ?5) \
+        "INSERT INTO tanist_nodes (name, address, grid_row, grid_column, labels) VALUES (?1, ?2, ?3, ?4, ?5) \
          ON CONFLICT (name) DO UPDATE SET address = excluded.address, grid_row = excluded.grid_row, \
          grid_column = excluded.grid_column, labels = excluded.labels",
         params![name, spec.address, spec.row, spec.column, text(&spec.labels)],
@@ -224,7 +225,7 @@ fn desired(db: &Db<'_>, node: &str) -> Result<Found, ChangeError> {
 }
 
 fn known_node(db: &Db<'_>, node: &str) -> Result<(), ChangeError> {
-    let known = db.connection.prepare_cached("SELECT 1 FROM nodes WHERE name = ?1")?.exists([node])?;
+    let known = db.connection.prepare_cached("SELECT 1 FROM tanist_nodes WHERE name = ?1")?.exists([node])?;
     if known { Ok(()) } else { Err(missing("node", node).into()) }
 }
 
@@ -241,7 +242,7 @@ fn set_desired(db: &Db<'_>, node: &str, state: &Map<String, Value>, found: Found
     {
         return Ok(done);
     }
-    db.write("INSERT INTO desired_state (node, state) VALUES (?1, ?2) ON CONFLICT (node) DO UPDATE SET state = excluded.state",
+    db.write("INSERT INTO tanist_desired_state (node, state) VALUES (?1, ?2) ON CONFLICT (node) DO UPDATE SET state = excluded.state",
         params![node, text(state)],
     )?;
     shown(db, select::DESIRED, node, created)
@@ -291,7 +292,7 @@ fn set_reported(db: &Db<'_>, node: &str, report: &Report, condition: &Condition)
     if same && let Some(done) = unchanged(found) {
         return Ok(done);
     }
-    db.write("INSERT INTO reported_state (node, state, desired_revision, error) VALUES (?1, ?2, ?3, ?4) \
+    db.write("INSERT INTO tanist_reported_state (node, state, desired_revision, error) VALUES (?1, ?2, ?3, ?4) \
          ON CONFLICT (node) DO UPDATE SET state = excluded.state, desired_revision = excluded.desired_revision, \
          error = excluded.error",
         params![node, text(&report.state), report.desired_revision, report.error],
@@ -310,7 +311,7 @@ fn send(db: &Db<'_>, command: &NewCommand) -> Answer {
         }
     }
     db.write(
-        "INSERT INTO commands (name, arguments, nodes) VALUES (?1, ?2, ?3)",
+        "INSERT INTO tanist_commands (name, arguments, nodes) VALUES (?1, ?2, ?3)",
         params![command.name, command.arguments.to_string(), Value::from(command.nodes.clone()).to_string()],
     )?;
     let id = db.connection.last_insert_rowid();
@@ -332,7 +333,9 @@ fn report_outcome(
     condition.check(revision(&found))?;
     let before: Option<(String, String)> = db
         .connection
-        .prepare_cached("SELECT status, detail FROM command_outcomes WHERE command = ?1 AND node = ?2")?
+        .prepare_cached(
+            "SELECT status, detail FROM tanist_command_outcomes WHERE command = ?1 AND node = ?2",
+        )?
         .query_row(params![command, node], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((status, detail)) = before else {
@@ -349,7 +352,7 @@ fn report_outcome(
         return Err(Refusal::Conflict(why).into());
     }
     db.write(
-        "UPDATE command_outcomes SET status = ?3, detail = ?4 WHERE command = ?1 AND node = ?2",
+        "UPDATE tanist_command_outcomes SET status = ?3, detail = ?4 WHERE command = ?1 AND node = ?2",
         params![command, node, outcome.status.as_str(), outcome.detail.to_string()],
     )?;
     shown(db, select::COMMAND, &id, false)

@@ -4,37 +4,37 @@
 
 /// Revision and entry of a key.
 pub(crate) const CONFIG: &str = "SELECT revision, json_object('key', key, 'value', json(value), 'revision', revision, \
-    'changed_at', changed_at, 'changed_by', changed_by) FROM config WHERE key = ?1";
+    'changed_at', changed_at, 'changed_by', changed_by) FROM tanist_config WHERE key = ?1";
 
 /// Revision and entry of a node.
 pub(crate) const NODE: &str = "SELECT revision, json_object('name', name, 'address', address, 'row', grid_row, \
     'column', grid_column, 'labels', json(labels), 'revision', revision, 'changed_at', changed_at, \
-    'changed_by', changed_by) FROM nodes WHERE name = ?1";
+    'changed_by', changed_by) FROM tanist_nodes WHERE name = ?1";
 
 /// Revision and desired state of a node; both NULL when it has none.
 pub(crate) const DESIRED: &str = "SELECT d.revision, CASE WHEN d.node IS NOT NULL THEN json_object('node', d.node, \
     'state', json(d.state), 'revision', d.revision, 'changed_at', d.changed_at, 'changed_by', d.changed_by) END \
-    FROM nodes AS n LEFT JOIN desired_state AS d ON d.node = n.name WHERE n.name = ?1";
+    FROM tanist_nodes AS n LEFT JOIN tanist_desired_state AS d ON d.node = n.name WHERE n.name = ?1";
 
 /// Revision and reported state of a node; both NULL when it has none.
 pub(crate) const REPORTED: &str = "SELECT r.revision, CASE WHEN r.node IS NOT NULL THEN json_object('node', r.node, \
     'state', json(r.state), 'desired_revision', r.desired_revision, 'error', r.error, 'revision', r.revision, \
     'reported_at', r.reported_at) END \
-    FROM nodes AS n LEFT JOIN reported_state AS r ON r.node = n.name WHERE n.name = ?1";
+    FROM tanist_nodes AS n LEFT JOIN tanist_reported_state AS r ON r.node = n.name WHERE n.name = ?1";
 
 /// What a node's agent must know; of a node that there is.
 pub(crate) const SEEN: &str = "SELECT n.revision, json_object('node', n.name, 'desired_revision', d.revision, \
     'reported_for', r.desired_revision, 'pending_commands', \
-    (SELECT count(*) FROM command_outcomes WHERE node = n.name AND status = 'pending')) \
-    FROM nodes AS n LEFT JOIN desired_state AS d ON d.node = n.name LEFT JOIN reported_state AS r ON r.node = n.name \
+    (SELECT count(*) FROM tanist_command_outcomes WHERE node = n.name AND status = 'pending')) \
+    FROM tanist_nodes AS n LEFT JOIN tanist_desired_state AS d ON d.node = n.name LEFT JOIN tanist_reported_state AS r ON r.node = n.name \
     WHERE n.name = ?1";
 
 /// Revision and entry of a command.
 pub(crate) const COMMAND: &str = "SELECT revision, json_object('id', id, 'name', name, 'arguments', json(arguments), \
     'nodes', json(nodes), 'revision', revision, 'sent_at', sent_at, 'sent_by', sent_by, 'outcomes', \
     (SELECT json_group_array(json_object('node', node, 'status', status, 'detail', json(detail), \
-    'changed_at', changed_at) ORDER BY node) FROM command_outcomes WHERE command = commands.id)) \
-    FROM commands WHERE id = CAST(?1 AS INTEGER)";
+    'changed_at', changed_at) ORDER BY node) FROM tanist_command_outcomes WHERE command = tanist_commands.id)) \
+    FROM tanist_commands WHERE id = CAST(?1 AS INTEGER)";
 
 /// Revision and entry of a token; never its hash.
 pub(crate) const TOKEN: &str = "SELECT revision, json_object('name', name, 'role', role, 'made_at', made_at, \
@@ -51,34 +51,34 @@ pub(crate) struct List {
 
 /// ?1: where the page begins, inclusive; ?4: what no such key reaches.
 pub(crate) const CONFIGS: List = List {
-    find: "SELECT key AS cursor, octet_length(value) AS size FROM config \
+    find: "SELECT key AS cursor, octet_length(value) AS size FROM tanist_config \
         WHERE key >= ?1 AND key < ?4 ORDER BY key",
     descending: false,
     show: "json_object('key', key, 'value', json(value), 'revision', revision, 'changed_at', changed_at, \
-        'changed_by', changed_by) FROM b JOIN config ON key = b.cursor",
+        'changed_by', changed_by) FROM b JOIN tanist_config ON key = b.cursor",
 };
 
 /// ?4: the key.
 pub(crate) const HISTORY: List = List {
     find: "SELECT revision AS cursor, octet_length(coalesce(old_value, '')) + octet_length(coalesce(new_value, '')) AS size \
-        FROM config_history WHERE key = ?4 AND revision < coalesce(?1, 9223372036854775807) ORDER BY revision DESC",
+        FROM tanist_config_history WHERE key = ?4 AND revision < coalesce(?1, 9223372036854775807) ORDER BY revision DESC",
     descending: true,
     // Only a field that isn't there means that there is no value.
     show: "json_remove(json_object('revision', revision, 'old', json(old_value), 'new', json(new_value), \
         'changed_at', changed_at, 'changed_by', changed_by), \
         iif(old_value IS NULL, '$.old', '$.none'), iif(new_value IS NULL, '$.new', '$.none')) \
-        FROM b JOIN config_history ON key = ?4 AND revision = b.cursor",
+        FROM b JOIN tanist_config_history ON key = ?4 AND revision = b.cursor",
 };
 
 pub(crate) const NODES: List = List {
-    find: "SELECT name AS cursor, octet_length(labels) AS size FROM nodes WHERE name > coalesce(?1, '') ORDER BY name",
+    find: "SELECT name AS cursor, octet_length(labels) AS size FROM tanist_nodes WHERE name > coalesce(?1, '') ORDER BY name",
     descending: false,
     show: "json_object('name', v.name, 'address', v.address, 'row', v.grid_row, 'column', v.grid_column, \
         'labels', json(v.labels), 'revision', n.revision, 'changed_at', n.changed_at, 'changed_by', n.changed_by, \
         'in_step', json(CASE v.in_step WHEN 1 THEN 'true' WHEN 0 THEN 'false' END), \
         'desired_revision', v.desired_revision, 'reported_for', v.reported_for, 'error', v.error, \
         'reported_at', v.reported_at, 'presence', v.presence, 'presence_since', v.presence_since) \
-        FROM b JOIN nodes AS n ON n.name = b.cursor JOIN v_nodes AS v ON v.name = n.name",
+        FROM b JOIN tanist_nodes AS n ON n.name = b.cursor JOIN tanist_v_nodes AS v ON v.name = n.name",
 };
 
 pub(crate) const TOKENS: List = List {
@@ -91,8 +91,8 @@ pub(crate) const TOKENS: List = List {
 /// ?4: only those of which an outcome is such, or NULL.
 pub(crate) const COMMANDS: List = List {
     find: "SELECT id AS cursor, octet_length(arguments) + octet_length(nodes) + (SELECT \
-        coalesce(sum(octet_length(detail) + 150), 0) FROM command_outcomes WHERE command = id) AS size FROM commands \
-        WHERE id < coalesce(?1, 9223372036854775807) AND (?4 IS NULL OR EXISTS (SELECT 1 FROM command_outcomes \
+        coalesce(sum(octet_length(detail) + 150), 0) FROM tanist_command_outcomes WHERE command = id) AS size FROM tanist_commands \
+        WHERE id < coalesce(?1, 9223372036854775807) AND (?4 IS NULL OR EXISTS (SELECT 1 FROM tanist_command_outcomes \
         WHERE command = id AND status = ?4)) ORDER BY id DESC",
     descending: true,
     show: COMMAND_ROW,
@@ -101,9 +101,9 @@ pub(crate) const COMMANDS: List = List {
 /// ?4: to this node; ?5: JSON array of how far it is there.
 pub(crate) const COMMANDS_TO: List = List {
     find: "SELECT id AS cursor, octet_length(arguments) + octet_length(nodes) + (SELECT \
-        coalesce(sum(octet_length(detail) + 150), 0) FROM command_outcomes WHERE command = id) AS size FROM (\
-        SELECT command FROM command_outcomes WHERE node = ?4 AND status IN (SELECT value FROM json_each(?5)) \
-        AND command < coalesce(?1, 9223372036854775807) ORDER BY command DESC LIMIT ?2 + 1) JOIN commands ON id = command \
+        coalesce(sum(octet_length(detail) + 150), 0) FROM tanist_command_outcomes WHERE command = id) AS size FROM (\
+        SELECT command FROM tanist_command_outcomes WHERE node = ?4 AND status IN (SELECT value FROM json_each(?5)) \
+        AND command < coalesce(?1, 9223372036854775807) ORDER BY command DESC LIMIT ?2 + 1) JOIN tanist_commands ON id = command \
         ORDER BY id DESC",
     descending: true,
     show: COMMAND_ROW,
@@ -112,7 +112,7 @@ pub(crate) const COMMANDS_TO: List = List {
 const COMMAND_ROW: &str = "json_object('id', id, 'name', name, 'arguments', json(arguments), 'nodes', json(nodes), \
     'revision', revision, 'sent_at', sent_at, 'sent_by', sent_by, 'outcomes', (SELECT json_group_array(json_object( \
     'node', node, 'status', status, 'detail', json(detail), 'changed_at', changed_at) ORDER BY node) \
-    FROM command_outcomes WHERE command = commands.id)) FROM b JOIN commands ON id = b.cursor";
+    FROM tanist_command_outcomes WHERE command = tanist_commands.id)) FROM b JOIN tanist_commands ON id = b.cursor";
 
 impl List {
     /// One page: cursor, whether more follow, entry. ?2 is how many entries at most, ?3 how many bytes, about; one entry

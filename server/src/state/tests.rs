@@ -38,14 +38,17 @@ fn each_change_is_signed_by_whoever_made_it_a_removal_too() {
     let db = database();
     change(&db, Some("anna"), set(1));
     change(&db, None, set(2));
-    db.execute("UPDATE config SET value = '3'", []).unwrap();
+    db.execute("UPDATE tanist_config SET value = '3'", []).unwrap();
     change(&db, Some("bert"), set(4));
     change(&db, Some("carl"), Action::RemoveConfig { key: "a".to_owned() });
     change(&db, Some("dora"), set(5));
-    db.execute("DELETE FROM config", []).unwrap();
+    db.execute("DELETE FROM tanist_config", []).unwrap();
     let expected = ["anna", "-", "-", "bert", "carl", "dora", "-"];
-    assert_eq!(rows(&db, "SELECT coalesce(changed_by, '-') FROM config_history ORDER BY revision"), expected);
-    assert_eq!(rows(&db, "SELECT coalesce(actor, '-') FROM events ORDER BY id"), expected);
+    assert_eq!(
+        rows(&db, "SELECT coalesce(changed_by, '-') FROM tanist_config_history ORDER BY revision"),
+        expected
+    );
+    assert_eq!(rows(&db, "SELECT coalesce(actor, '-') FROM tanist_events ORDER BY id"), expected);
     assert!(rows(&db, "SELECT name FROM tanist_actor").is_empty());
 }
 
@@ -54,7 +57,7 @@ fn name_that_a_person_left_behind_signs_nothing_of_others() {
     let db = database();
     db.execute("INSERT INTO tanist_actor (id, name) VALUES (1, 'forgotten')", []).unwrap();
     change(&db, None, set(1));
-    assert_eq!(rows(&db, "SELECT coalesce(changed_by, '-') FROM config"), ["-"]);
+    assert_eq!(rows(&db, "SELECT coalesce(changed_by, '-') FROM tanist_config"), ["-"]);
 }
 
 #[test]
@@ -120,11 +123,14 @@ fn what_the_limits_let_pass_the_tables_take() {
     // And what they refuse, the tables refuse too.
     for name in ["", "-a", ".", "a b", "aä", "a/b", "a:b", &"k".repeat(64)] {
         assert!(!is_name(name), "{name}");
-        assert!(db.execute("INSERT INTO nodes (name) VALUES (?1)", [name]).is_err(), "{name}");
+        assert!(db.execute("INSERT INTO tanist_nodes (name) VALUES (?1)", [name]).is_err(), "{name}");
     }
     for key in ["", "/a", "a b", "aä", "a\n", &"k".repeat(256)] {
         assert!(!is_key(key), "{key}");
-        assert!(db.execute("INSERT INTO config (key, value) VALUES (?1, '1')", [key]).is_err(), "{key}");
+        assert!(
+            db.execute("INSERT INTO tanist_config (key, value) VALUES (?1, '1')", [key]).is_err(),
+            "{key}"
+        );
     }
 }
 
@@ -132,11 +138,11 @@ fn what_the_limits_let_pass_the_tables_take() {
 fn person_may_sign_a_transaction_of_his_own() {
     let db = database();
     db.execute_batch(
-        "BEGIN; INSERT INTO tanist_actor VALUES (1, 'anna'); INSERT INTO config (key, value) VALUES ('a', '1'); \
+        "BEGIN; INSERT INTO tanist_actor VALUES (1, 'anna'); INSERT INTO tanist_config (key, value) VALUES ('a', '1'); \
          DELETE FROM tanist_actor; COMMIT",
     )
     .unwrap();
-    assert_eq!(rows(&db, "SELECT changed_by FROM config_history"), ["anna"]);
+    assert_eq!(rows(&db, "SELECT changed_by FROM tanist_config_history"), ["anna"]);
 }
 
 #[test]
@@ -155,10 +161,10 @@ fn odd_json_of_a_person_is_replaced_and_never_in_the_way() {
     let db = database();
     // SQLite takes both; Rust's parser doesn't.
     for odd in ["1e999", "\"\\ud800\""] {
-        db.execute("REPLACE INTO config (key, value) VALUES ('a', ?1)", [odd]).unwrap();
+        db.execute("REPLACE INTO tanist_config (key, value) VALUES ('a', ?1)", [odd]).unwrap();
         let shown = entry(&db, select::CONFIG, "a").unwrap().unwrap().1;
         assert!(shown.contains(odd), "{shown}");
         assert!(change(&db, None, set(1)).body.contains("\"value\":1"));
     }
-    assert_eq!(rows(&db, "SELECT new_value FROM config_history ORDER BY revision").len(), 4);
+    assert_eq!(rows(&db, "SELECT new_value FROM tanist_config_history ORDER BY revision").len(), 4);
 }

@@ -28,7 +28,7 @@ pub(crate) fn read(
     (count, bytes): (usize, usize),
 ) -> Result<Read, rusqlite::Error> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, kind, subject, at, actor, json(data) FROM events WHERE id > ?1 AND id <= ?2 ORDER BY id",
+        "SELECT id, kind, subject, at, actor, json(data) FROM tanist_events WHERE id > ?1 AND id <= ?2 ORDER BY id",
     )?;
     let mut rows = statement.query([clamp(after), clamp(until)])?;
     let mut read = Read { events: vec![], until };
@@ -142,7 +142,7 @@ mod tests {
         let connection = table();
         connection
             .execute_batch(
-                "INSERT INTO events (at, kind, subject, actor, data) VALUES
+                "INSERT INTO tanist_events (at, kind, subject, actor, data) VALUES
                  ('t', 'config', 'a\nb\"', NULL, '{ \"x\" :\n [1,\n 2] }'), ('t', 'bad' || char(10) || 'data: x', CAST(x'ff' AS TEXT), 'me', '\"a\\nb\"')",
             )
             .unwrap();
@@ -164,7 +164,7 @@ mod tests {
         let connection = table();
         connection
             .execute_batch(
-                "INSERT INTO events (kind, subject) VALUES ('config', 'a/1'), ('node', 'a/2'), ('row', 'Orders'), ('row', 'a/3')",
+                "INSERT INTO tanist_events (kind, subject) VALUES ('config', 'a/1'), ('node', 'a/2'), ('row', 'Orders'), ('row', 'a/3')",
             )
             .unwrap();
         let filter = |kinds: &[&str], prefix: &str, tables: &[&str]| Filter {
@@ -189,7 +189,7 @@ mod tests {
         let connection = table();
         for _ in 0..5 {
             connection
-                .execute("INSERT INTO events (kind, subject, data) VALUES ('row', 't', json_quote(printf('%2000d', 1)))", [])
+                .execute("INSERT INTO tanist_events (kind, subject, data) VALUES ('row', 't', json_quote(printf('%2000d', 1)))", [])
                 .unwrap();
         }
         let read = |after, limit| read(&connection, after, 5, &Filter::default(), limit).unwrap();

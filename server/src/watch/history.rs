@@ -45,7 +45,7 @@ pub(crate) fn page(
 pub(super) fn oldest(connection: &Connection) -> Result<u64, rusqlite::Error> {
     let oldest = connection
         .prepare_cached(
-            "SELECT coalesce((SELECT min(id) FROM events), 1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0))",
+            "SELECT coalesce((SELECT min(id) FROM tanist_events), 1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tanist_events'), 0))",
         )?
         .query_row([], |row| row.get::<_, i64>(0))?;
     Ok(u64::try_from(oldest).unwrap_or_default())
@@ -67,13 +67,13 @@ mod tests {
         assert_eq!(after(0), Vec::<u64>::new());
         connection
             .execute_batch(
-                "INSERT INTO events (kind, subject) VALUES ('node', 'a'), ('node', 'b'), ('node', 'c')",
+                "INSERT INTO tanist_events (kind, subject) VALUES ('node', 'a'), ('node', 'b'), ('node', 'c')",
             )
             .unwrap();
         assert_eq!(after(0), [1, 2, 3]);
-        connection.execute_batch("DELETE FROM events WHERE id = 1").unwrap();
+        connection.execute_batch("DELETE FROM tanist_events WHERE id = 1").unwrap();
         assert_eq!((after(0), after(1)), (vec![1002], vec![2, 3]));
-        connection.execute_batch("DELETE FROM events").unwrap();
+        connection.execute_batch("DELETE FROM tanist_events").unwrap();
         assert_eq!((after(2), after(3)), (vec![1004], vec![]));
     }
 }

@@ -1,4 +1,4 @@
-//! What watchers are told: the replicated table `events`, in order, each event once, and only what is acknowledged (R7).
+//! What watchers are told: the replicated table `tanist_events`, in order, each event once, and only what is acknowledged (R7).
 //!
 //! One thread (`feeder.rs`) reads the newest events and shares them through a bounded ring (`hub.rs`) with all watchers;
 //! a watcher that is behind the ring reads the database itself (`history.rs`). The HTTP side is `http/events.rs`.

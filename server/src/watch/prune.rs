@@ -40,13 +40,13 @@ pub(crate) fn prune(batch: &mut Batch<'_>, kept: &Kept) -> Result<bool, StoreErr
 fn remove(connection: &Connection, kept: &Kept) -> Result<i64, rusqlite::Error> {
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let newest: Option<i64> =
-        connection.prepare_cached("SELECT max(id) FROM events")?.query_row([], |row| row.get(0))?;
+        connection.prepare_cached("SELECT max(id) FROM tanist_events")?.query_row([], |row| row.get(0))?;
     let Some(newest) = newest else { return Ok(0) };
     let (too_many, may_go) = (newest - number(kept.count), newest - number(STAY));
     // Whatever comes before the first that is to stay; never from the middle, or a watcher would miss it unnoticed.
     let first: Option<i64> = connection
         .prepare_cached(
-            "SELECT id FROM (SELECT id, at FROM events ORDER BY id LIMIT ?1)
+            "SELECT id FROM (SELECT id, at FROM tanist_events ORDER BY id LIMIT ?1)
              WHERE id > ?2 AND (id > ?3 OR at >= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?4)) ORDER BY id LIMIT 1",
         )?
         .query_row(
@@ -55,9 +55,13 @@ fn remove(connection: &Connection, kept: &Kept) -> Result<i64, rusqlite::Error> 
         )
         .optional()?;
     let removed = match first {
-        Some(first) => connection.prepare_cached("DELETE FROM events WHERE id < ?1")?.execute([first])?,
+        Some(first) => {
+            connection.prepare_cached("DELETE FROM tanist_events WHERE id < ?1")?.execute([first])?
+        }
         None => connection
-            .prepare_cached("DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT ?1)")?
+            .prepare_cached(
+                "DELETE FROM tanist_events WHERE id IN (SELECT id FROM tanist_events ORDER BY id LIMIT ?1)",
+            )?
             .execute([STEP])?,
     };
     Ok(i64::try_from(removed).unwrap_or(i64::MAX))
@@ -74,7 +78,7 @@ mod tests {
         connection.execute_batch("BEGIN").unwrap();
         for id in 1..=count {
             connection
-                .prepare_cached("INSERT INTO events (at, kind, subject) VALUES (?1, 'row', 't')")
+                .prepare_cached("INSERT INTO tanist_events (at, kind, subject) VALUES (?1, 'row', 't')")
                 .unwrap()
                 .execute([at(id)])
                 .unwrap();
@@ -85,7 +89,9 @@ mod tests {
 
     fn left(connection: &Connection) -> (i64, i64) {
         connection
-            .query_row("SELECT min(id), count(*) FROM events", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .query_row("SELECT min(id), count(*) FROM tanist_events", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
             .unwrap()
     }
 

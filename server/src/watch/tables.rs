@@ -209,7 +209,7 @@ impl Table {
             false => by_key,
         };
         let sql = format!(
-            "CREATE TRIGGER {} AFTER {} ON {} BEGIN INSERT INTO events (kind, subject, data) VALUES ('row', {}, {all}); END",
+            "CREATE TRIGGER {} AFTER {} ON {} BEGIN INSERT INTO tanist_events (kind, subject, data) VALUES ('row', {}, {all}); END",
             id(&name),
             operation.to_ascii_uppercase(),
             id(&self.name),

@@ -322,7 +322,7 @@ impl<W: Write> Rows<'_, W> {
 
 /// Tables that Tanist or SQLite fill themselves.
 fn is_own(table: &str) -> bool {
-    table.starts_with("tanist_") || table.starts_with("sqlite_") || ["requests", "events"].contains(&table)
+    table.starts_with("tanist_") || table.starts_with("sqlite_")
 }
 
 fn list(columns: &[String], prefix: &str, between: &str) -> String {

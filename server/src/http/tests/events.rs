@@ -81,7 +81,7 @@ async fn watcher_gets_every_event_in_order_from_where_it_asks() {
     now.until("1\n: begins after event 1\n\n").await;
     let mut nodes = Stream::open(&machine, "?kinds=node,config&subject_prefix=b", "").await;
     machine
-        .events("INSERT INTO events (kind, subject, actor, data) VALUES ('node', 'a', NULL, '1'), ('node', 'b', 'me', '{}'), ('row', 'b', NULL, '2')")
+        .events("INSERT INTO tanist_events (kind, subject, actor, data) VALUES ('node', 'a', NULL, '1'), ('node', 'b', 'me', '{}'), ('row', 'b', NULL, '2')")
         .await;
     for stream in [&mut all, &mut now] {
         for id in 2..=4 {
@@ -107,7 +107,7 @@ async fn watcher_behind_the_ring_reads_the_database() {
     machine
         .events(&format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
-             INSERT INTO events (kind, subject, data) SELECT 'row', 't', i FROM n"
+             INSERT INTO tanist_events (kind, subject, data) SELECT 'row', 't', i FROM n"
         ))
         .await;
     let mut stream = Stream::open(&machine, "?after=0", "").await;
@@ -147,7 +147,9 @@ async fn place_that_is_not_there_yet_is_waited_for_and_then_refused_by_who_must_
     let write = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
         master
-            .events("INSERT INTO events (kind, subject) VALUES ('row', 'a'), ('row', 'b'), ('row', 'c')")
+            .events(
+                "INSERT INTO tanist_events (kind, subject) VALUES ('row', 'a'), ('row', 'b'), ('row', 'c')",
+            )
             .await;
     };
     let (mut stream, ()) = tokio::join!(Stream::open(&master, "?after=3", ""), write);
@@ -158,14 +160,14 @@ async fn place_that_is_not_there_yet_is_waited_for_and_then_refused_by_who_must_
 async fn removed_events_are_410_with_the_way_to_reload() {
     let machine = Machine::master("").await;
     machine
-        .events("INSERT INTO events (kind, subject) VALUES ('row', 'a'), ('row', 'b'), ('row', 'c')")
+        .events("INSERT INTO tanist_events (kind, subject) VALUES ('row', 'a'), ('row', 'b'), ('row', 'c')")
         .await;
-    machine.events("DELETE FROM events WHERE id < 3").await;
+    machine.events("DELETE FROM tanist_events WHERE id < 3").await;
     let names = ["events-pruned", "found 1, but events before 3", "SELECT events FROM tanist_position"];
     assert_problem("pruned", &machine.watch("?after=1", "").await, 410, &names);
     Stream::open(&machine, "?after=2", "").await.until("id: 3\n").await;
     // All are gone.
-    machine.events("DELETE FROM events").await;
+    machine.events("DELETE FROM tanist_events").await;
     // As long as somebody watches, the newest are still in memory and told from there.
     let until = Instant::now() + Duration::from_secs(10);
     while !machine.hub_is_idle() {
@@ -205,8 +207,7 @@ async fn stop_is_told_to_watchers_and_not_held_up_by_one_that_takes_nothing() {
     // One whose buffers are full.
     let stuck = Stream::open(&machine, "?after=0", "").await;
     socket2::SockRef::from(&stuck.socket).set_recv_buffer_size(4096).unwrap();
-    let big =
-        "INSERT INTO events (kind, subject, data) VALUES ('row', 't', json_quote(printf('%200000d', 1)))";
+    let big = "INSERT INTO tanist_events (kind, subject, data) VALUES ('row', 't', json_quote(printf('%200000d', 1)))";
     for _ in 0..40 {
         machine.events(big).await;
     }
@@ -222,7 +223,7 @@ async fn stop_is_told_to_watchers_and_not_held_up_by_one_that_takes_nothing() {
 async fn quiet_stream_is_kept_alive_and_carries_the_place_past_what_it_does_not_want() {
     let machine = Machine::master("").await;
     let mut stream = Stream::open(&machine, "?kinds=node", "").await;
-    machine.events("INSERT INTO events (kind, subject) VALUES ('row', 'a'), ('row', 'b')").await;
+    machine.events("INSERT INTO tanist_events (kind, subject) VALUES ('row', 'a'), ('row', 'b')").await;
     let before = stream.until("id: 3\n:\n\n").await;
     assert!(!before.contains("event: "), "{before}");
 }

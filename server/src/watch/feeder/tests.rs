@@ -61,7 +61,9 @@ impl Machine {
 fn put(batch: &mut Batch<'_>, subjects: &[&str]) {
     for subject in subjects {
         batch
-            .internal(|db| db.execute("INSERT INTO events (kind, subject) VALUES ('row', ?1)", [subject]))
+            .internal(|db| {
+                db.execute("INSERT INTO tanist_events (kind, subject) VALUES ('row', ?1)", [subject])
+            })
             .unwrap()
             .unwrap();
     }
@@ -124,7 +126,7 @@ async fn event_of_a_lost_tail_is_never_told_though_its_number_comes_again() {
     assert_eq!(subjects(&presence, 1), ["kept"]);
     // As after R12: the tail is gone, the reign's first transactions are there.
     let mut batch = machine.database.begin(Term(2)).unwrap();
-    batch.internal(|db| db.execute("DELETE FROM events WHERE subject = 'lost'", [])).unwrap().unwrap();
+    batch.internal(|db| db.execute("DELETE FROM tanist_events WHERE subject = 'lost'", [])).unwrap().unwrap();
     batch.internal(|db| db.execute("UPDATE sqlite_sequence SET seq = 2", [])).unwrap().unwrap();
     batch.begin_reign("pc-2", "test").unwrap();
     put(&mut batch, &["new"]);
@@ -142,7 +144,7 @@ async fn write_from_outside_is_told_when_it_is_numbered() {
     machine.gate.set_acknowledged(position);
     machine.wait_newest(2).await;
     let outside = Connection::open(machine._dir.path().join("state.db")).unwrap();
-    outside.execute("INSERT INTO events (kind, subject) VALUES ('row', 'outside')", []).unwrap();
+    outside.execute("INSERT INTO tanist_events (kind, subject) VALUES ('row', 'outside')", []).unwrap();
     // Nothing says that it came, so that only the look of every second can find it.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert_eq!(subjects(&presence, 1), ["inside"]);

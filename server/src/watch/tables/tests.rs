@@ -54,7 +54,7 @@ impl Master {
         let batch = self.database.begin(Term(1)).unwrap();
         let mut statement = batch
             .connection()
-            .prepare("SELECT subject, json(data) FROM events WHERE kind = 'row' ORDER BY id")
+            .prepare("SELECT subject, json(data) FROM tanist_events WHERE kind = 'row' ORDER BY id")
             .unwrap();
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).unwrap();
         rows.map(|row| row.map(|(subject, data)| (subject, serde_json::from_str(&data).unwrap())).unwrap())
@@ -192,7 +192,8 @@ fn what_is_no_ordinary_table_is_refused_by_name() {
         "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT);;CREATE VIEW v AS SELECT 1;;CREATE VIRTUAL TABLE f USING fts5(x)",
     );
     assert_eq!(master.watch("nothing", true), Err(Unfit::Unknown("nothing".into())));
-    for table in ["v", "f", "f_data", "events", "tanist_terms", "sqlite_sequence", "v_cluster"] {
+    for table in ["v", "f", "f_data", "tanist_events", "tanist_terms", "sqlite_sequence", "tanist_v_cluster"]
+    {
         let refused = master.watch(table, true);
         assert!(
             matches!(&refused, Err(Unfit::NotOrdinary(name, _)) if name == table),
@@ -208,32 +209,32 @@ fn users_reach_the_events_only_through_watched_rows() {
     // What can be made, but not used.
     master
         .user(&[
-            "CREATE TRIGGER sly AFTER INSERT ON u BEGIN INSERT INTO events (kind, subject) VALUES ('config', 'x'); END",
-            "CREATE TRIGGER slyer INSTEAD OF INSERT ON v BEGIN INSERT INTO events (kind, subject) VALUES ('config', 'x'); END",
-            "CREATE TRIGGER slyest AFTER INSERT ON t BEGIN DELETE FROM events; END",
+            "CREATE TRIGGER sly AFTER INSERT ON u BEGIN INSERT INTO tanist_events (kind, subject) VALUES ('config', 'x'); END",
+            "CREATE TRIGGER slyer INSTEAD OF INSERT ON v BEGIN INSERT INTO tanist_events (kind, subject) VALUES ('config', 'x'); END",
+            "CREATE TRIGGER slyest AFTER INSERT ON t BEGIN DELETE FROM tanist_events; END",
         ])
         .unwrap();
     let denied = [
-        "INSERT INTO events (kind, subject) VALUES ('config', 'x')",
-        "WITH tanist_watch_x AS (SELECT 'config' AS a) INSERT INTO events (kind, subject) SELECT a, a FROM tanist_watch_x",
-        "INSERT INTO events (kind, subject) SELECT a, a FROM (SELECT 'config' AS a) AS tanist_watch_x",
-        "UPDATE events SET kind = 'config'",
-        "DELETE FROM events",
+        "INSERT INTO tanist_events (kind, subject) VALUES ('config', 'x')",
+        "WITH tanist_watch_x AS (SELECT 'config' AS a) INSERT INTO tanist_events (kind, subject) SELECT a, a FROM tanist_watch_x",
+        "INSERT INTO tanist_events (kind, subject) SELECT a, a FROM (SELECT 'config' AS a) AS tanist_watch_x",
+        "UPDATE tanist_events SET kind = 'config'",
+        "DELETE FROM tanist_events",
         "INSERT INTO u VALUES (1)",
         "INSERT INTO v VALUES (1)",
         "INSERT INTO t VALUES (1)",
         "DROP TRIGGER tanist_watch_insert_t",
         "DROP TRIGGER IF EXISTS TANIST_watch_insert_t",
         "DROP TABLE t",
-        "CREATE TRIGGER tanist_watch_x AFTER INSERT ON u BEGIN INSERT INTO events (kind, subject) VALUES ('config', 'x'); END",
+        "CREATE TRIGGER tanist_watch_x AFTER INSERT ON u BEGIN INSERT INTO tanist_events (kind, subject) VALUES ('config', 'x'); END",
         "CREATE TRIGGER \"Tanist_Watch_x\" INSTEAD OF INSERT ON v BEGIN SELECT 1; END",
         "CREATE TEMP TRIGGER tanist_watch_x AFTER INSERT ON u BEGIN SELECT 1; END",
-        "CREATE TRIGGER x AFTER INSERT ON events BEGIN SELECT 1; END",
-        "CREATE TRIGGER x BEFORE DELETE ON events BEGIN SELECT raise(IGNORE); END",
+        "CREATE TRIGGER x AFTER INSERT ON tanist_events BEGIN SELECT 1; END",
+        "CREATE TRIGGER x BEFORE DELETE ON tanist_events BEGIN SELECT raise(IGNORE); END",
         "CREATE VIEW tanist_watch_x AS SELECT 1",
         "CREATE TABLE tanist_watch_x (a)",
-        "ALTER TABLE events RENAME TO mine",
-        "ALTER TABLE events ADD COLUMN x",
+        "ALTER TABLE tanist_events RENAME TO mine",
+        "ALTER TABLE tanist_events ADD COLUMN x",
         "UPDATE tanist_position SET events = 0",
         "PRAGMA writable_schema = 1",
         "PRAGMA recursive_triggers = 1",
@@ -248,12 +249,13 @@ fn users_reach_the_events_only_through_watched_rows() {
         "CREATE TABLE n (id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO n VALUES (9223372036854775806);";
     let refused = [
         "/**/ALTER TABLE u RENAME TO tanist_watch_u".to_owned(),
-        "/**/UPDATE sqlite_sequence SET seq = 0 WHERE name = 'events'".to_owned(),
+        "/**/UPDATE sqlite_sequence SET seq = 0 WHERE name = 'tanist_events'".to_owned(),
         "/**/UPDATE sqlite_sequence SET seq = 9223372036854775807".to_owned(),
+        "/**/INSERT INTO sqlite_sequence VALUES ('tanist_commands', 9223372036854775807)".to_owned(),
         "/**/DELETE FROM sqlite_sequence".to_owned(),
-        "/**/INSERT INTO sqlite_sequence VALUES ('events', 7)".to_owned(),
+        "/**/INSERT INTO sqlite_sequence VALUES ('tanist_events', 7)".to_owned(),
         format!(
-            "{number} DELETE FROM sqlite_sequence WHERE name = 'events'; UPDATE sqlite_sequence SET name = 'events' WHERE name = 'n'"
+            "{number} DELETE FROM sqlite_sequence WHERE name = 'tanist_events'; UPDATE sqlite_sequence SET name = 'tanist_events' WHERE name = 'n'"
         ),
     ];
     for sql in refused {
@@ -263,7 +265,7 @@ fn users_reach_the_events_only_through_watched_rows() {
     }
     // Of their own tables users may, whatever an administrator has removed from outside.
     let outside = Connection::open(master._dir.path().join("state.db")).unwrap();
-    outside.execute("DELETE FROM events WHERE id > 1", []).unwrap();
+    outside.execute("DELETE FROM tanist_events WHERE id > 1", []).unwrap();
     master.user(&["CREATE TABLE other (a)"]).unwrap();
     master
         .user(&[

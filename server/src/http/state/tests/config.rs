@@ -43,7 +43,7 @@ async fn value_is_set_changed_removed_and_all_of_it_stays_in_its_history() {
     let page = get(&machine, &format!("{path}/history?limit=3")).await.body;
     let rest = get(&machine, &format!("{path}/history?before={}", page["next"].as_str().unwrap())).await.body;
     assert_eq!((rest["entries"][0].clone(), rest.get("next")), (changes[0].clone(), None));
-    assert_eq!(count(&machine, "SELECT count(*) FROM events WHERE kind = 'config'"), 4);
+    assert_eq!(count(&machine, "SELECT count(*) FROM tanist_events WHERE kind = 'config'"), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,13 +160,15 @@ async fn person_who_writes_with_another_program_is_recorded_as_unknown() {
     let machine = wall().await;
     let first = put(&machine, "/v1/config/a", json!({ "value": 1 })).await;
     let outside = machine.database();
-    outside.execute_batch("UPDATE config SET value = '[ 2 ]'; UPDATE config SET value = '[ 2 ]'").unwrap();
+    outside
+        .execute_batch("UPDATE tanist_config SET value = '[ 2 ]'; UPDATE tanist_config SET value = '[ 2 ]'")
+        .unwrap();
     let read = get(&machine, "/v1/config/a?consistency=local").await;
     assert_eq!(read.body["value"], json!([2]));
     assert_ne!(read.tag(), first.tag());
     let same = put(&machine, "/v1/config/a", json!({ "value": [2] })).await;
     assert_eq!(same.tag(), read.tag(), "the same but for spaces");
-    outside.execute_batch("DELETE FROM config").unwrap();
+    outside.execute_batch("DELETE FROM tanist_config").unwrap();
     let history = get(&machine, "/v1/config/a/history").await.body;
     let new: Vec<_> = history["entries"].as_array().unwrap().iter().map(|change| change.get("new")).collect();
     assert_eq!(new, [None, Some(&json!([2])), Some(&json!(1))]);
@@ -175,7 +177,10 @@ async fn person_who_writes_with_another_program_is_recorded_as_unknown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn replica_that_has_no_tables_yet_sends_its_clients_elsewhere() {
     let machine = Machine::master("").await;
-    machine.database().execute_batch("DROP TABLE config_history; DROP TABLE command_outcomes").unwrap();
+    machine
+        .database()
+        .execute_batch("DROP TABLE tanist_config_history; DROP TABLE tanist_command_outcomes")
+        .unwrap();
     for path in ["/v1/config/a/history", "/v1/commands"] {
         let answer = get(&machine, &format!("{path}?consistency=local")).await;
         assert_problem(path, &(answer.status, answer.text), 503, &["not-fresh"]);

@@ -37,7 +37,7 @@ async fn node_is_in_step_once_its_report_answers_the_newest_desired_state() {
     assert_eq!(in_step().await, [json!(false), Value::Null]);
     let reported = put(&machine, "/v1/nodes/n1/reported", report.clone()).await;
     assert_eq!(in_step().await, [json!(true), Value::Null]);
-    let events = "SELECT count(*) FROM events";
+    let events = "SELECT count(*) FROM tanist_events";
     let before = (count(&machine, events), reported.tag());
     let again = put(&machine, "/v1/nodes/n1/reported", report).await;
     let still =
@@ -52,7 +52,7 @@ async fn node_is_in_step_once_its_report_answers_the_newest_desired_state() {
     for path in ["/v1/nodes/n1", "/v1/nodes/n1/desired", "/v1/nodes/n1/reported"] {
         assert_eq!(get(&machine, path).await.status, 404, "{path}");
     }
-    assert_eq!(count(&machine, "SELECT count(*) FROM desired_state, reported_state"), 0);
+    assert_eq!(count(&machine, "SELECT count(*) FROM tanist_desired_state, tanist_reported_state"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,7 +92,7 @@ async fn command_waits_for_each_node_and_an_outcome_is_final() {
     let unknown = json!({ "name": "restart", "nodes": ["n1", "n2"] }).to_string();
     let unknown = ask(&machine, "POST", "/v1/commands", JSON, &unknown).await;
     assert_problem("unknown node", &(unknown.status, unknown.text), 400, &["nodes[1]", "n2"]);
-    let events = "SELECT group_concat(coalesce(data ->> 'status', 'sent')) FROM (SELECT data FROM events \
+    let events = "SELECT group_concat(coalesce(data ->> 'status', 'sent')) FROM (SELECT data FROM tanist_events \
         WHERE kind = 'command' ORDER BY id)";
     let events: String = machine.database().query_row(events, [], |row| row.get(0)).unwrap();
     assert_eq!(events, "sent,pending,done,failed");
