@@ -180,7 +180,7 @@ fn run_one(
     }
     let mut prepared = prepare_user(connection, &statement.sql).map_err(sqlite)?;
     bind(&mut prepared, index, &statement.params)?;
-    let columns: Vec<String> = prepared.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = prepared.column_names().map(str::to_owned).collect();
     let writes = !prepared.readonly();
     let changes_before = connection.total_changes();
     let last_before = connection.last_insert_rowid();

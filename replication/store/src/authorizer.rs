@@ -97,7 +97,7 @@ impl Drop for UserModeOn<'_> {
 
 impl UserMode {
     /// Installs the authorizer, switched to the server's own SQL.
-    pub(crate) fn install(connection: &Connection) -> Result<UserMode, rusqlite::Error> {
+    pub(crate) fn install(connection: &mut Connection) -> Result<UserMode, rusqlite::Error> {
         let mode = UserMode(Arc::new(Shared::default()));
         let shared = Arc::clone(&mode.0);
         connection.authorizer(Some(move |context: AuthContext<'_>| shared.decide(&context)))?;

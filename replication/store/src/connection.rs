@@ -14,7 +14,7 @@ use crate::{DATABASE_FILE, Options, PAGE_SIZE, error::StoreError};
 
 /// Earlier versions can lose committed writes when one connection checkpoints while another writes.
 const OLDEST_LIBRARY: i32 = 3_051_003;
-const COMPILE_OPTIONS: [&str; 3] = ["ENABLE_DBPAGE_VTAB", "ENABLE_FTS5", "ENABLE_RTREE"];
+const COMPILE_OPTIONS: [&str; 4] = ["ENABLE_DBPAGE_VTAB", "ENABLE_SNAPSHOT", "ENABLE_FTS5", "ENABLE_RTREE"];
 /// Larger WAL files are cut to this size when they start over, in bytes.
 const WAL_FILE_LIMIT: i64 = 16 << 20;
 const CACHED_STATEMENTS: usize = 128;

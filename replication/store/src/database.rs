@@ -106,11 +106,11 @@ impl Database {
     pub fn open(dir: &Path, options: Options) -> Result<Database, StoreError> {
         connection::check_library()?;
         let path = connection::database_path(dir);
-        let writer = connection::open(dir, Use::Writer, &options)?;
+        let mut writer = connection::open(dir, Use::Writer, &options)?;
         let observer = connection::open(dir, Use::Observer, &options)?;
         let checkpoints = connection::open(dir, Use::Checkpointer, &options)?;
         let error = |error| StoreError::sqlite(&path, "open the database", error);
-        let (user_mode, limits, gate) = hooks(&writer).map_err(error)?;
+        let (user_mode, limits, gate) = hooks(&mut writer).map_err(error)?;
         let page_size =
             writer.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0)).map_err(error)?;
         writer.execute_batch("BEGIN IMMEDIATE").map_err(error)?;
@@ -408,9 +408,9 @@ impl Database {
     /// Replaces the backup's writer by a master's, which gives up the write lock. It has to be a new connection: what
     /// the old one has parsed of pages that were replaced under it no longer holds.
     fn reopen_writer(&mut self) -> Result<(), StoreError> {
-        let writer = connection::open(&self.dir, Use::Writer, &self.options)?;
+        let mut writer = connection::open(&self.dir, Use::Writer, &self.options)?;
         let error = |error| StoreError::sqlite(&self.path, "open the database", error);
-        let hooks = hooks(&writer).map_err(error)?;
+        let hooks = hooks(&mut writer).map_err(error)?;
         writer.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(error)?;
         let stamp = tables::read_stamp(&writer, &self.path)?;
         if stamp != self.stamp {
@@ -460,7 +460,7 @@ fn wal_index(connection: &Connection, page_size: u32) -> Result<WalIndex, rusqli
     Ok(index)
 }
 
-fn hooks(writer: &Connection) -> Result<(UserMode, Limits, CommitGate), rusqlite::Error> {
+fn hooks(writer: &mut Connection) -> Result<(UserMode, Limits, CommitGate), rusqlite::Error> {
     Ok((UserMode::install(writer)?, Limits::install(writer, limits::WRITES)?, CommitGate::install(writer)?))
 }
 
@@ -469,7 +469,7 @@ fn hooks(writer: &Connection) -> Result<(UserMode, Limits, CommitGate), rusqlite
 pub(crate) struct CommitGate(Arc<AtomicBool>);
 
 impl CommitGate {
-    fn install(connection: &Connection) -> Result<CommitGate, rusqlite::Error> {
+    fn install(connection: &mut Connection) -> Result<CommitGate, rusqlite::Error> {
         let open = Arc::new(AtomicBool::new(false));
         let hook = Arc::clone(&open);
         connection.commit_hook(Some(move || !hook.load(Relaxed)))?;

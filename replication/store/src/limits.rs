@@ -61,7 +61,7 @@ pub(crate) struct Limits(Arc<Shared>);
 impl Limits {
     /// Installs the progress handler on `connection`, without limits yet; it looks at them after each `every`
     /// instructions.
-    pub(crate) fn install(connection: &Connection, every: i32) -> Result<Limits, rusqlite::Error> {
+    pub(crate) fn install(connection: &mut Connection, every: i32) -> Result<Limits, rusqlite::Error> {
         let limits = Limits(Arc::new(Shared {
             origin: Instant::now(),
             deadline_nanos: AtomicU64::new(NEVER),

@@ -39,8 +39,9 @@ pub struct Reader {
 /// When it can't be opened.
 pub fn open_reader(dir: &Path, cache_bytes: u64, sums: Option<Arc<PageSums>>) -> Result<Reader, StoreError> {
     let path = connection::database_path(dir);
-    let connection = connection::open_read_only(dir, cache_bytes)?;
-    let hooks = || Ok((UserMode::install(&connection)?, Limits::install(&connection, limits::READS)?));
+    let mut connection = connection::open_read_only(dir, cache_bytes)?;
+    let mut hooks =
+        || Ok((UserMode::install(&mut connection)?, Limits::install(&mut connection, limits::READS)?));
     let (user_mode, limits) = hooks().map_err(|error| StoreError::sqlite(&path, "open a reader", error))?;
     if sums.is_some() {
         verify::watch(&connection).map_err(|error| StoreError::sqlite(&path, "open a reader", error))?;
