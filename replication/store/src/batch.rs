@@ -77,7 +77,7 @@ impl<'d> Batch<'d> {
         let now = database.wal_index()?;
         self.outside = now.change != database.captured.change;
         if self.outside {
-            return Ok(());
+            return database.judge_outside(&now);
         }
         database.move_captured(now);
         let due = database.checkpoint_due();

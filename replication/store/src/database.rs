@@ -90,6 +90,8 @@ pub struct Database {
     pub(crate) last_checksum: Checksum,
     pub(crate) history: TermHistory,
     pub(crate) outside_commits: u64,
+    /// The change counter up to which writes from outside can't be numbered, and why.
+    pub(crate) refused_outside: Option<(u32, String)>,
     pub(crate) encoder: Encoder,
     pub(crate) decoder: Decoder,
     pub(crate) scratch: Vec<u8>,
@@ -139,6 +141,7 @@ impl Database {
             last_checksum: Checksum::default(),
             history,
             outside_commits: 0,
+            refused_outside: None,
             encoder: Encoder::new(),
             decoder: Decoder::new(),
             scratch: Vec::new(),

@@ -85,6 +85,13 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// Somebody else has written to the master's database what can't be numbered. Nothing is written until it is undone, or
+    /// another machine is the master and this one is brought in line.
+    #[error("a write from outside can't be taken over: {what}")]
+    OutsideWrite {
+        /// What is wrong with it.
+        what: String,
+    },
     /// A master's operation on a backup or the other way round.
     #[error("{operation}: possible only as {wanted}")]
     Mode {

@@ -6,6 +6,7 @@
 mod apply;
 mod authorizer;
 mod batch;
+mod btree;
 mod changes;
 mod checkpoint;
 mod checksum;
@@ -17,6 +18,7 @@ mod encode;
 mod error;
 mod limits;
 mod migrate;
+mod outside;
 mod page_hash;
 mod reader;
 mod rejoin;

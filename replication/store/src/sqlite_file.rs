@@ -25,6 +25,8 @@ pub(crate) struct WalIndex {
     pub(crate) salts: [u8; 8],
     /// Frames already copied into the database file.
     pub(crate) backfilled: u32,
+    /// The header as SQLite keeps it, by which it finds the state of this moment again.
+    header: [u32; HEADER_WORDS],
 }
 
 const HEADER_WORDS: usize = 12;
@@ -124,7 +126,25 @@ fn parse(header: &[u32; HEADER_WORDS], backfilled: u32) -> WalIndex {
         pages: header[5],
         salts,
         backfilled,
+        header: *header,
     }
+}
+
+/// Begins to read the database as it was at `index`, in the read transaction that `connection` has just begun.
+///
+/// # Errors
+/// SQLite's, also when the WAL has been started over or checkpointed beyond that moment since.
+pub(crate) fn read_as_of(connection: &Connection, index: &WalIndex) -> Result<(), Error> {
+    const _: () = assert!(size_of::<ffi::sqlite3_snapshot>() == HEADER_WORDS * size_of::<u32>());
+    let mut snapshot = ffi::sqlite3_snapshot { hidden: [0; HEADER_WORDS * size_of::<u32>()] };
+    for (place, word) in snapshot.hidden.chunks_exact_mut(size_of::<u32>()).zip(index.header) {
+        place.copy_from_slice(&word.to_ne_bytes());
+    }
+    // SAFETY: the connection is open and used by this thread alone; SQLite's snapshot is a copy of the header, which it only
+    // reads during the call, after it has compared the salts.
+    let code =
+        unsafe { ffi::sqlite3_snapshot_open(connection.handle(), c"main".as_ptr(), &raw mut snapshot) };
+    if code == ffi::SQLITE_OK { Ok(()) } else { Err(failure(code, "read an earlier state")) }
 }
 
 /// Fills `buffer` from the WAL file at `offset`.

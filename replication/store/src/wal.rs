@@ -54,6 +54,55 @@ struct PageFrame {
     frame: u32,
 }
 
+/// The pages, in order, that were committed after `from` up to `to`; `None` when frames are missing.
+pub(crate) fn touched(
+    connection: &Connection,
+    from: &WalIndex,
+    to: &WalIndex,
+) -> Result<Option<Vec<u32>>, rusqlite::Error> {
+    let start = if from.salts == to.salts { from.frames } else { 0 };
+    let Some(count) = to.frames.checked_sub(start) else { return Ok(None) };
+    let (mut pages, mut commits) = (Vec::with_capacity(count as usize), 0u32);
+    for frame in 0..count {
+        let (page, size) = match frame_header(connection, start + frame, to)? {
+            Some(header) => header,
+            None => return Ok(None),
+        };
+        commits += u32::from(size != 0);
+        pages.push(page);
+    }
+    pages.sort_unstable();
+    pages.dedup();
+    Ok((commits == to.change.wrapping_sub(from.change)).then_some(pages))
+}
+
+/// Page and database size (0 but for the last frame of a commit) of a frame, counted from 0; `None` when it belongs to
+/// another WAL.
+pub(crate) fn frame_header(
+    connection: &Connection,
+    frame: u32,
+    index: &WalIndex,
+) -> Result<Option<(u32, u32)>, rusqlite::Error> {
+    let mut header = [0u8; FRAME_HEADER];
+    sqlite_file::read_wal(connection, frame_offset(frame, index.page_size), &mut header)?;
+    let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    Ok((header[8..16] == index.salts).then(|| (word(0), word(4))))
+}
+
+/// Reads the page image in a frame, counted from 0.
+pub(crate) fn frame_image(
+    connection: &Connection,
+    frame: u32,
+    image: &mut [u8],
+) -> Result<(), rusqlite::Error> {
+    let page_size = u32::try_from(image.len()).unwrap_or(u32::MAX);
+    sqlite_file::read_wal(connection, frame_offset(frame, page_size) + FRAME_HEADER as u64, image)
+}
+
+fn frame_offset(frame: u32, page_size: u32) -> u64 {
+    WAL_HEADER + u64::from(frame) * (FRAME_HEADER as u64 + u64::from(page_size))
+}
+
 /// Reads what was committed after `from` up to `to`; all pages of the database when `whole`.
 pub(crate) fn read_range(
     connection: &Connection,

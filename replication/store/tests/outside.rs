@@ -159,6 +159,153 @@ fn outside_write_too_large_to_carry_is_a_break_and_a_copy_mends_it() {
     pair.assert_identical();
 }
 
+/// Rows enough that each of Tanist's tables and the users' has pages of its own.
+const FILL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, a);
+    CREATE TABLE big (id INTEGER PRIMARY KEY, data BLOB);
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400)
+    INSERT INTO big(data) SELECT randomblob(900) FROM n";
+
+const OWN_ROWS: &str = "INSERT INTO tanist_members (id, rank) VALUES ('pc-1', 1), ('pc-2', 2);
+    INSERT INTO tanist_nodes (name) VALUES ('n1'), ('n2');
+    INSERT INTO tanist_config (key, value) VALUES ('wall/title', '\"Hall 1\"');
+    INSERT INTO tanist_commands (name, nodes) VALUES ('restart', '[\"n1\"]');
+    INSERT INTO tanist_tokens (name, role, hash) VALUES ('ui', 'read', zeroblob(32));
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+    INSERT INTO tanist_requests SELECT 'key-' || i, zeroblob(32), zeroblob(200), i FROM n";
+
+fn filled() -> Pair {
+    let mut pair = Pair::new();
+    pair.step(FILL);
+    let mut batch = pair.master.begin(TERM).unwrap();
+    batch.internal(|connection| connection.execute_batch(OWN_ROWS)).unwrap().unwrap();
+    pair.backup.apply(&[transaction(batch.commit().unwrap())]).unwrap();
+    pair
+}
+
+#[test]
+fn what_people_do_to_their_own_tables_and_to_the_state_is_adopted() {
+    let mut pair = filled();
+    let allowed = [
+        "UPDATE t SET a = 5; INSERT INTO t VALUES (1, 2)",
+        "DELETE FROM big WHERE id % 3 = 0",
+        "CREATE TABLE events (number INTEGER PRIMARY KEY); DROP TABLE IF EXISTS config; CREATE TABLE config (a)",
+        "ALTER TABLE t ADD COLUMN b REFERENCES big (id); CREATE INDEX t_b ON t (b)",
+        "CREATE VIEW v AS SELECT * FROM t; CREATE TRIGGER tt AFTER INSERT ON t BEGIN DELETE FROM big WHERE id = new.id; END",
+        "PRAGMA user_version = 3; PRAGMA application_id = 9",
+        "UPDATE tanist_config SET value = '\"Hall 2\"' WHERE key = 'wall/title'",
+        "INSERT INTO tanist_commands (name, nodes) VALUES ('restart', '[\"n1\"]')",
+        "DELETE FROM tanist_config_history; DELETE FROM tanist_commands",
+        "DELETE FROM tanist_nodes WHERE name = 'n2'",
+        "BEGIN; INSERT INTO tanist_actor VALUES (1, 'anna'); INSERT INTO tanist_nodes (name) VALUES ('n3'); DELETE FROM tanist_actor; COMMIT",
+        "CREATE VIRTUAL TABLE f USING fts5(x); INSERT INTO f VALUES ('one two')",
+        "INSERT INTO t (id, a) VALUES (77, zeroblob(900000)); UPDATE t SET a = randomblob(900000) WHERE id = 77; DELETE FROM t WHERE id = 77",
+        "ANALYZE; REINDEX",
+        "VACUUM",
+        "DROP TABLE config; DROP TABLE f",
+        "VACUUM",
+    ];
+    for sql in allowed {
+        outsider(pair.master_dir.path()).execute_batch(sql).expect(sql);
+        adopt(&mut pair);
+        pair.assert_identical();
+    }
+    // And over several commits, with the master's own between them and the WAL started over.
+    for round in 0..30 {
+        outsider(pair.master_dir.path())
+            .execute_batch("INSERT INTO t (a) VALUES (randomblob(5000))")
+            .unwrap();
+        pair.step("INSERT INTO t (a) VALUES (randomblob(3000))");
+        if round % 3 == 0 {
+            pair.master.checkpoint_step().unwrap();
+        }
+    }
+    pair.assert_identical();
+}
+
+/// A page of a table, by its place among the leaves.
+fn leaf(pair: &Pair, table: &str) -> String {
+    query(
+        pair.master_dir.path(),
+        &format!(
+            "SELECT pageno FROM dbstat WHERE name = '{table}' AND pagetype = 'leaf' ORDER BY pageno LIMIT 1 OFFSET 2"
+        ),
+    )
+}
+
+#[test]
+fn what_touches_tanists_own_is_not_numbered_and_is_saved_when_it_is_replaced() {
+    let pages = filled();
+    let (broken, own) = (leaf(&pages, "big"), leaf(&pages, "tanist_requests"));
+    drop(pages);
+    let refused = [
+        ("DROP TABLE IF EXISTS tanist_events; CREATE TABLE tanist_events (id)", "tables, views or triggers"),
+        ("DROP TRIGGER tanist_config_changed", "tables, views or triggers"),
+        ("CREATE TRIGGER sly AFTER INSERT ON tanist_nodes BEGIN SELECT 1; END", "tables, views or triggers"),
+        ("CREATE TABLE tanist_mine (a)", "tables, views or triggers"),
+        ("ALTER TABLE t RENAME TO tanist_t", "tables, views or triggers"),
+        ("CREATE INDEX mine ON tanist_tokens (role)", "tables, views or triggers"),
+        ("ALTER TABLE tanist_nodes ADD COLUMN mine TEXT", "tables, views or triggers"),
+        ("UPDATE tanist_position SET txid = txid + 1", "tanist_position"),
+        ("UPDATE tanist_position SET chain = zeroblob(16)", "tanist_position"),
+        ("DELETE FROM tanist_members", "tanist_members"),
+        ("UPDATE tanist_terms SET master = 'me'", "tanist_terms"),
+        ("DELETE FROM tanist_schema", "tanist_schema"),
+        ("UPDATE tanist_tokens SET role = 'admin'", "tanist_tokens"),
+        ("DELETE FROM tanist_requests WHERE key = 'key-200'", "tanist_requests"),
+        ("UPDATE tanist_events SET kind = 'config' WHERE id = 1", "tanist_events"),
+        ("DELETE FROM tanist_events", "tanist_events"),
+        ("UPDATE sqlite_sequence SET seq = 0 WHERE name = 'tanist_events'", "numbers of tanist_events"),
+        ("DELETE FROM sqlite_sequence WHERE name = 'tanist_commands'", "numbers of tanist_commands"),
+        ("CREATE TABLE seen (event REFERENCES tanist_events (number))", "foreign key of table seen"),
+        ("PRAGMA ignore_check_constraints = 1; UPDATE tanist_config SET value = 'no json'", ""),
+        (
+            "PRAGMA ignore_check_constraints = 1; UPDATE tanist_nodes SET labels = '5'",
+            "rules of tanist_nodes",
+        ),
+        (
+            "PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = replace(sql, 'CHECK (id = 1)', '') WHERE name = 'tanist_position'",
+            "tables, views or triggers",
+        ),
+        (&format!("UPDATE sqlite_dbpage SET data = zeroblob(4096) WHERE pgno = {broken}"), "damaged page"),
+        (&format!("UPDATE sqlite_dbpage SET data = randomblob(4096) WHERE pgno = {broken}"), "damaged page"),
+        (&format!("UPDATE sqlite_dbpage SET data = zeroblob(4096) WHERE pgno = {own}"), "damaged"),
+    ];
+    for (sql, why) in refused {
+        let mut pair = filled();
+        let stamp = pair.master.stamp();
+        if outsider(pair.master_dir.path()).execute_batch(sql).is_err() {
+            assert_eq!(why, "", "{sql}: SQLite itself refuses it");
+            continue;
+        }
+        for _ in 0..2 {
+            let error = pair.master.begin(TERM).expect_err(sql);
+            assert!(matches!(error, StoreError::OutsideWrite { .. }), "{sql}: {error}");
+            assert!(error.to_string().contains(why), "{sql}: {error}");
+        }
+        assert_eq!(pair.master.stamp(), stamp);
+        // Another becomes the master; this one is brought in line, and what was written is kept.
+        assert!(matches!(pair.master.become_backup(), Err(StoreError::ForeignWrite { .. })), "{sql}");
+        pair.backup.become_master().unwrap();
+        let (rejoined, _) = rejoin(pair.backup_dir.path(), &mut pair.master).expect(sql);
+        assert!(rejoined.report.is_some(), "{sql}");
+        pair.assert_identical();
+    }
+}
+
+#[test]
+fn refused_write_that_is_undone_costs_nothing() {
+    let mut pair = filled();
+    let outside = outsider(pair.master_dir.path());
+    let sql = "DELETE FROM tanist_members WHERE id = 'pc-2'; INSERT INTO t VALUES (5, 'kept')";
+    outside.execute_batch(sql).unwrap();
+    let error = pair.master.begin(TERM).unwrap_err();
+    assert!(error.to_string().contains("tanist_members"), "{error}");
+    outside.execute_batch("INSERT INTO tanist_members (id, rank) VALUES ('pc-2', 2)").unwrap();
+    adopt(&mut pair);
+    pair.assert_identical();
+    assert_eq!(query(pair.backup_dir.path(), "SELECT a FROM t WHERE id = 5"), "kept");
+}
+
 #[test]
 fn database_is_send() {
     fn send<T: Send>() {}
