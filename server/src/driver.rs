@@ -683,15 +683,15 @@ impl Driver {
 
     fn serve_rejoin(&mut self, from: MemberId, stream: SecureStream) {
         self.rejoins.retain(|_, thread| !thread.is_finished());
-        if self.parts.inbox.is_none() || self.rejoins.contains_key(&from) {
+        let Some(sums) = self.parts.sums.clone().filter(|_| !self.rejoins.contains_key(&from)) else {
             tracing::warn!(peer = %from, "rejoin refused: this machine is a witness, or serves it one already");
             return;
-        }
+        };
         let runtime = tokio::runtime::Handle::current();
         let (directory, board) = (self.parts.directory.clone(), Arc::clone(&self.parts.board));
         let peer = from.clone();
         let run = move || {
-            if let Err(error) = rejoin::serve(&runtime, &directory, &peer, &board, stream) {
+            if let Err(error) = rejoin::serve(&runtime, &directory, &peer, &board, &sums, stream) {
                 tracing::warn!(%peer, %error, "rejoin: broke off");
             }
         };

@@ -239,7 +239,7 @@ impl Server {
         let (store_sender, store_events) = mpsc::unbounded_channel();
         let inbox = Arc::new(Inbox::new(InboxLimits::default()));
         let sums = database.as_ref().map(Database::sums);
-        let kept_sums = sums.clone();
+        let (kept_sums, http_sums) = (sums.clone(), sums.clone());
         let page_size = database.as_ref().map_or(0, Database::page_size);
         let wal = database.as_ref().map(Database::wal_sync).transpose()?;
         let store = match database {
@@ -405,6 +405,7 @@ impl Server {
                 presence,
                 hub,
                 scheduled,
+                sums: http_sums,
                 limits,
             },
             &config,

@@ -34,6 +34,7 @@ impl Database {
     /// [`StoreError::ForeignWrite`]: the replica must rejoin. It also does, and [`Database::is_diverged`] says so,
     /// when a reign began and the term history in its master's pages can't be read.
     pub fn apply(&mut self, transactions: &[Transaction]) -> Result<Applied, StoreError> {
+        self.diverged |= self.unnumbered;
         self.ensure_locked()?;
         let Some(last) = transactions.last() else {
             return Ok(Applied { stamp: self.stamp, history_changed: false });
@@ -47,7 +48,7 @@ impl Database {
         let history_changed = last.stamp.position.term != self.stamp.position.term;
         self.stamp = last.stamp;
         self.last_checksum = last.checksum;
-        self.sums.written(self.stamp, database_pages, pages.iter().copied());
+        self.sums.written(self.moment(), database_pages, pages.iter().copied());
         if history_changed {
             match tables::read_history(&self.observer, &self.path) {
                 Ok(history) => self.history = history,

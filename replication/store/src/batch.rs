@@ -36,7 +36,7 @@ pub fn prepare_user<'c>(
 /// One SQLite transaction of the master. Dropped without commit it is rolled back.
 #[derive(Debug)]
 pub struct Batch<'d> {
-    database: &'d mut Database,
+    pub(crate) database: &'d mut Database,
     term: Term,
     /// Whether others have committed since the last capture.
     outside: bool,
@@ -148,10 +148,17 @@ impl<'d> Batch<'d> {
         &mut self,
         run: impl FnOnce(&Connection) -> Result<T, E>,
     ) -> Result<Result<T, E>, StoreError> {
-        self.limited(|database| {
+        if self.database.foreign_keys_found {
+            self.database.enforce_foreign_keys(true)?;
+        }
+        let result = self.limited(|database| {
             let _users = database.user_mode.enter();
             run(&database.writer)
-        })
+        });
+        if self.database.foreign_keys_found {
+            self.database.enforce_foreign_keys(false)?;
+        }
+        result
     }
 
     /// Runs the server's own SQL for a request: within the limits of requests, but without the denials of users' SQL.

@@ -121,6 +121,46 @@ fn u32_at(image: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(image.get(at..at + 4)?.try_into().ok()?))
 }
 
+/// The integers of the only row of a table, as they stand in its root page, when it has such a row and this many columns at
+/// least: `None` for a column that is no integer in the record.
+pub(crate) fn only_row(image: &[u8], columns: usize) -> Option<Vec<Option<i64>>> {
+    let page = TreePage::parse(2, image, image.len(), u32::MAX)?;
+    if page.kind != Kind::TableLeaf || page.cells != 1 {
+        return None;
+    }
+    let (payload, bytes) = varint(image, page.cell(0)?)?;
+    let record = page.cell(0)? + bytes;
+    let start = record + varint(image, record)?.1;
+    let end = start.checked_add(usize::try_from(payload).ok()?)?;
+    let (header, mut next) = varint(image, start)?;
+    let (mut at, mut values) = (start + usize::try_from(header).ok()?, vec![]);
+    next += start;
+    for _ in 0..columns {
+        let (kind, bytes) = varint(image, next)?;
+        next += bytes;
+        let length = match kind {
+            0 | 8 | 9 => 0,
+            1..=4 => usize::try_from(kind).ok()?,
+            5 => 6,
+            6 | 7 => 8,
+            other => usize::try_from(other.saturating_sub(12) / 2).ok()?,
+        };
+        let bytes = image.get(at..at.checked_add(length)?).filter(|_| at + length <= end)?;
+        at += length;
+        let negative = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
+        let number = bytes
+            .iter()
+            .fold(if negative { -1i64 } else { 0 }, |number, byte| number << 8 | i64::from(*byte));
+        values.push(match kind {
+            1..=6 => Some(number),
+            8 => Some(0),
+            9 => Some(1),
+            _ => None,
+        });
+    }
+    Some(values)
+}
+
 /// A number of variable length and its bytes.
 pub(crate) fn varint(image: &[u8], at: usize) -> Option<(u64, usize)> {
     let mut value = 0u64;
@@ -216,6 +256,29 @@ mod tests {
                 statement.query_map([name], |row| row.get(0)).unwrap().collect();
             assert_eq!(found.into_iter().collect::<Vec<_>>(), counted.unwrap(), "{name}");
         }
+    }
+
+    #[test]
+    fn integers_of_a_single_row_are_those_that_sqlite_reads() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE p (id INTEGER PRIMARY KEY, a, b, c BLOB, d)").unwrap();
+        let mut image = vec![0; 4096];
+        let mut root = |connection: &Connection| {
+            read_page(connection, 2, &mut image).unwrap();
+            only_row(&image, 5)
+        };
+        assert_eq!(root(&connection), None, "no row");
+        for number in
+            [0, 1, 2, -1, 127, 128, -129, 40_000, 8_388_608, 5_000_000_000, 1 << 50, i64::MIN, i64::MAX]
+        {
+            connection
+                .execute("REPLACE INTO p VALUES (1, ?1, 7, zeroblob(16), -?1)", [number.max(-i64::MAX)])
+                .unwrap();
+            let number = number.max(-i64::MAX);
+            assert_eq!(root(&connection), Some(vec![None, Some(number), Some(7), None, Some(-number)]));
+        }
+        connection.execute("INSERT INTO p VALUES (2, 1, 2, 3, 4)", []).unwrap();
+        assert_eq!(root(&connection), None, "two rows");
     }
 
     #[test]

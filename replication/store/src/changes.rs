@@ -6,7 +6,7 @@
 use crate::{
     error::StoreError,
     snapshot::Snapshot,
-    sums::{Candidates, PageSum, PageSums, Seen, sum},
+    sums::{Candidates, Moment, PageSum, PageSums, Seen, sum},
     wal::is_lock_page,
 };
 
@@ -98,9 +98,10 @@ impl KnownPages {
                 }
             }
             Candidates::All => {
+                let moment = Moment { position, change: None };
                 for page in (1..=target.pages).filter(|page| !is_lock_page(*page, target.page_size)) {
                     let found = read(page, &mut image)?;
-                    if sums.see_sum(position, page, found) == Some(Seen::Wrong) {
+                    if sums.see_sum(moment, page, found) == Some(Seen::Wrong) {
                         return Err(ChangesError::Unsettled(page).into());
                     }
                     if self.at(page) != Some(found) {

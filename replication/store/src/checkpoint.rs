@@ -63,7 +63,8 @@ impl Database {
     /// [`Database::checkpoint_step`].
     #[must_use]
     pub fn checkpoint_due(&self) -> bool {
-        self.captured.frames >= self.checkpoint_at
+        // Until it is known what becomes of what has no number, the state before it must stay to be read.
+        self.captured.frames >= self.checkpoint_at && !self.unnumbered
     }
 
     pub(crate) fn limit_frames(&self) -> u32 {

@@ -32,12 +32,17 @@ impl CopyOut {
     /// # Errors
     /// When it can't be opened or read.
     pub fn open(dir: &Path, key: [u8; 32]) -> Result<CopyOut, StoreError> {
-        let snapshot = Snapshot::open(dir)?;
+        Ok(CopyOut::of(Snapshot::open(dir)?, key))
+    }
+
+    /// Of a snapshot, for a replica that hashes with `key`.
+    #[must_use]
+    pub fn of(snapshot: Snapshot, key: [u8; 32]) -> CopyOut {
         let Target { page_size, pages, .. } = *snapshot.target();
         let hasher = PageHasher::new(key);
         let whole = hasher.whole(page_size, pages);
         let image = vec![0; page_size as usize];
-        Ok(CopyOut { snapshot, hasher, whole, image, next: 1, moved: 0 })
+        CopyOut { snapshot, hasher, whole, image, next: 1, moved: 0 }
     }
 
     /// What the snapshot is.

@@ -24,8 +24,9 @@ use crate::{
     encode::{Decoder, Encoder},
     error::StoreError,
     limits::{self, Limits},
+    outside::{self, NumberedEnd},
     sqlite_file::{self, WalIndex},
-    sums::PageSums,
+    sums::{Moment, PageSums},
     tables, wal,
 };
 
@@ -81,6 +82,11 @@ pub struct Database {
     pub(crate) mode: Mode,
     /// A write that isn't the master's is in this replica, or pages that hold no database.
     pub(crate) diverged: bool,
+    /// Behind the captured point stands what others have committed before this process began. A master adopts it; a backup
+    /// has diverged by it.
+    pub(crate) unnumbered: bool,
+    /// It can't be told from the WAL what that is, nor sent: backups must rejoin.
+    pub(crate) base_lost: bool,
     pub(crate) page_size: u32,
     pub(crate) sums: Arc<PageSums>,
     /// *Captured* up to here (master); *applied* up to here (backup).
@@ -90,6 +96,8 @@ pub struct Database {
     pub(crate) last_checksum: Checksum,
     pub(crate) history: TermHistory,
     pub(crate) outside_commits: u64,
+    /// A table of the users refers to one of Tanist's: foreign keys are enforced for users' SQL alone.
+    pub(crate) foreign_keys_found: bool,
     /// The change counter up to which writes from outside can't be numbered, and why.
     pub(crate) refused_outside: Option<(u32, String)>,
     pub(crate) encoder: Encoder,
@@ -116,8 +124,17 @@ impl Database {
         let page_size =
             writer.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0)).map_err(error)?;
         writer.execute_batch("BEGIN IMMEDIATE").map_err(error)?;
-        let captured = wal_index(&writer, page_size).map_err(error)?;
+        let now = wal_index(&writer, page_size).map_err(error)?;
         let stamp = tables::read_stamp(&writer, &path)?;
+        let numbered = match options.was_master {
+            true => outside::numbered_end(&writer, &now, &stamp).map_err(error)?,
+            false => NumberedEnd::Newest,
+        };
+        let (captured, unnumbered, base_lost) = match numbered {
+            NumberedEnd::Newest => (now, false, false),
+            NumberedEnd::At(end) => (end, true, false),
+            NumberedEnd::Lost(end) => (end, true, true),
+        };
         let history = tables::read_history(&writer, &path)?;
         connection::sync_dir(dir)?;
         let wal_file = WalSync::open(dir)?;
@@ -134,14 +151,21 @@ impl Database {
             wal_file,
             mode: Mode::Backup { locked: true },
             diverged: false,
+            unnumbered,
+            base_lost,
             page_size,
-            sums: Arc::new(PageSums::unknown(page_size, captured.pages, stamp)),
+            sums: Arc::new(PageSums::unknown(
+                page_size,
+                captured.pages,
+                Moment { position: stamp.position, change: Some(captured.change) },
+            )),
             captured,
             stamp,
             last_checksum: Checksum::default(),
             history,
             outside_commits: 0,
             refused_outside: None,
+            foreign_keys_found: false,
             encoder: Encoder::new(),
             decoder: Decoder::new(),
             scratch: Vec::new(),
@@ -187,6 +211,27 @@ impl Database {
         matches!(self.mode, Mode::Master { .. })
     }
 
+    /// Whether the replica holds, from before it was opened, what others have written and nobody has numbered. If this machine
+    /// becomes the master it adopts that; otherwise it has diverged.
+    #[must_use]
+    pub fn is_unnumbered(&self) -> bool {
+        self.unnumbered
+    }
+
+    /// Whether this backup has the write lock. Another program may hold it, after this machine was the master.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.mode == Mode::Backup { locked: true }
+    }
+
+    /// Takes the write lock as backup, if it is to be had.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while another program holds it; [`StoreError::ForeignWrite`]: somebody has written meanwhile.
+    pub fn take_lock(&mut self) -> Result<(), StoreError> {
+        self.ensure_locked()
+    }
+
     /// Whether the replica holds a write that isn't the master's, or no readable database, so that only a rejoin helps.
     #[must_use]
     pub fn is_diverged(&self) -> bool {
@@ -216,27 +261,27 @@ impl Database {
             return Err(error);
         }
         self.mode = Mode::Master { guard: self.captured.frames };
+        // From here on it is found and adopted like every write from outside.
+        self.unnumbered = false;
         Ok(())
     }
 
-    /// Becomes backup: takes the write lock. Does nothing on a backup.
+    /// Becomes backup, and takes the write lock. Does nothing on a backup.
     ///
     /// # Errors
-    /// [`StoreError::Busy`]: an outside process holds the lock; the database stays master, try again.
-    /// [`StoreError::ForeignWrite`]: an outside write was never captured; the database *is* backup then, but must
-    /// rejoin.
+    /// The database *is* backup then. [`StoreError::Busy`]: an outside process holds the lock; whatever comes next tries to
+    /// take it, and looks whether that process has written. [`StoreError::ForeignWrite`]: an outside write was never
+    /// captured; the replica must rejoin.
     pub fn become_backup(&mut self) -> Result<(), StoreError> {
         if !self.is_master() {
             return Ok(());
         }
-        self.sqlite("take the write lock", |db| db.writer.execute_batch("BEGIN IMMEDIATE"))?;
-        self.mode = Mode::Backup { locked: true };
-        self.end_guard()?;
-        self.sqlite("become backup", |db| {
-            db.writer.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).map(drop)
-        })?;
+        self.mode = Mode::Backup { locked: false };
         self.limits.lift();
-        self.check_foreign(self.captured.change)
+        let config =
+            |db: &Database| db.writer.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).map(drop);
+        self.end_guard().and_then(|()| self.sqlite("become backup", config))?;
+        self.lock(self.captured.change)
     }
 
     /// Begins a batch of requests: one SQLite transaction, one number.
@@ -285,6 +330,7 @@ impl Database {
     /// the commit stands, and what can't be captured is a break.
     pub(crate) fn capture(&mut self, stamp: Stamp) -> Captured {
         let previous = std::mem::replace(&mut self.stamp, stamp);
+        self.base_lost = false;
         let range = self.wal_index().and_then(|now| {
             let from = self.captured;
             self.move_captured(now);
@@ -302,8 +348,8 @@ impl Database {
                     self.reload_history();
                 }
                 match Pages::parse(plain.clone()) {
-                    Ok(pages) => self.sums.written(stamp, pages.database_pages(), pages.iter()),
-                    Err(_) => self.sums.forget(stamp, self.captured.pages),
+                    Ok(pages) => self.sums.written(self.moment(), pages.database_pages(), pages.iter()),
+                    Err(_) => self.sums.forget(self.moment(), self.captured.pages),
                 }
                 let checksum = Checksum::of(&plain);
                 self.last_checksum = checksum;
@@ -317,17 +363,22 @@ impl Database {
             Ok(wal::Range::Break(why)) => {
                 tracing::error!(why, position = %stamp.position, "backups must rejoin");
                 self.last_checksum = Checksum::default();
-                self.sums.forget(stamp, self.captured.pages);
+                self.sums.forget(self.moment(), self.captured.pages);
                 self.reload_history();
                 Captured::Break(stamp)
             }
             Err(error) => {
                 tracing::error!(%error, position = %stamp.position, "backups must rejoin");
                 self.last_checksum = Checksum::default();
-                self.sums.forget(stamp, self.captured.pages);
+                self.sums.forget(self.moment(), self.captured.pages);
                 Captured::Break(stamp)
             }
         }
+    }
+
+    /// What the replica is now, as a reader finds it.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { position: self.stamp.position, change: Some(self.captured.change) }
     }
 
     /// Sums of all pages, to compare them with the disk and with other replicas.
@@ -423,6 +474,7 @@ impl Database {
             self.stamp = stamp;
         }
         (self.user_mode, self.limits, self.gate) = hooks;
+        self.foreign_keys_found = false; // its keys are enforced, until something else is found
         self.writer = writer;
         Ok(())
     }

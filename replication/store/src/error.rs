@@ -92,6 +92,12 @@ pub enum StoreError {
         /// What is wrong with it.
         what: String,
     },
+    /// What others have written wasn't adopted in time, so that there is no state of this replica with a number.
+    #[error("what others have written after {position} has no number yet; try again")]
+    Unnumbered {
+        /// The newest numbered transaction.
+        position: Position,
+    },
     /// A master's operation on a backup or the other way round.
     #[error("{operation}: possible only as {wanted}")]
     Mode {

@@ -78,6 +78,9 @@ pub struct Options {
     pub max_transaction_bytes: u64,
     /// How long to wait for another process that holds the write lock, in milliseconds; default 5,000.
     pub busy_timeout_ms: u32,
+    /// Whether this machine was the master when it last ran, so that others may have written to its file what nobody has
+    /// numbered; default `false`.
+    pub was_master: bool,
 }
 
 impl Default for Options {
@@ -87,6 +90,7 @@ impl Default for Options {
             wal_limit_bytes: 16 << 20,
             max_transaction_bytes: 16 << 20,
             busy_timeout_ms: 5_000,
+            was_master: false,
         }
     }
 }

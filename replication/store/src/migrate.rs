@@ -62,6 +62,16 @@ fn runner(steps: &[Step<'_>]) -> Result<Runner, refinery_core::Error> {
     Ok(runner)
 }
 
+/// A database with the first `version` migrations.
+pub(crate) fn schema_at(version: usize) -> Result<Connection, StoreError> {
+    let steps = migrations();
+    let steps = steps.get(..version).ok_or(StoreError::NewerSchema { found: version, known: steps.len() })?;
+    let connection = Connection::open_in_memory()
+        .map_err(|source| StoreError::Sqlite { doing: "make the schema in memory", source })?;
+    runner(steps)?.run(&mut Open(&connection))?;
+    Ok(connection)
+}
+
 /// The open transaction in which migrations run; whoever has opened it commits.
 struct Open<'c>(&'c Connection);
 
@@ -134,6 +144,7 @@ impl Database {
             return Err(StoreError::NewerSchema { found: version, known });
         }
         let mut batch = self.begin(term)?;
+        batch.part_from_users()?;
         batch.begin_reign(master, reason)?;
         let mut captured = vec![batch.commit()?];
         for step in version + 1..=known {

@@ -6,15 +6,19 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, OptionalExtension as _, types::Value};
+use rusqlite::{Connection, OptionalExtension as _, config::DbConfig, ffi, types::Value};
+use tanist_replication::Stamp;
 
 use crate::{
     authorizer::foreign_key_to_reserved,
-    btree::{TreePage, Trees},
+    batch::Batch,
+    btree::{self, TreePage, Trees},
     database::{Database, Mode},
     error::StoreError,
+    migrate,
     sqlite_file::{self, WalIndex},
-    wal::{self, is_lock_page},
+    tables,
+    wal::{self, Frame, is_lock_page},
 };
 
 /// Tables whose rows a person may change on the master; their triggers number, date and record what he does.
@@ -47,6 +51,10 @@ const OWN_TREES: &str = "SELECT tbl_name, rootpage FROM sqlite_schema \
 const TRIES: u32 = 50;
 const BETWEEN_TRIES: std::time::Duration = std::time::Duration::from_millis(20);
 
+/// Triggers of the users on Tanist's tables.
+const FOREIGN_TRIGGERS: &str = "SELECT name, tbl_name FROM sqlite_schema WHERE type = 'trigger' \
+     AND tbl_name LIKE 'tanist\\_%' ESCAPE '\\' AND name NOT LIKE 'tanist\\_%' ESCAPE '\\'";
+
 /// Why a write from outside can't be numbered, or that it couldn't be found out.
 enum Verdict {
     Refused(String),
@@ -63,7 +71,90 @@ fn refused<T>(why: impl Into<String>) -> Result<T, Verdict> {
     Err(Verdict::Refused(why.into()))
 }
 
+/// Where the numbered transactions end in a replica that was just opened, after its machine was the master.
+pub(crate) enum NumberedEnd {
+    /// At the end of the WAL: nobody else has committed.
+    Newest,
+    /// Before what others have committed on the master before it ended, and nobody has numbered.
+    At(WalIndex),
+    /// The newest numbered transaction isn't in the WAL, where it must be: somebody has put the WAL into the database file and
+    /// begun another while no process of ours ran. What else he did can't be told.
+    Lost(WalIndex),
+}
+
+pub(crate) fn numbered_end(
+    connection: &Connection,
+    index: &WalIndex,
+    stamp: &Stamp,
+) -> Result<NumberedEnd, rusqlite::Error> {
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'tanist_position'";
+    let root: Option<u32> = connection.query_row(root, [], |row| row.get(0)).optional()?;
+    let Some(root) = root else { return Ok(NumberedEnd::Newest) };
+    let mut image = vec![0; index.page_size as usize];
+    let txid = i64::try_from(stamp.position.txid.0).ok();
+    let (mut end, mut commits, mut found) = (None, 0, false);
+    for frame in 0..index.frames {
+        let Some(Frame { page, size, checksum }) = wal::frame_header(connection, frame, index)? else {
+            break;
+        };
+        if page == root && end.is_none() {
+            wal::frame_image(connection, frame, &mut image)?;
+            found = btree::only_row(&image, 3).is_some_and(|row| row[2] == txid);
+        }
+        if size == 0 {
+            continue;
+        }
+        if end.is_some() {
+            commits += 1;
+        } else if found {
+            end = Some((frame + 1, size, checksum));
+        }
+    }
+    Ok(match end {
+        Some(_) if commits == 0 => NumberedEnd::Newest,
+        Some((frames, pages, checksum)) => NumberedEnd::At(index.earlier(frames, pages, checksum, commits)),
+        // Nothing that is found in the WAL can make up for so many commits, so it is never taken for all that has changed.
+        None => NumberedEnd::Lost(index.earlier(0, 0, [0; 2], u32::MAX / 2)),
+    })
+}
+
+impl Batch<'_> {
+    /// Takes away what would have users' code, or rows of theirs, take part in what Tanist writes: triggers on its tables are
+    /// dropped, foreign keys to them aren't enforced. Neither can be made; a database from elsewhere may have them.
+    pub(crate) fn part_from_users(&mut self) -> Result<(), StoreError> {
+        let error =
+            |error| StoreError::sqlite(&self.database.path, "look for triggers on Tanist's tables", error);
+        let writer = &self.database.writer;
+        let triggers = || -> Result<Vec<(String, String)>, rusqlite::Error> {
+            writer.prepare(FOREIGN_TRIGGERS)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        };
+        for (name, table) in triggers().map_err(error)? {
+            tracing::warn!(trigger = ?name, table, "a trigger on a table of Tanist's is dropped: only Tanist's own may stand there");
+            writer
+                .execute_batch(&format!("DROP TRIGGER \"{}\"", name.replace('"', "\"\"")))
+                .map_err(error)?;
+        }
+        if let Some((table, parent)) = foreign_key_to_reserved(writer).map_err(error)? {
+            tracing::warn!(
+                ?table,
+                parent,
+                "a foreign key refers to a table of Tanist's and isn't enforced there: make the table anew without it"
+            );
+            self.database.foreign_keys_found = true;
+            self.database.enforce_foreign_keys(false)?;
+        }
+        Ok(())
+    }
+}
+
 impl Database {
+    /// Whether foreign keys are enforced from the next statement on.
+    pub(crate) fn enforce_foreign_keys(&self, on: bool) -> Result<(), StoreError> {
+        self.sqlite("switch foreign keys", |db| {
+            db.writer.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, on).map(drop)
+        })
+    }
+
     /// Whether what others have committed between the last capture and `now` may be numbered. The write lock is held.
     ///
     /// # Errors
@@ -89,10 +180,13 @@ impl Database {
     }
 
     fn compare_outside(&self, now: &WalIndex) -> Result<(), Verdict> {
+        if self.base_lost {
+            return self.compare_with_nothing();
+        }
         let Some(touched) = wal::touched(&self.writer, &self.captured, now)? else {
             return refused("parts of it have left the WAL");
         };
-        let (before, _end) = self.before(now)?;
+        let Some((before, _end)) = self.before(now)? else { return self.compare_with_nothing() };
         let after = &self.writer;
         let trees = self.trees(now)?;
         let suspects = self.look_at_pages(&trees, &touched)?;
@@ -112,13 +206,37 @@ impl Database {
         own_tables(&trees, &touched)?.iter().try_for_each(|table| compare_table(before, after, table))
     }
 
-    /// A connection that reads the state of the last capture, until the guard is dropped.
-    fn before(&self, now: &WalIndex) -> Result<(&Connection, Option<EndRead<'_>>), Verdict> {
+    /// The state of the last capture can't be read any more, since others have written while no process of ours ran. What
+    /// Tanist stands on is compared with what it must be; who has changed rows of its tables isn't found out.
+    fn compare_with_nothing(&self) -> Result<(), Verdict> {
+        let after = &self.writer;
+        let version = migrate::version_of(after)?;
+        let wanted = match migrate::schema_at(version) {
+            Ok(connection) => own_schema(&connection)?,
+            Err(error) => return refused(format!("the schema of version {version} can't be made: {error}")),
+        };
+        if own_schema(after)? != wanted {
+            return refused("it changes tables, views or triggers that are Tanist's");
+        }
+        if let Some((table, parent)) = foreign_key_to_reserved(after)? {
+            return refused(format!("a foreign key of table {table} refers to {parent}, which is Tanist's"));
+        }
+        if !matches!(tables::read_stamp(after, &self.path), Ok(stamp) if stamp == self.stamp) {
+            return refused("it changes rows of tanist_position");
+        }
+        let problem: String = after.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if problem == "ok" { Ok(()) } else { refused("it has damaged the database") }
+    }
+
+    /// A connection that reads the state of the last capture, until the guard is dropped; `None` when that can't be read any
+    /// more.
+    #[expect(clippy::type_complexity, reason = "a connection and what ends its read")]
+    fn before(&self, now: &WalIndex) -> Result<Option<(&Connection, Option<EndRead<'_>>)>, Verdict> {
         if now.salts != self.captured.salts {
             // The WAL starts over only where everything was captured, and the guard reads from before that.
             return match self.mode {
-                Mode::Master { .. } if !self.observer.is_autocommit() => Ok((&self.observer, None)),
-                _ => refused("the state before it can't be read any more"),
+                Mode::Master { .. } if !self.observer.is_autocommit() => Ok(Some((&self.observer, None))),
+                _ => Ok(None),
             };
         }
         let connection = &self.checkpoints;
@@ -127,11 +245,13 @@ impl Database {
         for attempt in 1.. {
             match sqlite_file::read_as_of(connection, &self.captured) {
                 Ok(()) => break,
+                // The WAL was checkpointed beyond it.
+                Err(error) if extended_code(&error) == Some(ffi::SQLITE_ERROR_SNAPSHOT) => return Ok(None),
                 Err(error) if is_busy(&error) && attempt < TRIES => std::thread::sleep(BETWEEN_TRIES),
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok((connection, Some(end)))
+        Ok(Some((connection, Some(end))))
     }
 
     fn trees(&self, now: &WalIndex) -> Result<Trees<'_>, Verdict> {
@@ -172,6 +292,10 @@ impl Drop for EndRead<'_> {
             tracing::error!(%error, "end a look at an earlier state");
         }
     }
+}
+
+fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {

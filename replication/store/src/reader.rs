@@ -17,7 +17,7 @@ use crate::{
     connection,
     error::StoreError,
     limits::{self, Interrupted, Limits},
-    sums::PageSums,
+    sums::{Moment, PageSums},
     tables,
     verify::{self, Snapshot},
 };
@@ -54,7 +54,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the snapshot can't be had, and [`StoreError::Rotten`] when what was read isn't what was written; else what
-    /// `read` returns is its own affair. A write from outside looks rotten until it is adopted: try again.
+    /// `read` returns is its own affair.
     pub fn snapshot<T>(&mut self, read: impl FnOnce(&Connection, Stamp) -> T) -> Result<T, StoreError> {
         let verified = self.sums.clone().map(Snapshot::begin);
         let result = self.read(verified.as_ref(), read);
@@ -74,7 +74,7 @@ impl Reader {
         let _end = EndSnapshot(&self.connection);
         let stamp = tables::read_stamp(&self.connection, &self.path)?;
         if let Some(verified) = verified {
-            verified.at(stamp.position);
+            verified.at(Moment::read(&self.connection, stamp.position).map_err(error)?);
         }
         let _users = self.user_mode.enter();
         Ok(read(&self.connection, stamp))

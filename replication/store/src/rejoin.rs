@@ -78,6 +78,11 @@ impl Database {
     /// # Errors
     /// On a master, when the lock can't be had, or the file can't be used.
     pub fn open_staging(&mut self) -> Result<Staging, StoreError> {
+        if std::mem::take(&mut self.unnumbered) {
+            let now = self.wal_index()?;
+            (self.diverged, self.base_lost) = (true, false);
+            self.move_captured(now);
+        }
         match self.mode {
             Mode::Master { .. } => return Err(StoreError::Mode { operation: "rejoin", wanted: "backup" }),
             Mode::Backup { locked: true } => {}
@@ -263,7 +268,7 @@ impl Rejoin<'_> {
         database.stamp = tables::read_stamp(&database.observer, &database.path)?;
         database.history = tables::read_history(&database.observer, &database.path)?;
         database.last_checksum = Checksum::default();
-        database.sums.proven(database.stamp, target.pages, &proven);
+        database.sums.proven(database.moment(), target.pages, &proven);
         // Of no use from now on: it was begun for another stamp.
         if let Err(error) = staging.discard() {
             tracing::warn!(%error, "after a rejoin");

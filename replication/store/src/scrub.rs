@@ -10,12 +10,11 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tanist_replication::Position;
 
 use crate::{
     connection,
     error::StoreError,
-    sums::{PageSums, Seen},
+    sums::{Moment, PageSums, Seen},
     tables,
     wal::{self, is_lock_page},
 };
@@ -38,7 +37,7 @@ pub struct Scrub {
 pub struct Scrubbed {
     /// Pages read.
     pub read: u32,
-    /// Pages that aren't what was written. A write from outside that isn't numbered yet looks the same: look again.
+    /// Pages that aren't what was written.
     pub wrong: Vec<u32>,
     /// The last page was among them: the next step begins anew.
     pub round: bool,
@@ -89,7 +88,8 @@ impl Scrub {
     }
 
     fn look_in_snapshot(&mut self, first: u32, count: u32) -> Result<(Scrubbed, u32), StoreError> {
-        let position: Position = tables::read_stamp(&self.connection, &self.path)?.position;
+        let position = tables::read_stamp(&self.connection, &self.path)?.position;
+        let moment = self.sqlite(|connection| Moment::read(connection, position))?;
         let pages: u32 = self.sqlite(|connection| {
             connection.pragma_query_value(None, "page_count", |row| row.get::<_, u32>(0))
         })?;
@@ -99,7 +99,7 @@ impl Scrub {
             if !is_lock_page(page, page_size) {
                 wal::read_page(&self.connection, page, &mut self.image)
                     .map_err(|error| StoreError::sqlite(&self.path, "scrub a page", error))?;
-                match self.sums.see(position, page, &self.image) {
+                match self.sums.see(moment, page, &self.image) {
                     Some(Seen::Right | Seen::Newer) => {}
                     Some(Seen::Wrong) => found.wrong.push(page),
                     // Committed a moment ago: the same pages come again with the next step.

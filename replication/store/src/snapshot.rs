@@ -3,7 +3,10 @@
 //! Owns a read transaction on a connection of its own. Never blocks readers or the writer; but while it lives the WAL
 //! can't start over, so whoever holds one must come to an end. Read `copy.rs` (rejoin) and `restore.rs` for its uses.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use rusqlite::Connection;
 use tanist_replication::{Stamp, TermHistory};
@@ -11,11 +14,15 @@ use tanist_replication::{Stamp, TermHistory};
 use crate::{
     connection,
     error::StoreError,
+    sums::{Moment, PageSums},
     tables,
     wal::{self, is_lock_page},
 };
 
 const CACHE_BYTES: u64 = 512 << 10;
+/// A write from outside is adopted, or its machine gives up being the master, well within this time.
+const ADOPTION_TIME: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What a snapshot of a database is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +54,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Opens the database in `dir` and its snapshot.
+    /// Opens the database in `dir` and its snapshot, as it is: on a master it may hold what somebody else has committed and
+    /// nobody has numbered.
     ///
     /// # Errors
     /// When it can't be opened or read.
@@ -63,6 +71,28 @@ impl Snapshot {
         let (page_size, pages) = (number("page_size")?, number("page_count")?);
         let target = Target { stamp, page_size, pages, history };
         Ok(Snapshot { connection, path, target })
+    }
+
+    /// Opens the database in `dir`, whose sums these are, and a snapshot of it that holds numbered transactions alone: what
+    /// somebody else has just committed is waited for until it is adopted.
+    ///
+    /// # Errors
+    /// When it can't be opened or read; [`StoreError::Unnumbered`] when that takes too long.
+    pub fn open_numbered(dir: &Path, sums: &PageSums) -> Result<Snapshot, StoreError> {
+        let until = Instant::now() + ADOPTION_TIME;
+        loop {
+            let snapshot = Snapshot::open(dir)?;
+            let moment = Moment::read(&snapshot.connection, snapshot.target.stamp.position)
+                .map_err(|error| StoreError::sqlite(&snapshot.path, "begin a copy", error))?;
+            if sums.is_numbered(moment) == Some(true) {
+                return Ok(snapshot);
+            }
+            if Instant::now() >= until {
+                return Err(StoreError::Unnumbered { position: moment.position });
+            }
+            drop(snapshot);
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     /// What the snapshot is.

@@ -62,6 +62,20 @@ fn file(
         .ok_or_else(|| failure(ffi::SQLITE_MISUSE, "file object isn't open"))
 }
 
+impl WalIndex {
+    /// What the header was when the WAL ended with frame `frames`, whose header in the WAL has this checksum, `commits`
+    /// before this one.
+    pub(crate) fn earlier(self, frames: u32, pages: u32, checksum: [u32; 2], commits: u32) -> WalIndex {
+        let change = self.change.wrapping_sub(commits);
+        let mut header = self.header;
+        (header[2], header[4], header[5]) = (change, frames, pages);
+        (header[6], header[7]) = (checksum[0], checksum[1]);
+        let sums = checksum_of(&header);
+        (header[10], header[11]) = (sums[0], sums[1]);
+        WalIndex { change, frames, pages, header, ..self }
+    }
+}
+
 /// Reads the header of the WAL index. The connection must have read from the database in WAL mode before.
 pub(crate) fn wal_index(connection: &Connection) -> Result<WalIndex, Error> {
     let (file, methods) = file(connection, ffi::SQLITE_FCNTL_FILE_POINTER)?;
@@ -90,7 +104,7 @@ pub(crate) fn wal_index(connection: &Connection) -> Result<WalIndex, Error> {
         // SAFETY: the barrier takes any open file object.
         unsafe { barrier(file) };
         let second = read(HEADER_WORDS);
-        if first == second && checksum(&first) == [first[10], first[11]] {
+        if first == second && checksum_of(&first) == [first[10], first[11]] {
             // SAFETY: as above; the word after the two headers counts the backfilled frames.
             let backfilled = unsafe { words.add(2 * HEADER_WORDS).read_volatile() };
             return Ok(parse(&first, backfilled));
@@ -104,7 +118,7 @@ pub(crate) fn wal_index(connection: &Connection) -> Result<WalIndex, Error> {
 }
 
 /// SQLite's checksum over the first 40 bytes of the header.
-fn checksum(header: &[u32; HEADER_WORDS]) -> [u32; 2] {
+fn checksum_of(header: &[u32; HEADER_WORDS]) -> [u32; 2] {
     let mut sums = [0u32; 2];
     for pair in header[..10].chunks_exact(2) {
         sums[0] = sums[0].wrapping_add(pair[0]).wrapping_add(sums[1]);
@@ -128,6 +142,31 @@ fn parse(header: &[u32; HEADER_WORDS], backfilled: u32) -> WalIndex {
         backfilled,
         header: *header,
     }
+}
+
+/// The change counter of the state that `connection` reads in its open read transaction; `None` when all of it is in the
+/// database file.
+///
+/// # Errors
+/// SQLite's.
+pub(crate) fn change_read(connection: &Connection) -> Result<Option<u32>, Error> {
+    let mut snapshot: *mut ffi::sqlite3_snapshot = ptr::null_mut();
+    // SAFETY: the connection is open and used by this thread alone; SQLite stores a snapshot that the caller frees.
+    let code = unsafe { ffi::sqlite3_snapshot_get(connection.handle(), c"main".as_ptr(), &raw mut snapshot) };
+    if code == ffi::SQLITE_ERROR {
+        return Ok(None); // the WAL is empty
+    }
+    if code != ffi::SQLITE_OK || snapshot.is_null() {
+        return Err(failure(code, "look which state is read"));
+    }
+    // SAFETY: SQLite has just made it; it is a copy of the WAL index's header, freed here and not used afterwards.
+    let hidden = unsafe {
+        let hidden = (*snapshot).hidden;
+        ffi::sqlite3_snapshot_free(snapshot);
+        hidden
+    };
+    let word = |at: usize| [hidden[at], hidden[at + 1], hidden[at + 2], hidden[at + 3]];
+    Ok(Some(u32::from_ne_bytes(word(2 * size_of::<u32>()))))
 }
 
 /// Begins to read the database as it was at `index`, in the read transaction that `connection` has just begun.

@@ -6,10 +6,14 @@
 use std::{collections::VecDeque, num::NonZeroU64};
 
 use parking_lot::Mutex;
-use tanist_replication::{Position, Stamp, Txid};
+use rusqlite::Connection;
+use tanist_replication::{Position, Txid};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::{checksum, wal::is_lock_page};
+use crate::{checksum, sqlite_file, wal::is_lock_page};
+
+/// Change counters of the WAL kept for the last transactions.
+const MOMENTS: usize = 1024;
 
 /// Sums of the whole kept for the last transactions, to be compared with those of a replica at another one.
 const KEPT: usize = 1024;
@@ -30,6 +34,25 @@ struct State {
     whole: u64,
     /// The sum of the whole after each of the last transactions, as long as all pages are known.
     kept: VecDeque<(Position, u64)>,
+    /// The change counter of the WAL after each of the last transactions. A state with another one holds what somebody
+    /// else has committed and nobody has numbered.
+    moments: VecDeque<Moment>,
+}
+
+/// A state of the database, as a reader has found it or the writer has left it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// The newest numbered transaction in it.
+    pub(crate) position: Position,
+    /// The change counter of the WAL; `None` where everything is in the database file, and so was numbered.
+    pub(crate) change: Option<u32>,
+}
+
+impl Moment {
+    /// What `connection` reads in its open read transaction, in which its position was read.
+    pub(crate) fn read(connection: &Connection, position: Position) -> Result<Moment, rusqlite::Error> {
+        Ok(Moment { position, change: sqlite_file::change_read(connection)? })
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,61 +102,71 @@ pub(crate) fn sum(page: u32, image: &[u8]) -> PageSum {
 
 impl PageSums {
     /// Sums for a database of so many pages that nobody has looked at yet.
-    pub(crate) fn unknown(page_size: u32, pages: u32, stamp: Stamp) -> PageSums {
+    pub(crate) fn unknown(page_size: u32, pages: u32, moment: Moment) -> PageSums {
         let mut state = State {
             page_size,
-            position: stamp.position,
+            position: moment.position,
             pages: vec![],
             unknown: 0,
             whole: 0,
             kept: VecDeque::new(),
+            moments: VecDeque::from([moment]),
         };
         state.resize(pages);
         PageSums(Mutex::new(state))
     }
 
-    /// These pages were written by the transaction that made `stamp`, after which the database has `count` pages.
-    pub(crate) fn written<'p>(&self, stamp: Stamp, count: u32, pages: impl Iterator<Item = (u32, &'p [u8])>) {
+    /// These pages were written by the transaction that led to `moment`, after which the database has `count` pages.
+    pub(crate) fn written<'p>(
+        &self,
+        moment: Moment,
+        count: u32,
+        pages: impl Iterator<Item = (u32, &'p [u8])>,
+    ) {
         // Hashed before the lock is taken.
         let sums: Vec<_> = pages.map(|(page, image)| (page, sum(page, image))).collect();
         let mut state = self.0.lock();
         state.resize(count);
         for (page, sum) in sums {
-            state.set(page, sum, stamp.position.txid);
+            state.set(page, sum, moment.position.txid);
         }
-        state.advance(stamp.position);
+        state.reach(moment);
     }
 
     /// These are the sums of all pages, as they were read or written a moment ago.
-    pub(crate) fn proven(&self, stamp: Stamp, count: u32, sums: &[(u32, PageSum)]) {
+    pub(crate) fn proven(&self, moment: Moment, count: u32, sums: &[(u32, PageSum)]) {
         let mut state = self.0.lock();
         state.resize(0);
         state.kept.clear();
         state.resize(count);
         for (page, sum) in sums {
-            state.set(*page, *sum, stamp.position.txid);
+            state.set(*page, *sum, moment.position.txid);
         }
-        state.advance(stamp.position);
+        state.reach(moment);
     }
 
     /// The database was changed in a way that nobody followed.
-    pub(crate) fn forget(&self, stamp: Stamp, count: u32) {
-        self.proven(stamp, count, &[]);
+    pub(crate) fn forget(&self, moment: Moment, count: u32) {
+        self.proven(moment, count, &[]);
     }
 
     /// What was read of a page in a snapshot at `snapshot`; a page without a sum gets this one. `None`: the sums don't
     /// reach as far as the snapshot yet.
-    pub(crate) fn see(&self, snapshot: Position, page: u32, image: &[u8]) -> Option<Seen> {
+    pub(crate) fn see(&self, snapshot: Moment, page: u32, image: &[u8]) -> Option<Seen> {
         self.see_sum(snapshot, page, sum(page, image))
     }
 
     /// The same for a page whose sum was made already.
-    pub(crate) fn see_sum(&self, snapshot: Position, page: u32, found: PageSum) -> Option<Seen> {
+    pub(crate) fn see_sum(&self, moment: Moment, page: u32, found: PageSum) -> Option<Seen> {
         let mut state = self.0.lock();
+        let snapshot = moment.position;
         if snapshot.txid > state.position.txid {
             return None;
         }
-        let Some(entry) = page.checked_sub(1).and_then(|index| state.pages.get(index as usize)) else {
+        // Of what somebody else has committed, and nobody has numbered, nothing is known.
+        let numbered = state.is_numbered(moment) != Some(false);
+        let entry = page.checked_sub(1).and_then(|index| state.pages.get(index as usize));
+        let Some(entry) = entry.filter(|_| numbered) else {
             return Some(Seen::Newer);
         };
         Some(match entry.sum {
@@ -141,8 +174,7 @@ impl PageSums {
             None => {
                 let changed = entry.changed;
                 state.set(page, found, changed);
-                let position = state.position;
-                state.advance(position);
+                state.keep_whole();
                 Seen::Right
             }
             Some(known) if known == found => Seen::Right,
@@ -169,6 +201,11 @@ impl PageSums {
             (sum.is_none() || sum.as_ref() != known.get(index)).then_some((page, sum))
         };
         Candidates::These((1..=pages).filter_map(candidate).collect())
+    }
+
+    /// Whether a state holds numbered transactions alone; `None` when that isn't known: not yet, or no more.
+    pub(crate) fn is_numbered(&self, moment: Moment) -> Option<bool> {
+        self.0.lock().is_numbered(moment)
     }
 
     /// The newest transaction and the sum of the whole database after it; `None` while a page is unknown.
@@ -227,8 +264,25 @@ impl State {
         self.whole = self.whole.wrapping_add(sum.get());
     }
 
-    fn advance(&mut self, position: Position) {
-        self.position = position;
+    fn is_numbered(&self, moment: Moment) -> Option<bool> {
+        let known = self.moments.iter().rev().find(|known| known.position == moment.position)?;
+        Some(moment.change.is_none() || known.change.is_none() || moment.change == known.change)
+    }
+
+    fn reach(&mut self, moment: Moment) {
+        self.position = moment.position;
+        while self.moments.back().is_some_and(|known| known.position.txid >= moment.position.txid) {
+            self.moments.pop_back();
+        }
+        if self.moments.len() == MOMENTS {
+            self.moments.pop_front();
+        }
+        self.moments.push_back(moment);
+        self.keep_whole();
+    }
+
+    fn keep_whole(&mut self) {
+        let position = self.position;
         if self.unknown > 0 {
             self.kept.clear();
             return;
@@ -248,21 +302,38 @@ impl State {
 mod tests {
     use super::*;
 
-    fn stamp(txid: u64) -> Stamp {
-        Stamp { position: Position::new(1, txid), ..Stamp::default() }
+    fn stamp(txid: u64) -> Moment {
+        Moment { position: Position::new(1, txid), change: Some(u32::try_from(txid).unwrap()) }
     }
 
     #[test]
     fn page_is_judged_by_what_was_written_as_of_the_snapshot() {
         let sums = PageSums::unknown(512, 2, stamp(5));
         let (old, new) = ([1; 512], [2; 512]);
-        assert_eq!(sums.see(Position::new(1, 5), 2, &old), Some(Seen::Right), "learned");
-        assert_eq!(sums.see(Position::new(1, 5), 2, &new), Some(Seen::Wrong));
+        assert_eq!(sums.see(stamp(5), 2, &old), Some(Seen::Right), "learned");
+        assert_eq!(sums.see(stamp(5), 2, &new), Some(Seen::Wrong));
         sums.written(stamp(6), 2, [(2, new.as_slice())].into_iter());
-        assert_eq!(sums.see(Position::new(1, 5), 2, &old), Some(Seen::Newer), "an old snapshot");
-        assert_eq!(sums.see(Position::new(1, 6), 2, &old), Some(Seen::Wrong));
-        assert_eq!(sums.see(Position::new(1, 7), 2, &new), None, "the sums lag behind the snapshot");
-        assert_eq!(sums.see(Position::new(1, 6), 9, &new), Some(Seen::Newer));
+        assert_eq!(sums.see(stamp(5), 2, &old), Some(Seen::Newer), "an old snapshot");
+        assert_eq!(sums.see(stamp(6), 2, &old), Some(Seen::Wrong));
+        assert_eq!(sums.see(stamp(7), 2, &new), None, "the sums lag behind the snapshot");
+        assert_eq!(sums.see(stamp(6), 9, &new), Some(Seen::Newer));
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_state_that_holds_what_nobody_has_numbered() {
+        let sums = PageSums::unknown(512, 2, stamp(5));
+        let (old, new) = ([1; 512], [2; 512]);
+        sums.written(stamp(6), 2, [(2, old.as_slice())].into_iter());
+        let outside = Moment { change: Some(7), ..stamp(6) };
+        assert_eq!(sums.see(outside, 2, &new), Some(Seen::Newer));
+        assert_eq!(sums.is_numbered(outside), Some(false));
+        assert_eq!(sums.see(stamp(6), 2, &new), Some(Seen::Wrong));
+        assert_eq!(sums.see(outside, 1, &new), Some(Seen::Newer), "nor is it remembered");
+        assert_eq!(sums.see(stamp(6), 1, &old), Some(Seen::Right));
+        sums.written(Moment { change: Some(8), ..stamp(7) }, 2, [(2, new.as_slice())].into_iter());
+        assert_eq!(sums.is_numbered(outside), Some(false), "adopted since");
+        assert_eq!(sums.is_numbered(Moment { change: None, ..stamp(7) }), Some(true));
+        assert_eq!(sums.is_numbered(stamp(9)), None);
     }
 
     #[test]
@@ -273,9 +344,9 @@ mod tests {
         sums.written(stamp(2), 3, [(1, one.as_slice()), (2, &one), (3, &three)].into_iter());
         sums.written(stamp(3), 2, [(2, two.as_slice())].into_iter());
         let other = PageSums::unknown(512, 2, stamp(3));
-        other.see(Position::new(1, 3), 2, &two);
+        other.see(stamp(3), 2, &two);
         assert_eq!(other.counts(), (2, 1));
-        other.see(Position::new(1, 3), 1, &one);
+        other.see(stamp(3), 1, &one);
         assert_eq!(other.newest(), sums.newest());
         assert_eq!(sums.at(Position::new(1, 3)), other.at(Position::new(1, 3)));
         assert!(

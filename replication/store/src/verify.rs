@@ -10,11 +10,10 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tanist_replication::Position;
 
 use crate::{
     sqlite_file,
-    sums::{PageSum, PageSums, Seen, sum},
+    sums::{Moment, PageSum, PageSums, Seen, sum},
 };
 
 /// The sums of what was committed a moment ago are on their way; so long is waited for them.
@@ -26,8 +25,8 @@ thread_local! {
 
 struct Check {
     sums: Arc<PageSums>,
-    /// Of the snapshot; `None` until it was read, which itself takes pages.
-    position: Option<Position>,
+    /// What the snapshot is; `None` until it was read, which itself takes pages.
+    moment: Option<Moment>,
     /// Read before the position was known.
     early: Vec<(u32, PageSum)>,
     wrong: Option<u32>,
@@ -36,19 +35,19 @@ struct Check {
 impl Check {
     fn see(&mut self, page: u32, image: &[u8]) -> bool {
         let found = sum(page, image);
-        match self.position {
+        match self.moment {
             None => {
                 self.early.push((page, found));
                 true
             }
-            Some(position) => self.judge(position, page, found),
+            Some(moment) => self.judge(moment, page, found),
         }
     }
 
-    fn judge(&mut self, position: Position, page: u32, found: PageSum) -> bool {
+    fn judge(&mut self, moment: Moment, page: u32, found: PageSum) -> bool {
         let until = Instant::now() + SUMS_TIME;
         let wrong = loop {
-            match self.sums.see_sum(position, page, found) {
+            match self.sums.see_sum(moment, page, found) {
                 Some(seen) => break seen == Seen::Wrong,
                 None if Instant::now() >= until => break false,
                 None => std::thread::sleep(Duration::from_micros(100)),
@@ -78,18 +77,18 @@ pub(crate) struct Snapshot(());
 impl Snapshot {
     /// Begins, before anything of the snapshot is read.
     pub(crate) fn begin(sums: Arc<PageSums>) -> Snapshot {
-        let check = Check { sums, position: None, early: vec![], wrong: None };
+        let check = Check { sums, moment: None, early: vec![], wrong: None };
         CHECK.set(Some(check));
         Snapshot(())
     }
 
-    /// The snapshot's position is known now.
-    pub(crate) fn at(&self, position: Position) {
+    /// What the snapshot is is known now.
+    pub(crate) fn at(&self, moment: Moment) {
         CHECK.with_borrow_mut(|check| {
             let Some(check) = check else { return };
-            check.position = Some(position);
+            check.moment = Some(moment);
             for (page, found) in std::mem::take(&mut check.early) {
-                check.judge(position, page, found);
+                check.judge(moment, page, found);
             }
         });
     }

@@ -64,9 +64,8 @@ pub(crate) fn touched(
     let Some(count) = to.frames.checked_sub(start) else { return Ok(None) };
     let (mut pages, mut commits) = (Vec::with_capacity(count as usize), 0u32);
     for frame in 0..count {
-        let (page, size) = match frame_header(connection, start + frame, to)? {
-            Some(header) => header,
-            None => return Ok(None),
+        let Some(Frame { page, size, .. }) = frame_header(connection, start + frame, to)? else {
+            return Ok(None);
         };
         commits += u32::from(size != 0);
         pages.push(page);
@@ -76,17 +75,29 @@ pub(crate) fn touched(
     Ok((commits == to.change.wrapping_sub(from.change)).then_some(pages))
 }
 
-/// Page and database size (0 but for the last frame of a commit) of a frame, counted from 0; `None` when it belongs to
-/// another WAL.
+/// What stands before the page image in a frame.
+pub(crate) struct Frame {
+    pub(crate) page: u32,
+    /// Size of the database in pages; 0 but for the last frame of a commit.
+    pub(crate) size: u32,
+    /// Of the WAL up to here.
+    pub(crate) checksum: [u32; 2],
+}
+
+/// Reads a frame's header, counted from 0; `None` when it belongs to another WAL.
 pub(crate) fn frame_header(
     connection: &Connection,
     frame: u32,
     index: &WalIndex,
-) -> Result<Option<(u32, u32)>, rusqlite::Error> {
+) -> Result<Option<Frame>, rusqlite::Error> {
     let mut header = [0u8; FRAME_HEADER];
     sqlite_file::read_wal(connection, frame_offset(frame, index.page_size), &mut header)?;
     let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    Ok((header[8..16] == index.salts).then(|| (word(0), word(4))))
+    Ok((header[8..16] == index.salts).then(|| Frame {
+        page: word(0),
+        size: word(4),
+        checksum: [word(16), word(20)],
+    }))
 }
 
 /// Reads the page image in a frame, counted from 0.

@@ -4,7 +4,8 @@
 mod common;
 
 use common::{Pair, TERM, exchange::rejoin, outsider, query, shell, transaction};
-use rusqlite::ErrorCode;
+use rusqlite::{Connection, ErrorCode};
+use tanist_replication::Term;
 use tanist_store::{Captured, CopyOut, Database, Options, StoreError};
 
 fn adopt(pair: &mut Pair) {
@@ -112,10 +113,155 @@ fn busy_outside_writer_is_reported_and_costs_nothing() {
     outside.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1)").unwrap();
     assert!(matches!(pair.master.begin(TERM), Err(StoreError::Busy { .. })));
     assert!(matches!(pair.master.checkpoint_step(), Err(StoreError::Busy { .. })));
-    assert!(matches!(pair.master.become_backup(), Err(StoreError::Busy { .. })));
-    assert!(pair.master.is_master());
     outside.execute_batch("COMMIT").unwrap();
     adopt(&mut pair);
+    pair.assert_identical();
+}
+
+/// Another machine becomes the master while somebody has a transaction open here.
+#[test]
+fn lock_held_while_a_master_leaves_is_waited_for_and_what_came_meanwhile_is_saved() {
+    for commit in [false, true] {
+        let mut pair = Pair::with(Options { busy_timeout_ms: 20, ..Options::default() });
+        pair.step("CREATE TABLE t (a)");
+        let outside = outsider(pair.master_dir.path());
+        outside.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES ('too late')").unwrap();
+        assert!(matches!(pair.master.become_backup(), Err(StoreError::Busy { .. })));
+        assert!(!pair.master.is_master() && !pair.master.is_locked() && !pair.master.is_diverged());
+        pair.backup.become_master().unwrap();
+        let next = transaction(common::commit(&mut pair.backup, "INSERT INTO t VALUES ('next')"));
+        assert!(matches!(pair.master.apply(std::slice::from_ref(&next)), Err(StoreError::Busy { .. })));
+        assert!(matches!(pair.master.take_lock(), Err(StoreError::Busy { .. })));
+        if commit {
+            outside.execute_batch("COMMIT").unwrap();
+            assert!(matches!(pair.master.take_lock(), Err(StoreError::ForeignWrite { .. })));
+            assert!(matches!(pair.master.apply(&[next]), Err(StoreError::ForeignWrite { .. })));
+            let (rejoined, _) = rejoin(pair.backup_dir.path(), &mut pair.master).unwrap();
+            assert!(rejoined.report.is_some());
+        } else {
+            outside.execute_batch("ROLLBACK").unwrap();
+            pair.master.take_lock().unwrap();
+            pair.master.apply(&[next]).unwrap();
+        }
+        pair.assert_identical();
+    }
+}
+
+/// The process of a master is killed before it has adopted what others wrote.
+fn reopened_with(sql: &str, while_closed: &str) -> (Pair, tanist_replication::Stamp) {
+    let mut pair = filled();
+    pair.master.checkpoint_step().unwrap();
+    pair.step("INSERT INTO t (a) VALUES (1)");
+    let stamp = pair.master.stamp();
+    let outside = outsider(pair.master_dir.path());
+    outside.execute_batch(sql).unwrap();
+    drop(pair.master);
+    outside.execute_batch(while_closed).unwrap();
+    let options = Options { was_master: true, ..Options::default() };
+    pair.master = Database::open(pair.master_dir.path(), options).unwrap();
+    drop(outside);
+    assert_eq!(pair.master.stamp(), stamp);
+    (pair, stamp)
+}
+
+#[test]
+fn write_that_nobody_has_numbered_outlives_the_master_if_it_reigns_again() {
+    for (sql, while_closed) in [
+        ("INSERT INTO t (a) VALUES ('dba'); INSERT INTO t (a) VALUES ('again')", ""),
+        (
+            "INSERT INTO t (a) VALUES ('dba'); CREATE TABLE more (x)",
+            "INSERT INTO more VALUES (randomblob(90000))",
+        ),
+        // What was put into the file while nobody looked can't be told from what was there before.
+        ("INSERT INTO t (a) VALUES ('dba')", "PRAGMA wal_checkpoint(PASSIVE)"),
+        ("INSERT INTO t (a) VALUES ('dba')", "PRAGMA wal_checkpoint(TRUNCATE); CREATE TABLE more (x)"),
+        ("INSERT INTO t (a) VALUES ('dba')", "PRAGMA wal_checkpoint(TRUNCATE)"),
+    ] {
+        let (mut pair, _) = reopened_with(sql, while_closed);
+        assert!(pair.master.is_unnumbered(), "{while_closed}");
+        assert!(!pair.master.checkpoint_due());
+        pair.master.become_master().unwrap();
+        let captured = pair.master.start_reign(Term(2), "pc-1", "re-elected").unwrap();
+        if while_closed.contains("checkpoint") {
+            assert_eq!(captured, [Captured::Break(pair.master.stamp())]);
+            rejoin(pair.master_dir.path(), &mut pair.backup).unwrap();
+        } else {
+            let transactions: Vec<_> = captured.into_iter().map(transaction).collect();
+            pair.backup.apply(&transactions).unwrap();
+        }
+        pair.assert_identical();
+        assert_eq!(query(pair.backup_dir.path(), "SELECT count(*) FROM t WHERE a = 'dba'"), "1");
+    }
+}
+
+#[test]
+fn write_that_nobody_has_numbered_is_saved_when_another_reigns() {
+    let (mut pair, _) = reopened_with("INSERT INTO t (a) VALUES ('dba')", "");
+    pair.backup.become_master().unwrap();
+    let next = transaction(common::commit(&mut pair.backup, "INSERT INTO t (a) VALUES ('next')"));
+    assert!(matches!(pair.master.apply(&[next]), Err(StoreError::ForeignWrite { .. })));
+    assert!(pair.master.is_diverged());
+    let (rejoined, _) = rejoin(pair.backup_dir.path(), &mut pair.master).unwrap();
+    assert!(rejoined.report.is_some());
+    pair.assert_identical();
+}
+
+#[test]
+fn own_transactions_are_never_taken_for_others() {
+    let mut pair = filled();
+    let empty = tempfile::TempDir::new().unwrap();
+    for round in 0..12 {
+        if round % 3 == 2 {
+            pair.master.checkpoint_step().unwrap();
+        }
+        if round % 4 != 3 {
+            pair.step("INSERT INTO t (a) VALUES (randomblob(30000))");
+        }
+        pair.master = Database::open(empty.path(), Options::default()).unwrap(); // closes the other
+        let options = Options { was_master: true, ..Options::default() };
+        pair.master = Database::open(pair.master_dir.path(), options).unwrap();
+        assert!(!pair.master.is_unnumbered(), "round {round}");
+        pair.master.become_master().unwrap();
+    }
+    pair.assert_identical();
+}
+
+/// A database from elsewhere may have what nobody can make here.
+#[test]
+fn triggers_and_keys_of_users_on_tanists_tables_make_no_term_impossible() {
+    let mut pair = filled();
+    drop(pair.master);
+    Connection::open(pair.master_dir.path().join("state.db"))
+        .unwrap()
+        .execute_batch(
+            "PRAGMA foreign_keys = 0; CREATE TABLE seen (event INTEGER REFERENCES tanist_events(number), term REFERENCES tanist_terms(nope) DEFERRABLE INITIALLY DEFERRED,
+                 node REFERENCES tanist_nodes(id), token REFERENCES tanist_tokens(name) ON DELETE CASCADE);
+             INSERT INTO seen (token) VALUES ('ui');
+             CREATE TRIGGER sly AFTER INSERT ON tanist_terms BEGIN DELETE FROM seen; END;
+             CREATE TRIGGER slyer BEFORE DELETE ON tanist_nodes BEGIN SELECT RAISE(ROLLBACK, 'no'); END;
+             CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p REFERENCES p)",
+        )
+        .unwrap();
+    pair.master = Database::open(pair.master_dir.path(), Options::default()).unwrap();
+    pair.master.become_master().unwrap();
+    pair.master.start_reign(Term(2), "pc-1", "re-elected").unwrap();
+    let own = "INSERT INTO tanist_nodes (name) VALUES ('n9'); UPDATE tanist_nodes SET address = 'a'; \
+        DELETE FROM tanist_tokens; DELETE FROM tanist_members; DELETE FROM tanist_nodes; DELETE FROM tanist_requests";
+    let mut batch = pair.master.begin(Term(2)).unwrap();
+    batch.change(|connection| connection.execute_batch(own)).unwrap().unwrap();
+    // Users' own keys hold as before.
+    let error = batch
+        .request(|connection| connection.execute_batch("INSERT INTO c VALUES (5)"))
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.sqlite_error_code(), Some(ErrorCode::ConstraintViolation));
+    batch.commit().unwrap();
+    assert_eq!(
+        query(pair.master_dir.path(), "SELECT count(*) FROM seen"),
+        "1",
+        "nothing of the users' was run"
+    );
+    rejoin(pair.master_dir.path(), &mut pair.backup).unwrap();
     pair.assert_identical();
 }
 

@@ -4,10 +4,10 @@
 
 mod common;
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, sync::Arc};
 
 use common::{exchange::rejoin, *};
-use tanist_store::{Database, Options, PAGE_SIZE, Reader, Scrub, StoreError, open_reader};
+use tanist_store::{Database, Options, PAGE_SIZE, Reader, Scrub, Snapshot, StoreError, open_reader};
 
 /// Changes some bytes of a page in the file, as a failing disk would. Another process does it: closing the file in this
 /// one would end SQLite's locks.
@@ -84,6 +84,38 @@ fn page_that_rotted_before_anybody_had_read_it_shows_in_the_sum_of_the_whole() {
     let (position, whole) = backup.sums().newest().unwrap();
     assert_eq!(position, sum.0);
     assert_ne!(whole, sum.1);
+}
+
+/// Nobody knows what a page should be that somebody else has written, before it is adopted.
+#[test]
+fn write_from_outside_is_no_rot_and_no_snapshot_with_a_number_holds_it() {
+    let mut pair = Pair::new();
+    pair.step(FILL);
+    let sums = pair.master.sums();
+    let mut scrub = Scrub::open(pair.master_dir.path(), Arc::clone(&sums)).unwrap();
+    let mut reader = open_reader(pair.master_dir.path(), 64 << 10, Some(Arc::clone(&sums))).unwrap();
+    assert_eq!(round(&mut scrub), NONE);
+    let outside = outsider(pair.master_dir.path());
+    for n in 0..5 {
+        outside.execute("UPDATE t SET data = randomblob(1500) WHERE id % 5 = ?1", [n]).unwrap();
+        assert_eq!(round(&mut scrub), NONE, "it isn't judged");
+        reader
+            .snapshot(|db, _| db.query_row("SELECT sum(length(data)) FROM t", [], |row| row.get::<_, i64>(0)))
+            .unwrap()
+            .unwrap();
+    }
+    // Whoever wants a numbered state gets it when the write is adopted.
+    let dir = pair.master_dir.path().to_owned();
+    let waiting = std::thread::spawn(move || Snapshot::open_numbered(&dir, &sums).unwrap().target().stamp);
+    let adopted = transaction(pair.master.begin(TERM).unwrap().commit().unwrap());
+    assert_eq!(waiting.join().unwrap(), adopted.stamp);
+    pair.backup.apply(&[adopted]).unwrap();
+    assert_eq!(round(&mut scrub), NONE);
+    pair.assert_identical();
+    checkpoint(&mut pair.master);
+    pair.step("DELETE FROM t WHERE id = 1"); // the WAL starts over: the other pages come from the file
+    rot(pair.master_dir.path(), 60);
+    assert_eq!(round(&mut scrub), [60], "what has a number is judged again");
 }
 
 #[test]

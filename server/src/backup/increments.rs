@@ -83,7 +83,7 @@ impl Chain {
         sums: &PageSums,
         stopping: &AtomicBool,
     ) -> Result<Option<Manifest>, KeepError> {
-        let snapshot = Snapshot::open(&source.directory).map_err(super::TakeError::from)?;
+        let snapshot = Snapshot::open_numbered(&source.directory, sums).map_err(super::TakeError::from)?;
         let stamp = snapshot.target().stamp;
         if stamp == self.stamp {
             return Ok(None);

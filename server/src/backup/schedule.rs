@@ -213,7 +213,8 @@ impl Keeper {
     fn keep_one(&self) -> Result<Option<(Manifest, Option<Chain>)>, KeepError> {
         let directory = &self.config.directory;
         let fail = |doing| move |source| KeepError::Io { doing, path: directory.clone(), source };
-        let snapshot = Snapshot::open(&self.source.directory).map_err(TakeError::from)?;
+        let snapshot =
+            Snapshot::open_numbered(&self.source.directory, &self.sums).map_err(TakeError::from)?;
         let (position, expected) = (snapshot.target().stamp.position, snapshot.target().bytes());
         if position == Position::ZERO {
             return Ok(None);

@@ -22,7 +22,7 @@ use axum::{
 use bytes::Bytes;
 use hyper::body::Frame;
 use tanist_api::{HEADER_DATABASE_BYTES, code};
-use tanist_store::{Snapshot, StoreError, Target};
+use tanist_store::{PageSums, Snapshot, StoreError, Target};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{ApiError, AppState, actor::Actor, execute::insert_position, socket::Usage};
@@ -53,9 +53,9 @@ pub(super) async fn get(
 ) -> Result<Response, ApiError> {
     let state = &*state.0;
     let level = level(query.as_deref())?;
-    if state.readers.is_witness() {
+    let Some(sums) = state.sums.clone().filter(|_| !state.readers.is_witness()) else {
         return Err(ApiError::read(ReadError::Witness));
-    }
+    };
     let Ok(permit) = Arc::clone(&state.copies).try_acquire_owned() else {
         return Err(ApiError::overloaded(format!(
             "{COPIES} copies are being taken from this machine already"
@@ -66,7 +66,7 @@ pub(super) async fn get(
     }
     let limits = state.limits();
     let patience = Patience { stall: limits.backup_stall, total: limits.backup_time };
-    let (target, body) = start(state.source.clone(), level, patience, permit, actor).await?;
+    let (target, body) = start(state.source.clone(), sums, level, patience, permit, actor).await?;
     let position = target.stamp.position;
     let name = format!("{}-{}.{}{COPY_SUFFIX}", state.source.cluster, position.term.0, position.txid.0);
     let mut response = (StatusCode::OK, Body::new(body)).into_response();
@@ -97,6 +97,7 @@ fn level(query: Option<&str>) -> Result<i32, ApiError> {
 /// Begins a copy in a thread of its own; answers when its snapshot is there.
 async fn start(
     source: Source,
+    sums: Arc<PageSums>,
     level: i32,
     patience: Patience,
     permit: OwnedSemaphorePermit,
@@ -110,7 +111,7 @@ async fn start(
     }
     let run = move || {
         let _permit = permit;
-        let snapshot = match Snapshot::open(&source.directory) {
+        let snapshot = match Snapshot::open_numbered(&source.directory, &sums) {
             Ok(snapshot) => snapshot,
             Err(error) => return drop(tell_target.send(Err(error))),
         };

@@ -45,6 +45,7 @@ use hyper_util::{
 };
 use tanist_api::code;
 use tanist_replication::Term;
+use tanist_store::PageSums;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::timeout,
@@ -112,6 +113,8 @@ struct Inner {
     source: Source,
     /// How the scheduled copies stand, if there are any.
     scheduled: Option<schedule::Board>,
+    /// Sums of the replica's pages; none on a witness.
+    sums: Option<Arc<PageSums>>,
     answers: metrics::Answers,
     cors: Vec<HeaderValue>,
     /// Whose tokens are whose; `None`: everybody may do everything.
@@ -137,6 +140,8 @@ pub(crate) struct Parts {
     pub(crate) hub: Arc<Hub>,
     /// How the scheduled copies stand, if there are any.
     pub(crate) scheduled: Option<schedule::Board>,
+    /// Sums of the replica's pages; none on a witness.
+    pub(crate) sums: Option<Arc<PageSums>>,
     /// Limits on requests, as they are now.
     pub(crate) limits: watch::Receiver<HttpLimits>,
 }
@@ -145,7 +150,7 @@ impl AppState {
     /// Puts the parts together.
     #[must_use]
     pub(crate) fn new(parts: Parts, config: &Config) -> AppState {
-        let Parts { gate, writer, operators, readers, presence, hub, scheduled, limits } = parts;
+        let Parts { gate, writer, operators, readers, presence, hub, scheduled, sums, limits } = parts;
         AppState(Arc::new(Inner {
             gate,
             writer,
@@ -164,6 +169,7 @@ impl AppState {
             copies: Arc::new(Semaphore::new(backup::COPIES)),
             source: Source::of(config),
             scheduled,
+            sums,
             max_staleness: config.timing.lease,
             audit: config.audit.sql,
             limits,

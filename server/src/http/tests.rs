@@ -79,6 +79,7 @@ impl Machine {
         view.cluster.role = Role::Backup;
         let gate = Arc::new(Gate::new(view, 0));
         let inbox = Arc::new(Inbox::new(InboxLimits::default()));
+        let sums = database.sums();
         let limits = config.sql_limits();
         let store = {
             let (inbox, gate) = (Arc::clone(&inbox), Arc::clone(&gate));
@@ -109,6 +110,7 @@ impl Machine {
                 presence: Arc::default(),
                 hub: Arc::clone(&hub),
                 scheduled: None,
+                sums: Some(sums),
                 limits,
             },
             &config,

@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use bytes::Bytes;
 use tanist_api::RejoinProgress;
 use tanist_replication::MemberId;
-use tanist_store::CopyOut;
+use tanist_store::{CopyOut, PageSums, Snapshot};
 use tanist_transport::{SecureReceiver, SecureSender, SecureStream};
 use tokio::runtime::Handle;
 
@@ -16,12 +16,13 @@ struct Serve<'a> {
     directory: &'a Path,
     peer: &'a MemberId,
     board: &'a Board,
+    sums: &'a PageSums,
     sender: SecureSender,
     receiver: SecureReceiver,
     progress: RejoinProgress,
 }
 
-/// Brings `peer` in line with this machine's database, in the calling (blocking) thread; `runtime` drives the stream.
+/// Brings `peer` in line with this machine's database, whose sums these are, in the calling (blocking) thread; `runtime` drives the stream.
 ///
 /// # Errors
 /// When the stream breaks, the database can't be read or the replica gives up; it then asks again.
@@ -30,11 +31,12 @@ pub(crate) fn serve(
     directory: &Path,
     peer: &MemberId,
     board: &Board,
+    sums: &PageSums,
     stream: SecureStream,
 ) -> Result<(), RejoinError> {
     let (sender, receiver) = stream.into_split();
     let progress = RejoinProgress::default();
-    let mut serve = Serve { runtime, directory, peer, board, sender, receiver, progress };
+    let mut serve = Serve { runtime, directory, peer, board, sums, sender, receiver, progress };
     let result = serve.run();
     match &result {
         Ok(()) => board.remove(peer),
@@ -65,7 +67,7 @@ impl Serve<'_> {
             return Err(RejoinError::Unexpected("expected what the replica is first".to_owned()));
         };
         let started = Instant::now();
-        let mut copy = CopyOut::open(self.directory, key)?;
+        let mut copy = CopyOut::of(Snapshot::open_numbered(self.directory, self.sums)?, key);
         let target = copy.target().clone();
         let (peer, position, pages) = (self.peer, target.stamp.position, target.pages);
         tracing::info!(%peer, from = %from.position, %position, pages, "rejoin: comparing a replica");
