@@ -324,7 +324,11 @@ pub(crate) fn refusal(host: &Host, status: StatusCode, headers: &HeaderMap, body
     };
     let trouble = match problem.code.as_str() {
         code::OUTCOME_UNKNOWN | code::INTERNAL => return Attempt::Unknown(problem.detail),
-        code::OVERLOADED | code::RATE_LIMITED | code::NOT_ENOUGH_BACKUPS => Trouble::Busy,
+        code::OVERLOADED
+        | code::RATE_LIMITED
+        | code::NOT_ENOUGH_BACKUPS
+        | code::DATABASE_LOCKED
+        | code::OUTSIDE_WRITE => Trouble::Busy,
         _ if status == StatusCode::SERVICE_UNAVAILABLE => Trouble::Refusing,
         _ => return Attempt::Final(Error::Problem(Box::new(problem))),
     };

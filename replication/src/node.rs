@@ -22,6 +22,9 @@ use crate::{
     time::Time,
 };
 
+/// A machine that can't start a reign waits for so many doublings of the lease at most: 32 leases.
+const MOST_BACK_OFF: u32 = 5;
+
 /// What the local store is busy with, as far as the protocol must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Storage {
@@ -61,6 +64,10 @@ pub struct Node {
     pub(crate) started: Time,
     /// R11: a restarted voter waits one full lease.
     pub(crate) no_vote_before: Time,
+    /// Its store couldn't start a reign: others come first, and it doesn't stand before this time.
+    pub(crate) no_stand_before: Time,
+    /// How often that has happened since one was started.
+    pub(crate) failed_starts: u32,
     /// Started without a clean-stop mark, and hasn't been seen current since: the disk may have lied.
     pub(crate) unclean: bool,
     /// Highest term heard of, so that the next candidacy asks for a free one.
@@ -117,6 +124,8 @@ impl Node {
             honour: None,
             started: now,
             no_vote_before,
+            no_stand_before: Time(0),
+            failed_starts: 0,
             unclean: !clean && !founding,
             stopping: false,
             holds: 0,
@@ -163,6 +172,7 @@ impl Node {
                 if self.hard.term == term {
                     self.step_down(format!("the store could not start the reign: {why}"));
                 }
+                self.back_off();
             }
             Event::ReignEnded(stamp) => {
                 if self.storage == Storage::Ending {
@@ -391,6 +401,13 @@ impl Node {
         !self.stopping
             && self.storage == Storage::Ready
             && self.hard.record.member(&self.config.id).is_some_and(|member| !member.rank.is_witness())
+    }
+
+    /// A machine whose store can't start a reign would win again and again, and nobody would be served.
+    fn back_off(&mut self) {
+        let pause = self.config.timing.lease.saturating_mul(1 << self.failed_starts.min(MOST_BACK_OFF));
+        self.failed_starts = self.failed_starts.saturating_add(1);
+        self.no_stand_before = self.now + pause + self.jitter(pause / 4);
     }
 
     /// How much later than the first heir this machine stands.

@@ -44,6 +44,16 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 /// A write whose acknowledgement doesn't come in this time is answered "outcome unknown".
 const ACKNOWLEDGE_PATIENCE: Duration = Duration::from_secs(20);
 
+/// A machine that couldn't begin a term is thought fit again after so long: whatever it was may be mended.
+const TERM_FORGIVEN: Duration = Duration::from_secs(600);
+
+/// Who says that this machine isn't fit to be the master, by place in [`Driver::unfit`].
+const SEEN: usize = 0;
+const HOOK: usize = 1;
+const STORE: usize = 2;
+const TERM: usize = 3;
+const JUDGES: usize = 4;
+
 /// Everything the driver needs.
 pub(crate) struct Parts {
     /// This machine.
@@ -211,8 +221,11 @@ struct Driver {
     reign: Option<Term>,
     /// Why it began.
     reason: String,
-    /// Why this machine isn't fit to reign: what was seen of it, and what its hook says.
-    unfit: [Option<Complaint>; 2],
+    /// Why this machine isn't fit to reign: what was seen of it, what its hook says, what keeps it from writing, and why it
+    /// couldn't begin a term.
+    unfit: [Option<Complaint>; JUDGES],
+    /// When it couldn't.
+    term_failed: Option<Instant>,
     /// Answers that wait for the acknowledgement of their transaction.
     waiting: VecDeque<Waiting>,
     acknowledged: Txid,
@@ -256,7 +269,8 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
         hard: None,
         reign: None,
         reason: String::new(),
-        unfit: [None, None],
+        unfit: [const { None }; JUDGES],
+        term_failed: None,
         waiting: VecDeque::new(),
         acknowledged: Txid::ZERO,
         last_view: Instant::now(),
@@ -299,6 +313,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
             }
         }
         driver.expire();
+        driver.forgive()?;
         if driver.rank_changed {
             return Ok(driver.end(true).await);
         }
@@ -317,12 +332,23 @@ impl Driver {
                 if let Event::Stored(stamp) | Event::ReignEnded(stamp) | Event::CopyFinished(stamp) = &event {
                     self.parts.gate.set_stored(stamp.position);
                 }
+                match &event {
+                    Event::ReignFailed { why, .. } => {
+                        self.term_failed = Some(Instant::now());
+                        self.judge(TERM, Some(Complaint::new(&format!("it couldn't begin a term: {why}"))))?;
+                    }
+                    Event::ReignStarted { .. } if self.term_failed.take().is_some() => {
+                        self.judge(TERM, None)?
+                    }
+                    _ => {}
+                }
                 self.event(event)
             }
             StoreEvent::Await(stamp, answers) => {
                 self.wait_for(stamp, answers);
                 Ok(())
             }
+            StoreEvent::Unfit(why) => self.judge(STORE, why),
             StoreEvent::Fatal(why) => {
                 self.event(Event::StorageFailed(why.clone()))?;
                 Err(DriverError::Store(why))
@@ -425,8 +451,8 @@ impl Driver {
         match control {
             Control::HandOver { to, why, respond } => self.hand_over(Event::HandOver { to, why }, respond)?,
             Control::Force { why, respond } => self.hand_over(Event::Force { why }, respond)?,
-            Control::Health(unhealthy) => self.judge(0, unhealthy)?,
-            Control::Refuse(refusal) => self.judge(1, refusal)?,
+            Control::Health(unhealthy) => self.judge(SEEN, unhealthy)?,
+            Control::Refuse(refusal) => self.judge(HOOK, refusal)?,
             Control::ChangeMembers { edit, respond } => match edit.on(&self.parts.node.status().record) {
                 Ok(change) => {
                     let first = self.changed.replace(respond);
@@ -671,6 +697,15 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// What kept this machine from beginning a term may be mended by now.
+    fn forgive(&mut self) -> Result<(), DriverError> {
+        if self.term_failed.is_some_and(|at| at.elapsed() > TERM_FORGIVEN) {
+            self.term_failed = None;
+            self.judge(TERM, None)?;
+        }
+        Ok(())
     }
 
     fn start_rejoin(&mut self, from: &MemberId) {

@@ -97,6 +97,8 @@ struct State {
     refusal: Option<String>,
     /// Writes wait while the throne is handed over.
     held: bool,
+    /// The store thread waits until fewer transactions are under way.
+    waits_for_room: bool,
     pacing: Pacing,
 }
 
@@ -176,7 +178,7 @@ impl Inbox {
     pub fn acknowledged(&self, position: Position) {
         let mut state = self.state.lock();
         state.pacing.on_acknowledged(position.txid, Instant::now());
-        if !state.writes.is_empty() {
+        if !state.writes.is_empty() || state.waits_for_room {
             self.ready.notify_one();
         }
     }
@@ -206,6 +208,24 @@ impl Inbox {
         if let Some(error) = refusal {
             let _ = respond.send(Err(error));
         }
+    }
+
+    /// Whether another transaction may be begun beside those under way.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.state.lock().pacing.has_room()
+    }
+
+    /// Waits, up to `patience`, until another transaction may be begun.
+    pub fn wait_for_room(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        let mut state = self.state.lock();
+        state.waits_for_room = true;
+        while !state.pacing.has_room()
+            && state.commands.is_empty()
+            && !self.ready.wait_until(&mut state, until).timed_out()
+        {}
+        state.waits_for_room = false;
     }
 
     /// Gives writes back to the head of the queue: the batch was full before their turn.

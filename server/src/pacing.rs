@@ -110,7 +110,7 @@ impl Pacing {
 
     /// What to do with the writes that wait.
     pub(crate) fn pace(&mut self, waiting: usize, batch_limit: usize, now: Instant) -> Pace {
-        if waiting == 0 || self.under_way.len() >= UNDER_WAY {
+        if waiting == 0 || !self.has_room() {
             return Pace::Wait;
         }
         if waiting >= (self.writers / 2).clamp(1, batch_limit) {
@@ -129,6 +129,11 @@ impl Pacing {
         // Those that were expected didn't come: they are no longer expected.
         self.writers = waiting;
         Pace::Start
+    }
+
+    /// Whether another transaction may be begun beside those under way.
+    pub(crate) fn has_room(&self) -> bool {
+        self.under_way.len() < UNDER_WAY
     }
 
     fn writes_under_way(&self) -> usize {

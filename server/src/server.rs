@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Socket, Type};
@@ -33,6 +33,7 @@ use crate::{
     hooks::{self, Throne},
     http,
     inbox::{Command, Inbox, InboxLimits},
+    lock_holder,
     presence::{self, Presence},
     priority,
     reader::{ReadPool, Verified},
@@ -94,6 +95,43 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// How long another program may hold the lock of `state.db` before a start gives up.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Opens the replica, once it is known to be one.
+async fn open(config: &Config, hard: Option<&HardState>) -> Result<Database, StartError> {
+    tanist_store::check_file(&config.data_dir)?;
+    let was_master = hard.is_some_and(|hard| hard.record.master.as_ref() == Some(&config.id));
+    let until = Instant::now() + LOCK_PATIENCE;
+    let mut said = false;
+    loop {
+        let options = tanist_store::Options { was_master, ..config.store_options() };
+        match Database::open(&config.data_dir, options) {
+            Err(tanist_store::StoreError::Busy { .. }) if Instant::now() < until => {
+                if !std::mem::replace(&mut said, true) {
+                    let holder = lock_holder::describe(&config.data_dir);
+                    tracing::warn!(
+                        holder,
+                        "another program holds the lock of state.db: this machine starts when it lets go"
+                    );
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            opened => {
+                let database = opened?;
+                if database.is_unnumbered() {
+                    tracing::warn!(
+                        position = %database.stamp().position,
+                        "others have written to state.db while this machine was the master, and nobody has numbered it: \
+                         it is taken over if this machine is elected, and saved in a divergence report otherwise"
+                    );
+                }
+                return Ok(database);
+            }
+        }
+    }
 }
 
 /// What an operator can do about a replica that can't be opened.
@@ -210,7 +248,7 @@ impl Server {
         let witness = rank(&config, recovered.hard.as_ref()).is_witness();
         let database = match witness {
             true => None,
-            false => Some(Database::open(&config.data_dir, config.store_options())?),
+            false => Some(open(&config, recovered.hard.as_ref()).await?),
         };
         let stamp = database.as_ref().map_or(Stamp::default(), Database::stamp);
         if recovered.restored.is_some() && stamp == Stamp::default() {
@@ -256,6 +294,8 @@ impl Server {
                         count: config.limits.events as u64,
                     },
                     audit: config.audit.kept,
+                    lock_patience: config.lock_patience,
+                    outside_ahead: config.store_options().payload_limit() / 8,
                 };
                 let run = move || writer::run(database, &for_thread, &store_sender, writer_config);
                 let thread = spawn("store", run)?;

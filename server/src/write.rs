@@ -84,6 +84,12 @@ pub enum WriteError {
     /// A table that can't be watched; nothing was done.
     #[error("{0}")]
     Unfit(Unfit),
+    /// Another program holds the write lock of the database; nothing was done.
+    #[error("{0}")]
+    Locked(String),
+    /// Another program has written to the master's database what can't be numbered; nothing was done.
+    #[error("{0}")]
+    OutsideWrite(String),
     /// The disk refused; nothing was done.
     #[error("{0}")]
     Storage(String),

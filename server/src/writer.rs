@@ -4,6 +4,7 @@
 //! Read `inbox.rs` for the pacing and `driver.rs` for what the events lead to.
 
 use std::{
+    path::Path,
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
@@ -12,14 +13,17 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tanist_api::Statement;
-use tanist_replication::{Event, Member, MemberId, Position, Stamp, Term, Transaction};
-use tanist_store::{Batch, Captured, CheckpointOutcome, Checkpointer, Database, StoreError, WalSync};
+use tanist_replication::{Complaint, Event, Member, MemberId, Position, Stamp, Term, Transaction};
+use tanist_store::{
+    Batch, Captured, CheckpointOutcome, Checkpointer, Database, StoreError, WalSync, is_disk_code,
+};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     audit, clock, idempotency,
     inbox::{Command, Inbox, QueuedWrite, Respond, Work},
     members,
+    obstacle::{Met, Obstacle},
     rejoin::{self, Board, Link, RejoinError},
     sql::{self, SqlError, SqlErrorKind, SqlLimits},
     state::{self, Change, ChangeError},
@@ -34,6 +38,8 @@ pub(crate) enum StoreEvent {
     Protocol(Event),
     /// Answers that wait until everything up to the stamp is acknowledged.
     Await(Stamp, Vec<(Respond, WriteDone)>),
+    /// This machine can't write although its disk is well, and why; or it can again.
+    Unfit(Option<Complaint>),
     /// The disk can't be trusted any more: stop.
     Fatal(String),
 }
@@ -43,6 +49,13 @@ pub(crate) type StoreEvents = UnboundedSender<StoreEvent>;
 
 /// How long the store thread sleeps when there is nothing to do.
 const IDLE: Duration = Duration::from_millis(250);
+/// The same on a master: then it looks whether others have written to the file.
+const IDLE_MASTER: Duration = Duration::from_millis(50);
+/// The same for a while after they have.
+const IDLE_BESIDE_OTHERS: Duration = Duration::from_millis(5);
+const BESIDE_OTHERS: Duration = Duration::from_secs(2);
+/// So long an outside writer is kept waiting at a time when he is further ahead than the backups can follow.
+const HOLD_BACK: Duration = Duration::from_secs(1);
 /// A backup that can't write waits so long before it says so, so that it isn't sent the same again at once.
 const FAILED_APPLY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -75,6 +88,10 @@ pub(crate) struct WriterConfig {
     pub events: Kept,
     /// Which records of changes by users' SQL are kept.
     pub audit: audit::Kept,
+    /// How long another program may hold the write lock before this machine isn't fit to be the master.
+    pub lock_patience: Duration,
+    /// Others may have written so many bytes that nobody has numbered before they are held back.
+    pub outside_ahead: u64,
 }
 
 /// Runs the store thread's loop until `Stop`.
@@ -87,7 +104,10 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         }
     };
     let checkpoints = Checkpoints::start(&database);
+    let obstacle = Obstacle::new(database.dir().to_owned(), config.lock_patience);
     let mut writer = Writer {
+        obstacle,
+        outside_at: None,
         reign: None,
         prune_at: Instant::now(),
         refusals: Refusals::default(),
@@ -102,7 +122,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         checkpoints,
     };
     loop {
-        match inbox.next(IDLE) {
+        match inbox.next(writer.patience()) {
             Work::Command(Command::Stop) => break,
             Work::Command(command) => writer.command(command),
             Work::Apply(transactions) => writer.apply(&transactions),
@@ -124,6 +144,9 @@ struct Writer<'a> {
     reign: Option<Term>,
     prune_at: Instant,
     refusals: Refusals,
+    obstacle: Obstacle,
+    /// When something that others have written was last taken over.
+    outside_at: Option<Instant>,
     /// To be brought into their table.
     members: Option<Vec<Member>>,
     /// No write is to begin until the next batch comes.
@@ -137,8 +160,13 @@ impl Writer<'_> {
         let _ = self.events.send(StoreEvent::Protocol(event));
     }
 
-    fn fatal(&self, context: &str, error: &StoreError) {
-        let _ = self.events.send(StoreEvent::Fatal(format!("{context}: {error}")));
+    /// How long to sleep when there is nothing to do.
+    fn patience(&self) -> Duration {
+        match (self.reign, self.outside_at) {
+            (None, _) => IDLE,
+            (Some(_), Some(at)) if at.elapsed() < BESIDE_OTHERS => IDLE_BESIDE_OTHERS,
+            (Some(_), _) => IDLE_MASTER,
+        }
     }
 
     fn command(&mut self, command: Command) {
@@ -151,6 +179,8 @@ impl Writer<'_> {
             }
             Command::Watch(asked, respond) => self.watch(&asked, respond),
             Command::Hold(hold) => {
+                // What others have written up to here goes along to the next master.
+                self.adopt();
                 self.held = true;
                 self.tell(Event::WritesHeld(hold));
             }
@@ -162,14 +192,15 @@ impl Writer<'_> {
     }
 
     fn start_reign(&mut self, term: Term, reason: &str) {
-        let base = self.database.stamp();
-        let started = self
-            .database
-            .become_master()
-            .and_then(|()| self.database.start_reign(term, self.config.member.as_str(), reason));
+        let mut base = self.database.stamp();
+        let started = self.database.become_master().and_then(|()| {
+            base = self.database.stamp(); // it has looked again at what is there
+            self.database.start_reign(term, self.config.member.as_str(), reason)
+        });
         match started.map(transactions) {
             Ok(Ok(transactions)) => {
                 (self.reign, self.held) = (Some(term), false);
+                self.obstacle.passed(self.events);
                 let stamp = self.database.stamp();
                 self.inbox.captured(Some(stamp.position));
                 let history = self.database.history().clone();
@@ -184,9 +215,7 @@ impl Writer<'_> {
     fn reign_failed(&mut self, term: Term, why: String) {
         tracing::error!(%term, why, "the reign's first transaction failed");
         self.syncer.flush();
-        if let Err(error) = self.database.become_backup() {
-            self.fatal("become a backup again", &error);
-        }
+        self.become_backup();
         self.tell(Event::ReignFailed { term, stamp: self.stamp(), why });
     }
 
@@ -200,14 +229,26 @@ impl Writer<'_> {
     fn end_reign(&mut self) {
         self.reign = None;
         self.syncer.flush();
-        if let Err(error) = self.database.become_backup() {
-            self.fatal("become a backup", &error);
-            return;
-        }
+        self.become_backup();
         if std::mem::take(&mut self.rotten) {
             self.database.distrust();
         }
         self.tell(Event::ReignEnded(self.stamp()));
+    }
+
+    /// What others have written since the last transaction, or write while they hold the lock, has no number: this replica has
+    /// diverged by it, as soon as it is seen.
+    fn become_backup(&mut self) {
+        match self.database.become_backup() {
+            Ok(()) => {}
+            Err(error @ StoreError::Busy { .. }) => {
+                self.obstacle.meet(&error, self.events);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "this replica must be brought in line with the next master");
+                self.database.distrust();
+            }
+        }
     }
 
     /// A backup is brought in line at once; a master lets its heir reign first.
@@ -300,12 +341,23 @@ impl Writer<'_> {
         let mut batch = match self.database.begin(term) {
             Ok(batch) => batch,
             Err(error) => {
-                tracing::error!(%error, writes = writes.len(), "a batch of writes could not begin");
-                self.refusals.on_error(self.events, &error);
-                fail_all(writes, &error);
+                match self.obstacle.meet(&error, self.events) {
+                    Some(Met::Wait) => self.inbox.put_back(writes),
+                    Some(Met::Answer(answer)) => answer_all(writes, &answer),
+                    None => {
+                        tracing::error!(%error, writes = writes.len(), "a batch of writes could not begin");
+                        self.refusals.on_error(self.events, &error);
+                        answer_all(writes, &WriteError::Storage(error.to_string()));
+                    }
+                }
                 return Ok(None);
             }
         };
+        self.obstacle.passed(self.events);
+        if batch.has_outside_change() {
+            self.outside_at = Some(Instant::now());
+            tell_altered_tables(&mut batch);
+        }
         let mut done: Vec<(QueuedWrite, WriteDone)> = Vec::with_capacity(writes.len());
         let mut waiting = writes.into_iter();
         let mut later = Vec::new();
@@ -314,21 +366,16 @@ impl Writer<'_> {
                 Ok(Ok(result)) => done.push((write, result)),
                 Ok(Err(error)) => {
                     let _ = write.respond.send(Err(error));
+                    if batch.is_lost() {
+                        drop(batch);
+                        return Err(done.into_iter().map(|(write, _)| write).chain(waiting).collect());
+                    }
                 }
                 Err(error) => {
                     drop(batch);
-                    let answer = match &error {
-                        // It was stopped, the disk is well.
-                        StoreError::BatchLost { interrupted: Some(why) } => {
-                            WriteError::Sql(SqlError::interrupted(*why))
-                        }
-                        _ => {
-                            tracing::error!(%error, "a batch of writes was rolled back");
-                            self.refusals.on_error(self.events, &error);
-                            WriteError::Storage(error.to_string())
-                        }
-                    };
-                    let _ = write.respond.send(Err(answer));
+                    tracing::error!(%error, "a batch of writes was rolled back");
+                    self.refusals.on_error(self.events, &error);
+                    let _ = write.respond.send(Err(WriteError::Storage(error.to_string())));
                     return Err(done.into_iter().map(|(write, _)| write).chain(waiting).collect());
                 }
             }
@@ -366,7 +413,8 @@ impl Writer<'_> {
             Err(error) => {
                 tracing::error!(%error, writes = done.len(), "a batch of writes was not committed");
                 self.refusals.on_error(self.events, &error);
-                fail_all(done.into_iter().map(|(write, _)| write).collect(), &error);
+                let writes = done.into_iter().map(|(write, _)| write).collect();
+                answer_all(writes, &WriteError::Storage(error.to_string()));
                 Ok(None)
             }
         }
@@ -398,6 +446,8 @@ impl Writer<'_> {
         match kept {
             Ok(Captured::Nothing) => {}
             Ok(captured) => self.captured(captured),
+            // The idle loop comes back to it.
+            Err(StoreError::Busy { .. }) => self.members = Some(members),
             // Nothing is decided by the table; the next reign writes it again.
             Err(error) => tracing::warn!(%error, "the table of members could not be written"),
         }
@@ -429,27 +479,69 @@ impl Writer<'_> {
             Ok((Err(error), _)) => drop(respond.send(Err(WriteError::Sql(SqlError::from_sqlite(0, &error))))),
             Err(error) => {
                 tracing::error!(%error, table = asked.table, "a table could not be watched");
-                let _ = respond.send(Err(WriteError::Storage(error.to_string())));
+                let answer = match &error {
+                    StoreError::Busy { .. } => WriteError::Locked(error.to_string()),
+                    StoreError::OutsideWrite { .. } => WriteError::OutsideWrite(error.to_string()),
+                    _ => WriteError::Storage(error.to_string()),
+                };
+                let _ = respond.send(Err(answer));
             }
         }
     }
 
-    /// Adopts what somebody else has written to the master's database.
+    /// Looks what others do: on the master they write, after it they may still hold the lock.
     fn idle(&mut self) {
-        let Some(term) = self.reign else { return };
-        match self.database.outside_change() {
-            Ok(false) => {}
-            Ok(true) => {
-                let adopted = self.database.begin(term).and_then(Batch::commit);
-                match adopted {
-                    Ok(captured) => {
-                        tracing::info!(position = %self.database.stamp().position, "a write from outside was adopted");
-                        self.captured(captured);
-                    }
-                    Err(error) => tracing::error!(%error, "a write from outside could not be adopted"),
+        if self.reign.is_some() {
+            self.adopt();
+            self.keep_members();
+        } else if !self.database.is_master() && !self.database.is_locked() && !self.database.is_diverged() {
+            match self.database.take_lock() {
+                Ok(()) => self.obstacle.passed(self.events),
+                Err(StoreError::ForeignWrite { .. }) => {
+                    self.obstacle.passed(self.events);
+                    tracing::warn!(
+                        "another program wrote to state.db while this machine became a backup: the replica must rejoin"
+                    );
+                    self.tell(Event::ApplyFailed(self.stamp()));
+                }
+                Err(error) => drop(self.obstacle.meet(&error, self.events)),
+            }
+        }
+    }
+
+    /// Numbers what others have written to the master's database. Not beside too many transactions under way, unless they are
+    /// far ahead: then they wait for the lock, so that the backups can follow.
+    fn adopt(&mut self) {
+        let (Some(term), false) = (self.reign, self.held) else { return };
+        let ahead = match self.database.outside_change() {
+            Ok(false) => return,
+            Ok(true) => self.database.outside_bytes().unwrap_or(u64::MAX),
+            Err(error) => return tracing::error!(%error, "look for writes from outside"),
+        };
+        let busy = !self.inbox.has_room();
+        if busy && ahead < self.config.outside_ahead {
+            return;
+        }
+        let adopted = self.database.begin(term).and_then(|mut batch| {
+            if busy {
+                self.inbox.wait_for_room(HOLD_BACK);
+            }
+            tell_altered_tables(&mut batch);
+            batch.commit()
+        });
+        match adopted {
+            Ok(captured) => {
+                self.obstacle.passed(self.events);
+                self.outside_at = Some(Instant::now());
+                tracing::debug!(position = %self.database.stamp().position, "a write from outside was adopted");
+                self.captured(captured);
+            }
+            Err(error) => {
+                if self.obstacle.meet(&error, self.events).is_none() {
+                    tracing::error!(%error, "a write from outside could not be adopted");
+                    self.refusals.on_error(self.events, &error);
                 }
             }
-            Err(error) => tracing::error!(%error, "look for writes from outside"),
         }
     }
 
@@ -459,8 +551,21 @@ impl Writer<'_> {
         }
         match self.database.checkpoint_step() {
             Ok(outcome) => self.checkpoints.stepped(&outcome, self.database.wal_bytes()),
+            // Another program writes; the next step comes.
+            Err(StoreError::Busy { .. }) => {}
             Err(error) => tracing::warn!(%error, "checkpoint"),
         }
+    }
+}
+
+/// Others may have altered watched tables: their rows are told as they are now.
+fn tell_altered_tables(batch: &mut Batch<'_>) {
+    match batch.internal(watch::refresh) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "watched tables are told as they were before they were altered from outside");
+        }
+        Err(error) => tracing::warn!(%error, "look at watched tables after a write from outside"),
     }
 }
 
@@ -472,6 +577,10 @@ struct Refusals {
 
 impl Refusals {
     fn on_error(&mut self, events: &StoreEvents, error: &StoreError) {
+        // Anything else says nothing about this machine: another would meet it too.
+        if !error.is_disk() {
+            return;
+        }
         if self.asked.is_none_or(|at| at.elapsed() > HAND_OVER_EVERY) {
             self.asked = Some(Instant::now());
             let why = format!("its disk refuses: {error}");
@@ -532,10 +641,23 @@ fn run_statements(
             }
             Ok(serde_json::to_vec(&results).unwrap_or_default())
         }
+        Ok(Err(error)) if error.sqlite_code.is_some_and(|code| blames_disk(code, batch.directory())) => {
+            return Err(StoreError::Statement { message: error.message });
+        }
         Ok(Err(error)) => Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied()))),
         Err(error) if error.is_request() => Err(WriteError::Sql(SqlError::refused(&error))),
         Err(error) => return Err(error),
     })
+}
+
+/// With less room than this a disk is full, in bytes.
+const ROOM: u64 = 4 << 20;
+
+/// Whether it is the disk that a statement has met. That there is no room left is also what a table says whose row numbers have
+/// run out.
+fn blames_disk(code: i32, directory: &Path) -> bool {
+    let full = code & 0xff == rusqlite::ffi::SQLITE_FULL;
+    is_disk_code(code) && (!full || fs4::available_space(directory).is_ok_and(|room| room < ROOM))
 }
 
 fn run_change(batch: &mut Batch<'_>, change: &Change, time_limit: Duration) -> Ran {
@@ -549,8 +671,14 @@ fn run_change(batch: &mut Batch<'_>, change: &Change, time_limit: Duration) -> R
     Ok(match done {
         Ok(done) => Ok(done.encode()),
         Err(ChangeError::Refused(refusal)) => Err(WriteError::State(refusal)),
+        Err(ChangeError::Sqlite(source))
+            if source
+                .sqlite_error()
+                .is_some_and(|error| blames_disk(error.extended_code, batch.directory())) =>
+        {
+            return Err(StoreError::Sqlite { doing: "change the state", source });
+        }
         Err(ChangeError::Sqlite(error)) => match SqlError::from_sqlite(0, &error) {
-            // A user's table may refer to ours: its constraints and triggers have a say.
             error if error.kind != SqlErrorKind::Sql => {
                 Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied())))
             }
@@ -562,9 +690,9 @@ fn run_change(batch: &mut Batch<'_>, change: &Change, time_limit: Duration) -> R
     })
 }
 
-fn fail_all(writes: Vec<QueuedWrite>, error: &StoreError) {
+fn answer_all(writes: Vec<QueuedWrite>, answer: &WriteError) {
     for write in writes {
-        let _ = write.respond.send(Err(WriteError::Storage(error.to_string())));
+        let _ = write.respond.send(Err(answer.clone()));
     }
 }
 

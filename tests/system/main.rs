@@ -29,6 +29,7 @@ mod lost;
 mod members;
 mod nemesis;
 mod operators_list;
+mod outside;
 mod power;
 mod power_log;
 mod proxy;

@@ -286,6 +286,11 @@ pub mod code {
     pub const NOT_FRESH: &str = "not-fresh";
     /// The disk of the master is full or can't be written (507).
     pub const STORAGE: &str = "storage";
+    /// Another program holds the write lock of the master's `state.db` (503 with Retry-After).
+    pub const DATABASE_LOCKED: &str = "database-locked";
+    /// Another program has written to the master's `state.db` what can't be replicated; nothing is written until another
+    /// machine is the master, or that is undone (503 with Retry-After).
+    pub const OUTSIDE_WRITE: &str = "outside-write";
     /// The throne wasn't handed over; the reign goes on (409).
     pub const HANDOVER_FAILED: &str = "handover-failed";
     /// The members weren't changed, or it isn't known yet (409).
@@ -314,7 +319,9 @@ pub mod code {
     pub const INTERNAL: &str = "internal";
 
     /// All of them.
-    pub const ALL: [&str; 30] = [
+    pub const ALL: [&str; 32] = [
+        DATABASE_LOCKED,
+        OUTSIDE_WRITE,
         BAD_REQUEST,
         SQL_ERROR,
         CONSTRAINT,

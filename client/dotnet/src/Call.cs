@@ -83,6 +83,8 @@ namespace Tanist.Client
                 case "internal":
                     return Unknown(problem.Detail);
                 case "overloaded":
+                case "database-locked":
+                case "outside-write":
                 case "rate-limited":
                 case "not-enough-backups":
                     trouble = Trouble.Busy;

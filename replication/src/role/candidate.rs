@@ -51,6 +51,10 @@ impl Node {
             follower.stand_at = self.no_vote_before; // R11: its own vote is a vote too
             return;
         }
+        if self.now < self.no_stand_before && self.forced.is_none() {
+            follower.stand_at = self.no_stand_before;
+            return;
+        }
         if self.honour.as_ref().is_some_and(|honour| self.now >= honour.until) {
             self.drop_lease("no heartbeat for a whole lease");
         }

@@ -529,6 +529,7 @@ impl Node {
         history: TermHistory,
     ) {
         let tip = transactions.last().map_or(base, |transaction| transaction.stamp);
+        self.failed_starts = 0;
         let Role::Master(master) = &mut self.role else { return };
         if master.term != term || master.phase != Phase::Starting {
             return;

@@ -3,7 +3,7 @@
 //! Owns the savepoint around each request, so that a bad one fails alone. Never syncs: the caller does that while the
 //! transaction travels. Read `wal.rs` for how the pages are found.
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use rusqlite::{CachedStatement, Connection};
 use tanist_replication::{Reign, Stamp, Term};
@@ -96,6 +96,12 @@ impl<'d> Batch<'d> {
         &self.database.writer
     }
 
+    /// The data directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.database.dir
+    }
+
     /// The stamp the batch gets when it commits.
     #[must_use]
     pub fn next_stamp(&self) -> Stamp {
@@ -132,17 +138,25 @@ impl<'d> Batch<'d> {
         self.outside
     }
 
+    /// Whether the last request's failure has cost the whole batch: SQLite has rolled everything back (a conflict clause that
+    /// says so, a write that was interrupted). None of its requests has happened.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     /// Whether the batch has outgrown the writer's cache, so that it should be committed before more is added.
     #[must_use]
     pub fn is_large(&self) -> bool {
         sqlite_file::spilled_pages(&self.database.writer) != self.spilled
     }
 
-    /// Runs a user's request: `Ok` keeps what it wrote, `Err` undoes it; the batch goes on either way. Users' SQL is
+    /// Runs a user's request: `Ok` keeps what it wrote, `Err` undoes it; the batch goes on, unless it [is
+    /// lost](Batch::is_lost). Users' SQL is
     /// prepared with [`prepare_user`] or `Connection::prepare`, never with `prepare_cached` as it is.
     ///
     /// # Errors
-    /// [`StoreError::BatchLost`] when SQLite rolled everything back; errors for which [`StoreError::is_request`] holds
+    /// [`StoreError::BatchLost`] when SQLite had rolled everything back before; errors for which [`StoreError::is_request`] holds
     /// concern this request alone.
     pub fn request<T, E>(
         &mut self,
@@ -213,6 +227,10 @@ impl<'d> Batch<'d> {
         self.execute("SAVEPOINT tanist_request")?;
         let start = sqlite_file::spilled_pages(&self.database.writer);
         let result = run(self.database);
+        if let (true, Err(_)) = (self.database.writer.is_autocommit(), &result) {
+            self.lost = true;
+            return Ok(result); // SQLite has rolled everything back with it
+        }
         self.alive()?;
         let spilled = sqlite_file::spilled_pages(&self.database.writer).wrapping_sub(start);
         let refused = if result.is_ok() { self.refusal(limited, spilled)? } else { None };

@@ -92,6 +92,43 @@ pub(crate) fn open(dir: &Path, usage: Use, options: &Options) -> Result<Connecti
     Ok(connection)
 }
 
+/// Whether the file where the replica of `dir` belongs is one, or not there, or empty. Changes nothing.
+///
+/// # Errors
+/// [`StoreError::NoReplica`] for a database that no cluster has made; SQLite's when it can't be read.
+pub fn check_file(dir: &Path) -> Result<(), StoreError> {
+    let path = database_path(dir);
+    if std::fs::metadata(&path).map_or(true, |file| file.len() == 0) {
+        return Ok(());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let error = |error| StoreError::sqlite(&path, "look at the database", error);
+    let connection = Connection::open_with_flags(&path, flags).map_err(error)?;
+    let look = || -> Result<Option<String>, rusqlite::Error> {
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        let page_size: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        let encoding: String = connection.pragma_query_value(None, "encoding", |row| row.get(0))?;
+        let tables = "SELECT count(*), min(name), coalesce(max(name = 'tanist_position'), 0) FROM sqlite_schema \
+                      WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+        let (count, first, replica) = connection.query_row(tables, [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, bool>(2)?))
+        })?;
+        Ok(match first {
+            _ if page_size != PAGE_SIZE => Some(format!("its pages have {page_size} bytes, not {PAGE_SIZE}")),
+            _ if encoding != "UTF-8" => Some(format!("its text is {encoding}, not UTF-8")),
+            Some(first) if !replica => {
+                Some(format!("it holds {count} tables or views of its own, such as {first:?}"))
+            }
+            _ => None,
+        })
+    };
+    match look().map_err(error)? {
+        Some(what) => Err(StoreError::NoReplica { path: path.clone(), what }),
+        None => Ok(()),
+    }
+}
+
 /// Opens the database of `dir` for reading only.
 pub(crate) fn open_read_only(dir: &Path, cache_bytes: u64) -> Result<Connection, StoreError> {
     let path = database_path(dir);

@@ -293,6 +293,16 @@ impl Database {
         Batch::begin(self, term)
     }
 
+    /// Bytes that others have written to the WAL and nobody has numbered.
+    ///
+    /// # Errors
+    /// When the WAL index can't be read.
+    pub fn outside_bytes(&self) -> Result<u64, StoreError> {
+        let now = self.wal_index()?;
+        let from = if now.salts == self.captured.salts { self.captured.frames } else { 0 };
+        Ok(u64::from(now.frames.saturating_sub(from)) * u64::from(self.page_size))
+    }
+
     /// Whether others have committed since the last capture. Costs a few memory reads; an empty batch adopts them.
     ///
     /// # Errors

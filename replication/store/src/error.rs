@@ -4,7 +4,7 @@
 
 use std::{io, path::PathBuf};
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use tanist_replication::{PayloadError, Position, Stamp, Term, position::HistoryOrderError};
 
 use crate::limits::Interrupted;
@@ -98,6 +98,18 @@ pub enum StoreError {
         /// The newest numbered transaction.
         position: Position,
     },
+    /// A database that is no replica stands where one belongs. Nothing was changed.
+    #[error(
+        "{}: {what}, so it is no replica of a cluster, and nothing was changed. Move it away and start again. To bring its \
+         content into the cluster, run on the master: sqlite3 THE_FILE .dump | sqlite3 -cmd '.timeout 5000' {}",
+        path.display(), path.display()
+    )]
+    NoReplica {
+        /// The file.
+        path: PathBuf,
+        /// Why it is none.
+        what: String,
+    },
     /// A master's operation on a backup or the other way round.
     #[error("{operation}: possible only as {wanted}")]
     Mode {
@@ -115,6 +127,12 @@ pub enum StoreError {
         position: Position,
         /// Whether the term is new but its history row is missing.
         no_reign: bool,
+    },
+    /// A statement of a user met a disk that fails. Nothing of its batch has happened.
+    #[error("{message}")]
+    Statement {
+        /// SQLite's words.
+        message: String,
     },
     /// SQLite rolled the whole batch back (disk full, `ROLLBACK` conflict clause, interrupted write, ...). None of
     /// its requests has happened; those that weren't the cause may be run again.
@@ -245,6 +263,19 @@ pub enum StoreError {
     },
 }
 
+/// Whether SQLite's extended result code says something about the disk, whosever statement it answers. What a full-text
+/// index, a numbering or a conflict clause complains of is its user's affair. [`SQLITE_FULL`](rusqlite::ffi::SQLITE_FULL)
+/// is told apart by whether there is room: a table that has used up its row numbers says the same.
+#[must_use]
+pub fn is_disk_code(extended: i32) -> bool {
+    match extended & 0xff {
+        ffi::SQLITE_IOERR => extended != ffi::SQLITE_IOERR_NOMEM,
+        ffi::SQLITE_CORRUPT => !matches!(extended, ffi::SQLITE_CORRUPT_VTAB | ffi::SQLITE_CORRUPT_SEQUENCE),
+        ffi::SQLITE_FULL | ffi::SQLITE_NOTADB | ffi::SQLITE_READONLY => true,
+        _ => false,
+    }
+}
+
 impl StoreError {
     /// Whether only the one request failed and its batch goes on.
     #[must_use]
@@ -268,8 +299,9 @@ impl StoreError {
             | StoreError::Io { .. }
             | StoreError::NotADatabase { .. } => true,
             StoreError::Sqlite { source, .. } => {
-                source.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
+                source.sqlite_error().is_some_and(|error| is_disk_code(error.extended_code))
             }
+            StoreError::Statement { .. } => true,
             _ => false,
         }
     }

@@ -39,13 +39,14 @@ pub use batch::{Batch, prepare_user};
 pub use changes::{Changes, ChangesError, KnownPages};
 pub use checkpoint::{CheckpointOutcome, Checkpointer, WalSync};
 pub use checksum::{checksum_of, database_checksum};
+pub use connection::check_file;
 pub use copy::CopyOut;
 pub use database::{Captured, Database};
 pub use divergence::{
     DIVERGENCE_DIR, DivergenceReport, PAGES_FILE, REPORT_FILE, REPORTS_KEPT, ROWS_FILE, ReportContext,
     ReportStamp, TableDifference, divergence_directory, divergence_reports,
 };
-pub use error::StoreError;
+pub use error::{StoreError, is_disk_code};
 pub use limits::Interrupted;
 pub use page_hash::{PAGE_HASH_BYTES, window_pages};
 pub use reader::{Reader, open_reader};

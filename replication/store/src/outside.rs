@@ -230,7 +230,6 @@ impl Database {
 
     /// A connection that reads the state of the last capture, until the guard is dropped; `None` when that can't be read any
     /// more.
-    #[expect(clippy::type_complexity, reason = "a connection and what ends its read")]
     fn before(&self, now: &WalIndex) -> Result<Option<(&Connection, Option<EndRead<'_>>)>, Verdict> {
         if now.salts != self.captured.salts {
             // The WAL starts over only where everything was captured, and the guard reads from before that.

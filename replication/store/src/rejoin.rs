@@ -153,8 +153,9 @@ impl Rejoin<'_> {
         let own = self.database.stamp.position;
         let on_branch = self.target.history.contains(own, self.target.stamp.position);
         if on_branch {
-            // A write that no master numbered is in it.
-            return self.database.diverged.then_some(own);
+            // A write that no master numbered is in it, or what was there before any.
+            let foreign = own == Position::ZERO && self.database.captured.pages > 1;
+            return (self.database.diverged || foreign).then_some(own);
         }
         Some(common(&self.database.history, own, &self.target.history, self.target.stamp.position))
     }

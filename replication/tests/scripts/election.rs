@@ -285,6 +285,44 @@ fn founding_that_fails_after_its_record_begins_again() {
 }
 
 #[test]
+fn machine_whose_store_cannot_begin_a_reign_lets_the_next_one_try() {
+    let mut c = founded(Setup { sync_backups: 2, ..Setup::new(THREE) });
+    c.run(Duration::from_secs(1));
+    c.disk_full(1, true);
+    c.crash(0, true);
+    let (master, took) = c.await_master(LONG);
+    assert_eq!(c.name(master), "c", "b was elected, and couldn't");
+    assert!(took < LEASE * 4, "{took:?}");
+    c.disk_full(1, false);
+    c.start(0);
+    write(&mut c);
+    settle(c);
+}
+
+#[test]
+fn machines_that_cannot_begin_a_reign_try_less_and_less_often_until_one_can() {
+    let mut c = founded(Setup { sync_backups: 2, ..Setup::new(THREE) });
+    c.run(Duration::from_secs(1));
+    c.crash(0, true);
+    for node in [1, 2] {
+        c.disk_full(node, true);
+    }
+    let term = |c: &Cluster| c.machines[1].hard.as_ref().unwrap().term;
+    let before = term(&c);
+    c.run(Duration::from_secs(120));
+    let tried = term(&c).0 - before.0;
+    assert!((4..=20).contains(&tried), "{tried} elections in two minutes");
+    for node in [1, 2] {
+        c.disk_full(node, false);
+    }
+    let (_, took) = c.await_master(Duration::from_secs(60));
+    assert!(took < LEASE * 42, "32 leases and a quarter: {took:?}");
+    c.start(0);
+    write(&mut c);
+    settle(c);
+}
+
+#[test]
 fn empty_replica_never_takes_the_throne_over_data_even_in_the_first_reign() {
     let mut c = founded(Setup::new(WITNESS));
     let key = c.machines[1].hard.as_ref().unwrap().record.key;

@@ -302,6 +302,7 @@ max_transaction = "16MiB"  # at most "256MiB"; a transaction is whole in memory 
 [store]
 wal_limit = "16MiB"
 cache = "8MiB"
+lock_patience = "10s"      # another program (a sqlite3 shell, say) may hold state.db's write lock so long before the master hands over
 scrub = "2MiB"             # bytes a second that are read again to find pages that the disk has changed; "off"
 
 # In [listen]: cors = ["https://panel.example"] lets pages of that origin ask this machine from a browser; "*": any.

@@ -239,6 +239,8 @@ pub struct Config {
     pub cache: usize,
     /// Bytes a second of the replica that are read again to find what rotted; `None`: none.
     pub scrub: Option<u64>,
+    /// How long another program may hold the write lock of the master's database before another machine becomes the master.
+    pub lock_patience: Duration,
     /// Limits on requests.
     pub limits: HttpLimits,
     /// What makes this machine unfit to reign.
@@ -483,6 +485,12 @@ impl Config {
                 Some("off") => None,
                 _ => Some(size("store.scrub", &raw.store.scrub, mib(2), (1 << 14, mib(1024)))?),
             },
+            lock_patience: fields.duration(
+                "store.lock_patience",
+                raw.store.lock_patience.as_ref(),
+                Duration::from_secs(10),
+                (Duration::from_secs(1), Duration::from_secs(3600)),
+            )?,
             limits: limits(&fields, &raw.limits)?,
             health: health(&fields, raw.health)?,
             backup: backup(&fields, folder, &folder.join(&raw.data_dir), raw.backup)?,
@@ -545,6 +553,8 @@ impl Config {
             page_cache_bytes: self.cache,
             wal_limit_bytes: self.wal_limit,
             max_transaction_bytes: self.max_transaction,
+            // The store thread has other things to do than to wait for a lock: it tries again.
+            busy_timeout_ms: 250,
             ..Options::default()
         }
     }

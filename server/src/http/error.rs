@@ -124,6 +124,12 @@ impl ApiError {
             WriteError::NotMaster => ApiError::not_master(view, uri),
             WriteError::Overloaded => ApiError::overloaded("too many writes wait"),
             WriteError::NotEnoughBackups(why) => unavailable(code::NOT_ENOUGH_BACKUPS, why),
+            WriteError::Locked(why) => {
+                unavailable(code::DATABASE_LOCKED, format!("nothing was written: {why}"))
+            }
+            WriteError::OutsideWrite(why) => {
+                unavailable(code::OUTSIDE_WRITE, format!("nothing was written: {why}"))
+            }
             WriteError::Sql(error) => ApiError::sql(error),
             WriteError::Unfit(unfit) => ApiError::unfit(&unfit),
             WriteError::State(refusal) => ApiError::refused(refusal),

@@ -56,15 +56,14 @@ const WRITTEN: &Problems = &[
     (400, code::BAD_REQUEST),
     (408, code::STATEMENT_TIMEOUT),
     (413, code::TRANSACTION_TOO_LARGE),
+    (503, code::DATABASE_LOCKED),
+    (503, code::OUTSIDE_WRITE),
     (503, code::NOT_ENOUGH_BACKUPS),
     (503, code::OUTCOME_UNKNOWN),
     (503, code::OVERLOADED),
     (507, code::STORAGE),
 ];
 const CHANGE: &Problems = &[
-    // A user's table may refer to Tanist's: its constraints and triggers have a say.
-    (403, code::SQL_DENIED),
-    (409, code::CONSTRAINT),
     (404, code::NOT_FOUND),
     (409, code::CONFLICT),
     (412, code::PRECONDITION_FAILED),
