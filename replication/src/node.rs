@@ -68,6 +68,8 @@ pub struct Node {
     pub(crate) no_stand_before: Time,
     /// How often that has happened since one was started.
     pub(crate) failed_starts: u32,
+    /// Its store could begin no reign.
+    pub(crate) barred: bool,
     /// Started without a clean-stop mark, and hasn't been seen current since: the disk may have lied.
     pub(crate) unclean: bool,
     /// Highest term heard of, so that the next candidacy asks for a free one.
@@ -126,6 +128,7 @@ impl Node {
             no_vote_before,
             no_stand_before: Time(0),
             failed_starts: 0,
+            barred: false,
             unclean: !clean && !founding,
             stopping: false,
             holds: 0,
@@ -195,6 +198,12 @@ impl Node {
             Event::HandOver { to, why } => self.on_hand_over(to, why),
             Event::Force { why } => self.on_force(why),
             Event::Health(unhealthy) => self.on_health(unhealthy),
+            Event::Barred(barred) => {
+                self.barred = barred;
+                if barred && matches!(self.role, Role::Candidate(_)) {
+                    self.become_follower(Duration::ZERO);
+                }
+            }
             Event::ChangeMembers(change) => self.on_change_members(change),
             Event::WritesHeld(hold) => self.on_writes_held(hold),
             Event::StorageFailed(why) => self.step_down(format!("own disk failed: {why}")),
@@ -399,6 +408,7 @@ impl Node {
     /// Whether this machine could ever stand now: a data member with a usable replica.
     pub(crate) fn may_stand(&self) -> bool {
         !self.stopping
+            && !self.barred
             && self.storage == Storage::Ready
             && self.hard.record.member(&self.config.id).is_some_and(|member| !member.rank.is_witness())
     }

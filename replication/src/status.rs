@@ -207,8 +207,10 @@ impl Node {
                     .map(|member| &member.id)
                     .filter(|id| **id != self.config.id && !self.links.contains(*id))
                     .collect();
+                let own =
+                    self.unhealthy.as_ref().map_or(String::new(), |why| format!("; this machine: {why}"));
                 Some(format!(
-                    "no master: the acknowledged data is on {}; not reached from here: {}",
+                    "no master: the acknowledged data is on {}; not reached from here: {}{own}",
                     list(holders),
                     if down.is_empty() { "nobody".to_owned() } else { list(down) }
                 ))

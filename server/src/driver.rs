@@ -52,7 +52,8 @@ const SEEN: usize = 0;
 const HOOK: usize = 1;
 const STORE: usize = 2;
 const TERM: usize = 3;
-const JUDGES: usize = 4;
+const SCHEMA: usize = 4;
+const JUDGES: usize = 5;
 
 /// Everything the driver needs.
 pub(crate) struct Parts {
@@ -221,8 +222,8 @@ struct Driver {
     reign: Option<Term>,
     /// Why it began.
     reason: String,
-    /// Why this machine isn't fit to reign: what was seen of it, what its hook says, what keeps it from writing, and why it
-    /// couldn't begin a term.
+    /// Why this machine isn't fit to reign: what was seen of it, what its hook says, what keeps it from writing, why it couldn't
+    /// begin a term, and why it can't.
     unfit: [Option<Complaint>; JUDGES],
     /// When it couldn't.
     term_failed: Option<Instant>,
@@ -349,6 +350,11 @@ impl Driver {
                 Ok(())
             }
             StoreEvent::Unfit(why) => self.judge(STORE, why),
+            StoreEvent::Barred(why) => {
+                let barred = why.is_some();
+                self.judge(SCHEMA, why)?;
+                self.event(Event::Barred(barred))
+            }
             StoreEvent::Fatal(why) => {
                 self.event(Event::StorageFailed(why.clone()))?;
                 Err(DriverError::Store(why))

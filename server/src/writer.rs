@@ -40,6 +40,8 @@ pub(crate) enum StoreEvent {
     Await(Stamp, Vec<(Respond, WriteDone)>),
     /// This machine can't write although its disk is well, and why; or it can again.
     Unfit(Option<Complaint>),
+    /// No term can begin on this replica, and why; or one can.
+    Barred(Option<Complaint>),
     /// The disk can't be trusted any more: stop.
     Fatal(String),
 }
@@ -108,6 +110,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
     let mut writer = Writer {
         obstacle,
         outside_at: None,
+        barred: false,
         reign: None,
         prune_at: Instant::now(),
         refusals: Refusals::default(),
@@ -121,6 +124,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         syncer,
         checkpoints,
     };
+    writer.look_at_schema();
     loop {
         match inbox.next(writer.patience()) {
             Work::Command(Command::Stop) => break,
@@ -147,6 +151,8 @@ struct Writer<'a> {
     obstacle: Obstacle,
     /// When something that others have written was last taken over.
     outside_at: Option<Instant>,
+    /// No term can begin on this replica.
+    barred: bool,
     /// To be brought into their table.
     members: Option<Vec<Member>>,
     /// No write is to begin until the next batch comes.
@@ -226,6 +232,19 @@ impl Writer<'_> {
         if self.database.is_diverged() { Stamp::off_branch(stamp.position) } else { stamp }
     }
 
+    /// A newer program may have been the master: then this one can't be it any more.
+    fn look_at_schema(&mut self) {
+        let newer = match self.database.newer_schema() {
+            Ok(newer) => newer,
+            Err(error) => return tracing::warn!(%error, "look at the schema's version"),
+        };
+        if newer.is_some() != self.barred {
+            self.barred = newer.is_some();
+            let why = newer.map(|error| Complaint::new(&format!("it can begin no term: {error}")));
+            let _ = self.events.send(StoreEvent::Barred(why));
+        }
+    }
+
     fn end_reign(&mut self) {
         self.reign = None;
         self.syncer.flush();
@@ -240,12 +259,13 @@ impl Writer<'_> {
     /// diverged by it, as soon as it is seen.
     fn become_backup(&mut self) {
         match self.database.become_backup() {
-            Ok(()) => {}
+            Ok(()) => self.obstacle.passed(self.events),
             Err(error @ StoreError::Busy { .. }) => {
                 self.obstacle.meet(&error, self.events);
             }
             Err(error) => {
                 tracing::warn!(%error, "this replica must be brought in line with the next master");
+                self.obstacle.passed(self.events);
                 self.database.distrust();
             }
         }
@@ -269,7 +289,12 @@ impl Writer<'_> {
                 tracing::warn!("a write from outside got onto this backup: the replica must rejoin");
                 self.tell(Event::ApplyFailed(self.stamp()));
             }
-            Ok(applied) => self.tell(Event::Stored(applied.stamp)),
+            Ok(applied) => {
+                self.tell(Event::Stored(applied.stamp));
+                if applied.history_changed {
+                    self.look_at_schema();
+                }
+            }
             Err(error @ (StoreError::Predecessor { .. } | StoreError::Mode { .. })) => {
                 tracing::debug!(%error, "transaction refused");
                 self.tell(Event::ApplyFailed(self.stamp()));
@@ -288,7 +313,10 @@ impl Writer<'_> {
     fn rejoin(&mut self, link: &Link) {
         let WriterConfig { member, board, .. } = &self.config;
         match rejoin::take(self.database, link, member, board, clock::wall()) {
-            Ok(()) => self.tell(Event::CopyFinished(self.stamp())),
+            Ok(()) => {
+                self.tell(Event::CopyFinished(self.stamp()));
+                self.look_at_schema();
+            }
             Err(error) => {
                 let position = self.database.stamp().position;
                 let pause = match &error {

@@ -106,6 +106,16 @@ impl sync::Query<Vec<Migration>> for Open<'_> {
 impl sync::Migrate for Open<'_> {}
 
 impl Database {
+    /// Why no reign can begin on this replica by this program, if none can: a newer one has changed its schema.
+    ///
+    /// # Errors
+    /// When the schema can't be read.
+    pub fn newer_schema(&self) -> Result<Option<StoreError>, StoreError> {
+        let found = self.sqlite("read the schema version", |db| version_of(&db.observer))?;
+        let known = schema_version();
+        Ok((found > known).then_some(StoreError::NewerSchema { found, known }))
+    }
+
     /// Begins the reign of `term`: writes its row and brings the schema up to date. `master` is the member's id,
     /// `reason` is for people. The captured transactions come in order.
     ///
