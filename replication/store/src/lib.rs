@@ -15,6 +15,7 @@ mod database;
 mod divergence;
 mod encode;
 mod error;
+mod inserted;
 mod limits;
 mod migrate;
 mod page_hash;
@@ -44,6 +45,7 @@ pub use divergence::{
     ReportStamp, TableDifference, divergence_directory, divergence_reports,
 };
 pub use error::StoreError;
+pub use inserted::{InsertWatch, forget_inserts, watch_inserts};
 pub use limits::Interrupted;
 pub use page_hash::{PAGE_HASH_BYTES, window_pages};
 pub use reader::{Reader, open_reader};

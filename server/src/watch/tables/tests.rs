@@ -263,6 +263,17 @@ fn users_reach_the_events_only_through_watched_rows() {
         let error = batch.request(|db| db.execute_batch(&sql)).expect_err(&sql);
         assert!(error.is_request(), "{sql}: {error}");
     }
+    // Also the second time, when the statement comes from the cache.
+    for again in 0..3 {
+        let mut batch = master.database.begin(Term(1)).unwrap();
+        let error = batch
+            .request(|db| {
+                prepare_user(db, "UPDATE sqlite_sequence SET seq = 0 WHERE name = 'tanist_events'")?
+                    .raw_execute()
+            })
+            .expect_err(&format!("{again}"));
+        assert!(error.is_request(), "{again}: {error}");
+    }
     // Of their own tables users may, whatever an administrator has removed from outside.
     let outside = Connection::open(master._dir.path().join("state.db")).unwrap();
     outside.execute("DELETE FROM tanist_events WHERE id > 1", []).unwrap();
