@@ -494,8 +494,10 @@ pub struct ClusterMember {
     pub lag: Option<u64>,
     /// Whether the answering machine hears it.
     pub reachable: Option<bool>,
-    /// Whether it is in the sync set.
-    pub in_sync: bool,
+    /// Whether it holds all that was acknowledged, because it is in the sync set; `null`: nobody knows now. Without a master that
+    /// is known of those alone on which the acknowledged data is.
+    #[serde(default)]
+    pub in_sync: Option<bool>,
     /// It doesn't count as a voter until it answers: it has been silent for long, or is new.
     #[serde(default)]
     pub absent: bool,

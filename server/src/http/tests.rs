@@ -259,7 +259,7 @@ async fn malformed_requests_are_problems() {
             json,
             br#"{"statements":[{"sql":"SELECT 1","params":"x"}]}"#,
             400,
-            &["bad-request", "params: expected an array or an object"],
+            &["bad-request", "statements[0].params: ", "expected an array or an object"],
         ),
         ("none", json, br#"{"statements":[]}"#, 400, &["statements"]),
         (
