@@ -77,6 +77,11 @@ fn run_one(
         return Err(SqlError::new(index, SqlErrorKind::Denied, message));
     }
     let mut prepared = prepare_user(connection, sql).map_err(sqlite)?;
+    if prepared.is_explain() != 0 {
+        // SQLite never makes an explanation anew: one from the cache would be of an older schema.
+        prepared.discard();
+        prepared = prepare_user(connection, sql).map_err(sqlite)?;
+    }
     bind(&mut prepared, index, &statement.params)?;
     let changes_before = connection.total_changes();
     let watch = (verb == Verb::Insert).then(|| InsertWatch::begin(connection));

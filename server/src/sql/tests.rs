@@ -2,6 +2,8 @@
 
 use rusqlite::types::Value as SqlValue;
 use serde_json::json;
+use tanist_replication::Term;
+use tanist_store::{Database, Options};
 
 use super::*;
 
@@ -148,6 +150,11 @@ fn cached_statements_answer_by_the_schema_of_now() {
         assert_eq!(columns(write).unwrap(), named(&names, row.clone()), "{change}");
         assert_eq!(columns(read).unwrap(), named(&names, row), "{change}");
     }
+    // What explains a statement is of now, too.
+    let explain = "EXPLAIN QUERY PLAN SELECT * FROM t WHERE v = 1";
+    let before = columns(explain).unwrap();
+    connection.execute_batch("CREATE INDEX by_v ON t(v)").unwrap();
+    assert_ne!(columns(explain).unwrap(), before);
     // What no longer fits says where, as if it were prepared for the first time.
     columns("SELECT v, w FROM t").unwrap();
     connection.execute_batch("ALTER TABLE t RENAME COLUMN w TO y").unwrap();
@@ -308,4 +315,21 @@ fn column_that_is_not_utf8_is_an_error_and_nothing_else() {
     assert!(error.message.contains("isn't UTF-8"), "{error}");
     let rows = one(&connection, "SELECT b FROM odd", Params::default()).unwrap().rows;
     assert_eq!(rows, [[json!(2)]]);
+}
+
+#[test]
+fn documented_list_of_what_is_ours_is_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut database = Database::open(directory.path(), Options::default()).unwrap();
+    database.become_master().unwrap();
+    database.start_reign(Term(1), "pc-1", "test").unwrap();
+    let batch = database.begin(Term(1)).unwrap();
+    let names = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let mut names = batch.connection().prepare(names).unwrap();
+    let names = names.query_map([], |row| row.get::<_, String>(0)).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+    let document = include_str!("../../../docs/sql.md");
+    for name in &names {
+        assert!(name.starts_with("tanist_") && document.contains(&format!("`{name}`")), "{name} isn't in docs/sql.md");
+    }
+    assert!(names.len() > 10, "{names:?}");
 }

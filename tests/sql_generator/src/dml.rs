@@ -183,7 +183,7 @@ impl Generator {
         let name = table.name.clone();
         let condition = self.condition(&table);
         let (one, two) = (self.one_of(&table.readable()), self.one_of(&table.readable()));
-        match self.rng.u32(..16) {
+        match self.rng.u32(..18) {
             0..5 => format!("SELECT * FROM {name}{condition}"),
             5 => format!(
                 "SELECT {one}, {two} AS \"x y\", typeof({one}) FROM {name}{condition} ORDER BY 1, 2, 3"
@@ -214,7 +214,11 @@ impl Generator {
             14 => format!(
                 "SELECT json_object('a', {one}), CAST({two} AS TEXT) FROM {name} WHERE typeof({one}) <> 'blob' LIMIT 5"
             ),
-            _ => format!("SELECT name, type FROM pragma_table_xinfo('{name}')"),
+            15 => format!("SELECT name, type FROM pragma_table_xinfo('{name}')"),
+            _ => format!(
+                "PRAGMA {}({name})",
+                self.pick(&["table_info", "table_xinfo", "index_list", "foreign_key_list"])
+            ),
         }
     }
 }
