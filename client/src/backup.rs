@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use tanist_api::{HEADER_DATABASE_BYTES, HEADER_POSITION};
+use tanist_api::{HEADER_DATABASE_BYTES, HEADER_MIN_POSITION, HEADER_POSITION};
 use tokio::time::timeout;
 
 use crate::{
@@ -30,12 +30,18 @@ pub struct Download {
 }
 
 impl Client {
-    /// Begins to fetch a copy of the whole database from this machine, compressed by `level` of zstd (1 to 9). One attempt:
-    /// a copy that broke off is begun again, from any machine.
+    /// Begins to fetch a copy of the whole database from this machine, compressed by `level` of zstd (1 to 9). With a position, as
+    /// answers to writes have it, the machine waits a few seconds until it holds that. One attempt: a copy that broke off is begun
+    /// again, from any machine.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn backup_of(&self, host: &str, level: Option<u32>) -> Result<Download, Error> {
+    pub async fn backup_of(
+        &self,
+        host: &str,
+        level: Option<u32>,
+        min_position: Option<&str>,
+    ) -> Result<Download, Error> {
         let host = one(host)?;
         let limit = self.attempt_timeout();
         let unavailable = |last: String| Error::Unavailable {
@@ -47,6 +53,9 @@ impl Client {
         let mut request = Request::builder().method(Method::GET).uri(format!("{host}/v1/backup{level}"));
         if let Some(token) = self.authorization() {
             request = request.header(header::AUTHORIZATION, token);
+        }
+        if let Some(position) = min_position {
+            request = request.header(HEADER_MIN_POSITION, position);
         }
         let request = request
             .body(Full::new(Bytes::new()))

@@ -187,8 +187,13 @@ impl Client {
     ///
     /// # Errors
     /// As [`crate::Client::backup_of`], and [`Error::Runtime`] in an async task.
-    pub fn backup_of(&self, host: &str, level: Option<u32>) -> Result<Download, Error> {
-        let inner = self.runtime.wait(self.inner.backup_of(host, level))??;
+    pub fn backup_of(
+        &self,
+        host: &str,
+        level: Option<u32>,
+        min_position: Option<&str>,
+    ) -> Result<Download, Error> {
+        let inner = self.runtime.wait(self.inner.backup_of(host, level, min_position))??;
         Ok(Download { inner, runtime: Arc::clone(&self.runtime) })
     }
 

@@ -284,6 +284,8 @@ fn told(after: &mut Option<u64>, host: &str, block: Block) -> Option<Result<Watc
                     detail,
                     statement: None,
                     sqlite_code: None,
+                    sql_offset: None,
+                    sql_excerpt: None,
                 };
                 Ended::Final(Error::Problem(Box::new(problem)))
             }

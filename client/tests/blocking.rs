@@ -90,14 +90,14 @@ fn copy_is_fetched_to_its_end_or_the_break_is_told() {
         _ => problem(503, code::OVERLOADED, &[]),
     }));
     let client = Client::new(&machine.url).unwrap();
-    let mut copy = client.backup_of(&machine.url, None).unwrap();
+    let mut copy = client.backup_of(&machine.url, None, None).unwrap();
     assert_eq!((copy.position(), copy.host(), copy.database_bytes()), ("3.7", machine.url.as_str(), None));
     let mut bytes = vec![];
     while let Some(chunk) = copy.chunk().unwrap() {
         bytes.extend_from_slice(&chunk);
     }
     assert_eq!(bytes, b"\"the copy\"");
-    let error = client.backup_of(&machine.url, None).unwrap_err();
+    let error = client.backup_of(&machine.url, None, None).unwrap_err();
     assert!(matches!(&error, Error::Unavailable { last, .. } if last.contains("overloaded")), "{error}");
 }
 

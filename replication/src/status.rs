@@ -50,6 +50,9 @@ pub struct Status {
     pub master: Option<MemberId>,
     /// Newest accepted record.
     pub record: SuccessionRecord,
+    /// Whether a member holds all that was acknowledged: while somebody reigns, and of the sync set also without a master.
+    /// Who isn't listed may, or may not.
+    pub holds_all: Vec<(MemberId, bool)>,
     /// This replica, on disk.
     pub position: Position,
     /// Newest acknowledged position it knows.
@@ -132,6 +135,7 @@ impl Node {
             id: self.config.id.clone(),
             role,
             term: self.hard.term,
+            holds_all: self.holds_all(master.as_ref()),
             master,
             record: self.hard.record.clone(),
             position: self.stamp.position,
@@ -145,6 +149,23 @@ impl Node {
             peers: peers.collect(),
             notice: self.notice(),
         }
+    }
+
+    /// The newest record that this machine has seen, for displays: accepted by it or not.
+    fn newest_record(&self) -> &SuccessionRecord {
+        let record = &self.hard.record;
+        self.shown.as_ref().filter(|shown| shown.key > record.key).unwrap_or(record)
+    }
+
+    fn holds_all(&self, master: Option<&MemberId>) -> Vec<(MemberId, bool)> {
+        // A machine that was removed knows only how it was then.
+        if self.hard.record.member(&self.config.id).is_none() {
+            return vec![];
+        }
+        let record = if master.is_some() { &self.hard.record } else { self.newest_record() };
+        let data = record.members.iter().filter(|member| !member.rank.is_witness());
+        let holds = data.map(|member| (member.id.clone(), record.sync_set.contains(&member.id)));
+        holds.filter(|(_, holds)| *holds || master.is_some()).collect()
     }
 
     fn notice(&self) -> Option<String> {
@@ -198,8 +219,7 @@ impl Node {
                 })
             }
             _ => {
-                let shown = self.shown.as_ref().filter(|shown| shown.key > record.key);
-                let record = shown.unwrap_or(record);
+                let record = self.newest_record();
                 let holders: Vec<_> = record.sync_set.iter().collect();
                 let down: Vec<_> = record
                     .members

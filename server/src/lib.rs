@@ -8,6 +8,7 @@ const _: () = assert!(!tanist_replication::mistakes::POSSIBLE, "a server must no
 pub mod audit;
 mod auth;
 pub mod backup;
+mod causes;
 pub mod cli;
 pub mod clock;
 pub mod commands;

@@ -97,7 +97,7 @@ pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
                     .filter(|_| is_master)
                     .map(|position| status.tip.txid.0.saturating_sub(position.txid.0)),
                 reachable: if own { Some(true) } else { peer.map(|peer| peer.reachable) },
-                in_sync: record.sync_set.contains(&member.id) && status.master.is_some(),
+                in_sync: status.holds_all.iter().find(|(id, _)| *id == member.id).map(|(_, holds)| *holds),
                 absent: member.absent,
                 unhealthy: if own {
                     status.unhealthy.clone()

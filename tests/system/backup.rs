@@ -389,7 +389,7 @@ async fn client_that_takes_nothing_is_cut_off_and_the_wal_comes_down_again() {
     let (mut first, head) = tokio::task::block_in_place(|| ask_and_wait(&cluster));
     assert!(head.starts_with("HTTP/1.1 200") && head.contains("tanist-position: 1."), "{head}");
     let (second, _) = tokio::task::block_in_place(|| ask_and_wait(&cluster));
-    let refused = client.backup_of(&cluster.url(0), None).await.unwrap_err();
+    let refused = client.backup_of(&cluster.url(0), None, None).await.unwrap_err();
     assert!(matches!(&refused, Error::Unavailable { last, .. } if last.contains("2 copies")), "{refused}");
     let cut_off = || cluster.log_of(0).matches("a copy was cut off").count();
     let (mut longest, until) = (0, Instant::now() + Duration::from_secs(60));
@@ -467,7 +467,7 @@ async fn copy_is_for_admins_alone_and_travels_over_tls() {
     for role in tanist_api::Access::ALL {
         let made = operator.make_token(&format!("a-{role}"), role).await.unwrap();
         let builder = cluster.builder().hosts(&cluster.url(0)).token(&made.token).unwrap();
-        let answer = builder.build().unwrap().backup_of(&cluster.url(0), None).await;
+        let answer = builder.build().unwrap().backup_of(&cluster.url(0), None, None).await;
         match (role, answer) {
             (tanist_api::Access::Admin, answer) => {
                 let mut download = answer.unwrap();
@@ -608,7 +608,7 @@ async fn state_of_a_moment_before_a_mistake_is_restored_from_increments() {
 async fn witness_has_no_copy_to_give() {
     let layout = Layout { ranks: vec![1, 0], ..Layout::of(2) };
     let cluster = Cluster::start(&layout).await;
-    let error = cluster.client().backup_of(&cluster.url(1), None).await.unwrap_err();
+    let error = cluster.client().backup_of(&cluster.url(1), None, None).await.unwrap_err();
     assert!(error.to_string().contains("is a witness"), "{error}");
     let config = cluster.machines[1].config.display().to_string();
     let dir = tempfile::tempdir().unwrap();

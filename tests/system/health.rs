@@ -48,7 +48,7 @@ async fn unhealthy_machines_leave_the_throne_and_the_front_of_the_chain() {
             let view = cluster.view(master).await.ok()?;
             let member = view.members.iter().find(|member| member.id == name(heir))?;
             assert_eq!(member.unhealthy.as_deref(), Some("bus 3 down"));
-            (!member.in_sync && view.sync_set.contains(&name(third))).then_some(())
+            (member.in_sync == Some(false) && view.sync_set.contains(&name(third))).then_some(())
         })
         .await;
     let (code, text) = tanist(&["status", "--hosts", &cluster.url(master)]);

@@ -4,11 +4,12 @@
 //! fields in requests.
 
 mod access;
+mod params;
 #[cfg(feature = "openapi")]
 mod schema;
 mod state;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap as _};
 
 pub use access::{Access, AccessError, MadeToken, NewToken, TokenInfo};
 pub use state::{
@@ -160,10 +161,11 @@ impl Statement {
     }
 }
 
-/// Parameters of a statement. Values are JSON null, booleans (stored as 0 or 1), numbers, strings, or
-/// `{"base64": "..."}` for a blob.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "params: expected an array or an object")]
+/// Parameters of a statement. Values are JSON null, booleans (stored as 0 or 1), numbers, strings, `{"base64": "..."}` for a
+/// blob, `{"real": "Infinity"}` or `"-Infinity"`, and `{"text_base64": "..."}` for text that isn't UTF-8. A number that
+/// SQLite can't hold as it is written is refused when it is read.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Params {
     /// By place.
     Positional(Vec<serde_json::Value>),
@@ -209,22 +211,41 @@ pub struct QueryResponse {
 }
 
 /// What one statement did.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StatementResult {
     /// Column names, when the statement returns rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
-    /// Rows, values in the order of `columns`; blobs as `{"base64": "..."}`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Rows, values in the order of `columns`; there, perhaps empty, whenever `columns` is.
+    #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Vec<schema::SqlValue>>))]
     pub rows: Vec<Vec<serde_json::Value>>,
-    /// Rows inserted, updated or deleted.
+    /// Rows that an INSERT, REPLACE, UPDATE or DELETE itself has written, without those of triggers and foreign keys; absent
+    /// for other statements.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_affected: Option<u64>,
-    /// Row id of the last inserted row, after an INSERT.
+    /// Row id of the last row that this very INSERT or REPLACE has added; absent when it has added none, or none that has a
+    /// row id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_insert_id: Option<i64>,
+}
+
+impl Serialize for StatementResult {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        if !self.columns.is_empty() {
+            object.serialize_entry("columns", &self.columns)?;
+            object.serialize_entry("rows", &self.rows)?;
+        }
+        if let Some(count) = self.rows_affected {
+            object.serialize_entry("rows_affected", &count)?;
+        }
+        if let Some(id) = self.last_insert_id {
+            object.serialize_entry("last_insert_id", &id)?;
+        }
+        object.end()
+    }
 }
 
 /// An error answer (RFC 9457).
@@ -248,6 +269,12 @@ pub struct Problem {
     /// SQLite's extended result code, for SQL errors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlite_code: Option<i32>,
+    /// Where in the statement's `sql` SQLite found the fault, in characters (Unicode code points, not bytes) from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql_offset: Option<usize>,
+    /// The SQL around `sql_offset`, at most 81 characters of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql_excerpt: Option<String>,
 }
 
 /// Stable codes of [`Problem`].
@@ -474,8 +501,10 @@ pub struct ClusterMember {
     pub lag: Option<u64>,
     /// Whether the answering machine hears it.
     pub reachable: Option<bool>,
-    /// Whether it is in the sync set.
-    pub in_sync: bool,
+    /// Whether it holds all that was acknowledged, because it is in the sync set; `null`: nobody knows now. Without a master that
+    /// is known of those alone on which the acknowledged data is.
+    #[serde(default)]
+    pub in_sync: Option<bool>,
     /// It doesn't count as a voter until it answers: it has been silent for long, or is new.
     #[serde(default)]
     pub absent: bool,

@@ -91,7 +91,7 @@ namespace Tanist.Client
             Position = json.TextOrNull("position");
             Lag = json.IntegerOrNull("lag");
             Reachable = json.FlagOrNull("reachable");
-            InSync = json.Flag("in_sync");
+            InSync = json.FlagOrNull("in_sync");
             Urls = json.Texts("urls");
             Json = json;
         }
@@ -115,7 +115,7 @@ namespace Tanist.Client
         public bool? Reachable { get; private set; }
 
         /// <summary>Whether it is in the sync set.</summary>
-        public bool InSync { get; private set; }
+        public bool? InSync { get; private set; }
 
         /// <summary>Its URLs for clients.</summary>
         public IList<string> Urls { get; private set; }

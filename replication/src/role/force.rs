@@ -113,7 +113,9 @@ impl Node {
                 Err("another machine reigns now".to_owned())
             }
             _ if self.now >= forced.until => {
-                Err("no majority of the voters answers, or one has just heard a master: try again".to_owned())
+                Err("no majority of the voters answers, or one has just heard a master: try again; if the majority is gone for \
+                     good, `tanist recover` goes on without it, on a stopped machine"
+                    .to_owned())
             }
             _ => return,
         };

@@ -21,16 +21,35 @@ const GUARD_LAG: u32 = 1024;
 /// The same while a checkpoint is due.
 const GUARD_LAG_DUE: u32 = 64;
 
+/// Stands before users' SQL in the statement cache.
+const MARK: &str = "/**/";
+const MARK_BYTES: i32 = 4;
+
 /// Prepares users' SQL through the connection's statement cache. The text is marked, so that it can never meet a
 /// cached statement of the server's own, which the authorizer has let pass.
 ///
 /// # Errors
-/// SQLite's, a denial among them (see [`crate::is_denied`]).
+/// SQLite's, a denial among them (see [`crate::is_denied`]), as if the text weren't marked.
 pub fn prepare_user<'c>(
     connection: &'c Connection,
     sql: &str,
 ) -> Result<CachedStatement<'c>, rusqlite::Error> {
-    connection.prepare_cached(&format!("/**/{sql}"))
+    let marked = format!("{MARK}{sql}");
+    connection.prepare_cached(&marked).map_err(|error| in_users_text(error, &marked, sql))
+}
+
+/// The error with an offset into what the user has written.
+fn in_users_text(error: rusqlite::Error, marked: &str, sql: &str) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqlInputError { error, msg, sql: prepared, offset } => {
+            // What stands behind a first statement is prepared by itself, with an offset of its own.
+            let before = marked.trim_end().len().saturating_sub(prepared.len());
+            let offset = i32::try_from(before).unwrap_or(i32::MAX).saturating_add(offset);
+            let offset = offset.saturating_sub(MARK_BYTES).max(0);
+            rusqlite::Error::SqlInputError { error, msg, sql: sql.to_owned(), offset }
+        }
+        error => error,
+    }
 }
 
 /// One SQLite transaction of the master. Dropped without commit it is rolled back.
@@ -171,6 +190,11 @@ impl<'d> Batch<'d> {
         });
         if self.database.foreign_keys_found {
             self.database.enforce_foreign_keys(false)?;
+        }
+        let mode = &self.database.user_mode;
+        if mode.altered() || mode.declared() || mode.renumbered() {
+            // The authorizer notes that when a statement is prepared; one from the cache would pass unnoticed.
+            self.database.writer.flush_prepared_statement_cache();
         }
         result
     }

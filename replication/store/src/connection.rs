@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig, limits::Limit};
 
-use crate::{DATABASE_FILE, Options, PAGE_SIZE, error::StoreError};
+use crate::{DATABASE_FILE, Options, PAGE_SIZE, error::StoreError, inserted};
 
 /// Earlier versions can lose committed writes when one connection checkpoints while another writes.
 const OLDEST_LIBRARY: i32 = 3_051_003;
@@ -60,6 +60,7 @@ pub(crate) fn open(dir: &Path, usage: Use, options: &Options) -> Result<Connecti
         connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST_VALUE)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         if usage == Use::Writer {
+            inserted::watch_inserts(&connection)?;
             connection.pragma_update(None, "page_size", PAGE_SIZE)?;
             let mode: String =
                 connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;

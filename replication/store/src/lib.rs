@@ -16,6 +16,7 @@ mod database;
 mod divergence;
 mod encode;
 mod error;
+mod inserted;
 mod limits;
 mod migrate;
 mod outside;
@@ -47,6 +48,7 @@ pub use divergence::{
     ReportStamp, TableDifference, divergence_directory, divergence_reports,
 };
 pub use error::{StoreError, is_disk_code};
+pub use inserted::{InsertWatch, forget_inserts, watch_inserts};
 pub use limits::Interrupted;
 pub use page_hash::{PAGE_HASH_BYTES, window_pages};
 pub use reader::{Reader, open_reader};

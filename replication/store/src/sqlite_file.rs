@@ -1,5 +1,5 @@
 //! What SQLite's safe interface doesn't give: the header of the WAL index, reads of the WAL file, pager counters, a look at
-//! pages as they are read.
+//! pages as they are read, the row id of the last insert to be set.
 //!
 //! Owns all unsafe code of the crate. Never writes and never opens a file: it reads through the file objects of a
 //! connection (a second handle on the database would drop its POSIX locks). Read `wal.rs` next.
@@ -8,7 +8,7 @@
 use std::{ffi::c_void, ptr, sync::atomic};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, Error, ffi};
+use rusqlite::{Connection, Error, ffi, functions::Context};
 
 /// The WAL index's header: where the WAL ends for every reader now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +225,18 @@ pub(crate) fn written_pages(connection: &Connection) -> u32 {
 pub(crate) fn foreign_keys_violated(connection: &Connection) -> bool {
     // SAFETY: only borrowed for the call.
     counter(unsafe { connection.handle() }, ffi::SQLITE_DBSTATUS_DEFERRED_FKS) != 0
+}
+
+/// Sets what `last_insert_rowid()` says.
+pub(crate) fn set_last_insert_rowid(connection: &Connection, id: i64) {
+    // SAFETY: the handle is valid while `connection` lives, and is only used for this call, on the connection's own thread.
+    unsafe { ffi::sqlite3_set_last_insert_rowid(connection.handle(), id) };
+}
+
+/// What the connection that calls this function has inserted last, as SQLite itself knows it.
+pub(crate) fn last_insert_rowid_within(context: &Context<'_>) -> Result<i64, Error> {
+    // SAFETY: the borrowed connection ends with this call, within the function that SQLite is running on it.
+    Ok(unsafe { context.get_connection() }?.last_insert_rowid())
 }
 
 /// Counts the pages that left a connection's cache in the middle of a transaction, also from within its progress

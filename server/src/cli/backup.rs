@@ -41,7 +41,9 @@ pub(super) async fn backup(args: &BackupArgs) -> anyhow::Result<()> {
     let client = args.connection.client()?;
     let cluster = status::seen_by_the_master(&client).await?;
     let sources = sources(&cluster, args.from.as_deref())?;
-    let (mut download, member) = begin(&client, &sources, args.level).await?;
+    // What was acknowledged before the copy was asked for is in it, wherever it comes from.
+    let min_position = cluster.master.is_some().then_some(cluster.acknowledged.as_str());
+    let (mut download, member) = begin(&client, &sources, args.level, min_position).await?;
     let path = match args.out.is_dir() {
         true => args.out.join(format!("{}-{}{COPY_SUFFIX}", cluster.cluster, download.position())),
         false => args.out.clone(),
@@ -104,10 +106,11 @@ async fn begin(
     client: &Client,
     sources: &[(String, String)],
     level: Option<u32>,
+    min_position: Option<&str>,
 ) -> Result<(Download, String), Error> {
     let mut last = Error::Hosts("no machine to ask".to_owned());
     for (member, url) in sources {
-        match client.backup_of(url, level).await {
+        match client.backup_of(url, level, min_position).await {
             Ok(download) => return Ok((download, member.clone())),
             // No other machine will say anything else.
             Err(error @ Error::Problem(_)) => return Err(error),

@@ -33,6 +33,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tanist_client::{Builder, Client};
 
 use crate::{
+    causes::in_words,
     commands::{self, DevOptions, Host},
     config::Config,
     end_notice,
@@ -292,7 +293,7 @@ fn end(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tanist: {error:#}");
+            eprintln!("tanist: {}", in_words(&error));
             let (code, advice) = verdict(&error);
             if let Some(advice) = advice {
                 eprintln!("{advice}");

@@ -95,6 +95,15 @@ fn copies_text(member: &str, copies: &ScheduledCopies) -> String {
     format!("Copies on {member}: {newest}{}\n", failed.unwrap_or_default())
 }
 
+fn holds_all(member: &ClusterMember) -> &'static str {
+    match member.in_sync {
+        _ if member.rank == 0 => "",
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "unknown",
+    }
+}
+
 fn text(cluster: &Cluster) -> String {
     let reign = match &cluster.master {
         Some(master) => format!("{master} reigns in term {}", cluster.term),
@@ -130,7 +139,7 @@ fn text(cluster: &Cluster) -> String {
                 role.to_owned(),
                 member.position.clone().unwrap_or_default(),
                 member.lag.map(|lag| lag.to_string()).unwrap_or_default(),
-                if member.in_sync { "yes" } else { "" }.to_owned(),
+                holds_all(member).to_owned(),
                 data_by(member),
                 member.urls.first().cloned().unwrap_or_default(),
             ]

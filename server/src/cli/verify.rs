@@ -15,6 +15,7 @@ use tanist_store::{DATABASE_FILE, Inspection, inspect};
 use super::{backup::progress_bar, table};
 use crate::{
     backup::{Manifest, Point, points_in, unpack},
+    causes::in_words,
     durable::DirectoryLock,
 };
 
@@ -96,7 +97,7 @@ fn verify_directory(args: &VerifyArgs) -> anyhow::Result<()> {
         let found = look_at_point(point, args.scratch.as_deref(), args.json);
         let wrong = match &found {
             Ok(found) => found.problems.first().map(|problem| format!("{}: {problem}", point.copy.display())),
-            Err(error) => Some(format!("{error:#}")),
+            Err(error) => Some(in_words(&error)),
         };
         let wrong: Vec<_> = wrong.into_iter().chain(point.broken.as_ref().map(ToString::to_string)).collect();
         let (from, to) = (&point.manifest, point.newest());

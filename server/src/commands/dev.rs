@@ -17,6 +17,11 @@ use serde::{Deserialize, Serialize};
 use tanist_transport::ClusterKey;
 use tokio::process::{Child, Command};
 
+use crate::config::Config;
+
+/// A new cluster has found its master long before.
+const NO_MASTER: Duration = Duration::from_secs(60);
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct DevOptions {
@@ -218,17 +223,28 @@ fn write_cluster(directory: &Path, machines: &[DevMachine]) -> anyhow::Result<()
     Ok(())
 }
 
+/// A client that is let in: somebody may have turned tokens on since.
+fn client(machines: &[DevMachine]) -> anyhow::Result<tanist_client::Client> {
+    let hosts = machines.iter().map(|machine| machine.http.clone()).collect::<Vec<_>>().join(",");
+    let mut builder = tanist_client::Client::builder().hosts(&hosts);
+    let first = machines.first().context("no machines")?;
+    let config = Config::load(&first.config)?;
+    if config.tokens {
+        builder = builder.token(&config.operator_token())?;
+    }
+    Ok(builder.build()?)
+}
+
 async fn watch(
     options: &DevOptions,
     directory: &Path,
     machines: &mut [DevMachine],
     children: &mut BTreeMap<String, Child>,
 ) -> anyhow::Result<()> {
-    let hosts = machines.iter().map(|machine| machine.http.clone()).collect::<Vec<_>>().join(",");
-    let client = tanist_client::Client::new(&hosts)?;
+    let client = client(machines)?;
     let started = Instant::now();
     let mut stopped: BTreeMap<String, Instant> = BTreeMap::new();
-    let mut announced = false;
+    let (mut announced, mut warned) = (false, false);
     let mut interrupt = std::pin::pin!(crate::stop::stop_signal_or_hangup());
     loop {
         tokio::select! {
@@ -244,8 +260,14 @@ async fn watch(
                     announced = true;
                     announce(directory, machines, cluster.master.as_deref().unwrap_or_default(), options);
                 }
-                _ if started.elapsed() > Duration::from_secs(60) => {
+                Ok(_) if started.elapsed() > NO_MASTER => {
                     bail!("no master after 60 s; see {}/*/tanist.log", directory.display());
+                }
+                // The machines may be well, for all that this program isn't let in (TLS, a firewall): they go on.
+                Err(error) if started.elapsed() > NO_MASTER && !warned => {
+                    warned = true;
+                    println!("No machine can be asked who reigns: {error}");
+                    println!("They go on; see {}/*/tanist.log. Ctrl-C ends all.", directory.display());
                 }
                 _ => {}
             }

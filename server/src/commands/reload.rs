@@ -13,7 +13,10 @@ use tokio::{sync::mpsc, time::timeout};
 use tracing_subscriber::EnvFilter;
 
 use super::logging::log_filter;
-use crate::config::{Changes, Config};
+use crate::{
+    causes::in_words,
+    config::{Changes, Config},
+};
 
 /// The file is looked at so often even when nobody says that it has changed: links and some file systems tell nothing.
 const LOOK: Duration = Duration::from_secs(5);
@@ -112,7 +115,7 @@ impl Reload {
         self.seen = Some(text.clone());
         let (filter, config) = match read {
             Ok(read) => read,
-            Err(error) => return Some(Err(format!("{error:#}"))),
+            Err(error) => return Some(Err(in_words(&error))),
         };
         let restart = Changes::between(&self.started, &text).restart;
         let live = Changes::between(&self.current, &text).live;

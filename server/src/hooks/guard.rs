@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    causes::in_words,
     clock,
     family::{Family, Scope},
     stop::StopSignals,
@@ -131,7 +132,7 @@ pub async fn run(options: GuardOptions) -> anyhow::Result<()> {
             std::process::exit(0);
         }
         Err(error) => {
-            say(&format!("ended before it began: {error:#}"));
+            say(&format!("ended before it began: {}", in_words(&error)));
             std::process::exit(1);
         }
     }

@@ -16,7 +16,7 @@ use axum::{
     Extension,
     body::Body,
     extract::{RawQuery, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
@@ -25,7 +25,13 @@ use tanist_api::{HEADER_DATABASE_BYTES, code};
 use tanist_store::{PageSums, Snapshot, StoreError, Target};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::{ApiError, AppState, actor::Actor, execute::insert_position, socket::Usage};
+use super::{
+    ApiError, AppState,
+    actor::Actor,
+    execute::insert_position,
+    query::{min_position, wait_until_stored},
+    socket::Usage,
+};
 use crate::{
     backup::{COPY_SUFFIX, LEVEL, LEVELS, Source, write_copy},
     reader::ReadError,
@@ -50,12 +56,16 @@ pub(super) async fn get(
     actor: Actor,
     usage: Option<Extension<Arc<Usage>>>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let state = &*state.0;
     let level = level(query.as_deref())?;
     let Some(sums) = state.sums.clone().filter(|_| !state.readers.is_witness()) else {
         return Err(ApiError::read(ReadError::Witness));
     };
+    if let Some(min) = min_position(&headers)? {
+        wait_until_stored(state, min).await?;
+    }
     let Ok(permit) = Arc::clone(&state.copies).try_acquire_owned() else {
         return Err(ApiError::overloaded(format!(
             "{COPIES} copies are being taken from this machine already"

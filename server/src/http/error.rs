@@ -9,7 +9,7 @@ use tanist_api::{HEADER_MASTER, PROBLEM_JSON, Problem, code};
 
 use crate::{
     reader::ReadError,
-    sql::{SqlError, SqlErrorKind},
+    sql::{Place, SqlError, SqlErrorKind},
     state::Refusal,
     view::View,
     watch::Unfit,
@@ -24,6 +24,8 @@ pub struct ApiError {
     detail: String,
     statement: Option<usize>,
     sqlite_code: Option<i32>,
+    /// Where in the statement's SQL.
+    place: Option<Place>,
     retry_after: bool,
     /// Master's name and where the same request should go.
     redirect: Option<(String, String)>,
@@ -38,6 +40,7 @@ impl ApiError {
             detail: detail.into(),
             statement: None,
             sqlite_code: None,
+            place: None,
             retry_after: matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS),
             redirect: None,
         }
@@ -114,6 +117,7 @@ impl ApiError {
         let mut api = ApiError::new(status, code, error.to_string());
         api.statement = Some(error.index);
         api.sqlite_code = error.sqlite_code;
+        api.place = error.place;
         api
     }
 
@@ -205,6 +209,8 @@ impl IntoResponse for ApiError {
             detail: self.detail,
             statement: self.statement,
             sqlite_code: self.sqlite_code,
+            sql_offset: self.place.as_ref().map(|place| place.offset),
+            sql_excerpt: self.place.map(|place| place.excerpt),
         };
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (self.status, Body::from(body)).into_response();

@@ -77,7 +77,7 @@ pub(super) async fn get(State(state): State<AppState>) -> Result<Response, ApiEr
     );
     let members = [
         ("member_reachable", "1 while this machine has a link to the member"),
-        ("member_in_sync", "1 while the member is in the sync set"),
+        ("member_in_sync", "1 while the member holds every write, absent while nobody knows"),
         ("member_healthy", "0 while the member reports that it isn't fit to reign"),
         ("member_master", "1 for the master"),
         ("member_behind_transactions", "How far the member is behind the master; known to the master"),
@@ -94,7 +94,7 @@ pub(super) async fn get(State(state): State<AppState>) -> Result<Response, ApiEr
         let labels = vec![("member", member.id.clone())];
         let values = [
             member.reachable.map(i64::from),
-            Some(member.in_sync.into()),
+            member.in_sync.map(i64::from),
             Some(member.unhealthy.is_none().into()),
             Some((member.role == Role::Master).into()),
             member.lag.map(|lag| i64::try_from(lag).unwrap_or(i64::MAX)),

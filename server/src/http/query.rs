@@ -57,17 +57,22 @@ pub(super) async fn read(
     uri: &Uri,
 ) -> Result<ReadDone, ApiError> {
     if let Some(min) = min_position {
-        wait_for(state.gate.stored(), min).await.map_err(|found| {
-            ApiError::not_fresh(format!(
-                "this replica stands at {found}, not yet at {min} as {HEADER_MIN_POSITION} asks"
-            ))
-        })?;
+        wait_until_stored(state, min).await?;
     }
     match consistency {
         Consistency::Local => state.readers.read(statements).await.map_err(ApiError::read),
         Consistency::Bounded(staleness) => bounded(state, statements, staleness, uri).await,
         Consistency::Strong => strong(state, statements, uri).await,
     }
+}
+
+/// Waits (bounded) until this replica has the position that the request asks for.
+pub(super) async fn wait_until_stored(state: &Inner, min: Position) -> Result<(), ApiError> {
+    wait_for(state.gate.stored(), min).await.map_err(|found| {
+        ApiError::not_fresh(format!(
+            "this replica stands at {found}, not yet at {min} as {HEADER_MIN_POSITION} asks"
+        ))
+    })
 }
 
 /// R11, I5, I6: read, wait until all that was seen is acknowledged, and answer only if the lease still lasts then.

@@ -1,5 +1,6 @@
 //! The HTTP side on a real socket, with a real read pool and a store thread that answers as the writer does.
 
+mod answers;
 mod events;
 
 use std::{
@@ -34,7 +35,7 @@ use crate::{
     reader::ReadPool,
     sql::{SqlError, SqlLimits},
     view::View,
-    watch::{Feeder, FeederParts, Hub},
+    watch::{self, Feeder, FeederParts, Hub},
     write::{WriteDone, WriteError, WriterHandle},
     writer::run_write,
 };
@@ -124,13 +125,17 @@ impl Machine {
 
     pub(super) async fn master(extra: &str) -> Machine {
         let machine = Machine::start(extra).await;
-        machine.gate.open(Term(1));
-        machine.gate.extend(FOREVER);
-        machine.inbox.open(Term(1));
+        machine.reign();
         machine
             .execute(r#"{"statements":[{"sql":"CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT NOT NULL)"}]}"#)
             .await;
         machine
+    }
+
+    fn reign(&self) {
+        self.gate.open(Term(1));
+        self.gate.extend(FOREVER);
+        self.inbox.open(Term(1));
     }
 
     pub(super) async fn send(&self, request: &[u8]) -> (u16, String) {
@@ -186,6 +191,16 @@ fn store(mut database: Database, inbox: &Inbox, gate: &Gate, limits: SqlLimits) 
     loop {
         match inbox.next(Duration::from_millis(50)) {
             Work::Command(Command::Stop) => return,
+            Work::Command(Command::Watch(asked, respond)) => {
+                let mut batch = database.begin(Term(1)).unwrap();
+                let table = batch.internal(|connection| watch::change(connection, &asked)).unwrap();
+                batch.commit().unwrap();
+                let position = database.stamp().position;
+                gate.set_stored(position);
+                gate.set_acknowledged(position);
+                let answer = serde_json::to_vec(&table.unwrap().unwrap()).unwrap().into();
+                let _ = respond.send(Ok(WriteDone { position, answer, replayed: false }));
+            }
             Work::Batch(term, writes) => {
                 for write in writes {
                     let mut batch = database.begin(term).unwrap();
@@ -261,7 +276,7 @@ async fn malformed_requests_are_problems() {
             json,
             br#"{"statements":[{"sql":"SELECT 1","params":"x"}]}"#,
             400,
-            &["bad-request", "params: expected an array or an object"],
+            &["bad-request", "statements[0].params: ", "expected an array or an object"],
         ),
         ("none", json, br#"{"statements":[]}"#, 400, &["statements"]),
         (

@@ -29,11 +29,11 @@ pub(crate) const SEEN: &str = "SELECT n.revision, json_object('node', n.name, 'd
     FROM tanist_nodes AS n LEFT JOIN tanist_desired_state AS d ON d.node = n.name LEFT JOIN tanist_reported_state AS r ON r.node = n.name \
     WHERE n.name = ?1";
 
-/// Revision and entry of a command.
+/// Revision and entry of a command. An ordered aggregate is text to SQLite 3.54, hence `json()`.
 pub(crate) const COMMAND: &str = "SELECT revision, json_object('id', id, 'name', name, 'arguments', json(arguments), \
     'nodes', json(nodes), 'revision', revision, 'sent_at', sent_at, 'sent_by', sent_by, 'outcomes', \
-    (SELECT json_group_array(json_object('node', node, 'status', status, 'detail', json(detail), \
-    'changed_at', changed_at) ORDER BY node) FROM tanist_command_outcomes WHERE command = tanist_commands.id)) \
+    json((SELECT json_group_array(json_object('node', node, 'status', status, 'detail', json(detail), \
+    'changed_at', changed_at) ORDER BY node) FROM tanist_command_outcomes WHERE command = tanist_commands.id))) \
     FROM tanist_commands WHERE id = CAST(?1 AS INTEGER)";
 
 /// Revision and entry of a token; never its hash.
@@ -110,9 +110,9 @@ pub(crate) const COMMANDS_TO: List = List {
 };
 
 const COMMAND_ROW: &str = "json_object('id', id, 'name', name, 'arguments', json(arguments), 'nodes', json(nodes), \
-    'revision', revision, 'sent_at', sent_at, 'sent_by', sent_by, 'outcomes', (SELECT json_group_array(json_object( \
+    'revision', revision, 'sent_at', sent_at, 'sent_by', sent_by, 'outcomes', json((SELECT json_group_array(json_object( \
     'node', node, 'status', status, 'detail', json(detail), 'changed_at', changed_at) ORDER BY node) \
-    FROM tanist_command_outcomes WHERE command = tanist_commands.id)) FROM b JOIN tanist_commands ON id = b.cursor";
+    FROM tanist_command_outcomes WHERE command = tanist_commands.id))) FROM b JOIN tanist_commands ON id = b.cursor";
 
 impl List {
     /// One page: cursor, whether more follow, entry. ?2 is how many entries at most, ?3 how many bytes, about; one entry

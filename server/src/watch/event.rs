@@ -4,6 +4,8 @@ use bytes::Bytes;
 use rusqlite::{Connection, types::ValueRef};
 use serde_json::json;
 
+use super::row;
+
 /// All kinds of events.
 pub(crate) const KINDS: [&str; 8] =
     ["config", "node", "desired", "reported", "command", "token", "cluster", "row"];
@@ -41,7 +43,7 @@ pub(crate) fn read(
                 id,
                 &kind,
                 &json!({ "at": text(row.get_ref(3)?), "subject": subject, "actor": optional(row.get_ref(4)?) }),
-                &text(row.get_ref(5)?),
+                &data(&kind, row.get_ref(5)?),
             );
             size += frame.len();
             read.events.push(Shown { id, kind: kind.into(), subject: subject.into(), frame });
@@ -74,6 +76,15 @@ fn clamp(id: u64) -> i64 {
 /// Whatever somebody has written into the table, watchers get text.
 fn text(value: ValueRef<'_>) -> String {
     optional(value).unwrap_or_default()
+}
+
+/// A row's values look as a query would tell them.
+fn data(kind: &str, value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Text(bytes) if kind == "row" => row::told(bytes),
+        _ => None,
+    }
+    .unwrap_or_else(|| text(value))
 }
 
 fn optional(value: ValueRef<'_>) -> Option<String> {

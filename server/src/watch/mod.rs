@@ -13,6 +13,7 @@ mod feeder;
 mod history;
 mod hub;
 mod prune;
+mod row;
 mod tables;
 
 pub(crate) use event::{Filter, KINDS, Shown};

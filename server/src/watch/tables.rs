@@ -219,12 +219,15 @@ impl Table {
     }
 }
 
-/// A column's value as JSON can hold it; `hex()` is known to every SQLite, base64 isn't.
+/// A column's value as JSON can hold it, by functions that every SQLite knows, for a stock `sqlite3` fires the triggers too:
+/// `hex()` because base64 isn't among them, `|| ''` because text that a JSON function has made would be taken for JSON, `printf()` because older ones round reals to 15 digits in JSON. `row.rs` tells it
+/// to watchers as queries do.
 fn value(row: &str, column: &str) -> String {
     let column = format!("{row}.{}", id(column));
     format!(
-        "CASE typeof({column}) WHEN 'blob' THEN json_object('hex', hex({column})) WHEN 'real' THEN \
-         iif(abs({column}) <= 1.7976931348623157e308, {column}, CAST({column} AS TEXT)) ELSE {column} END"
+        "CASE typeof({column}) WHEN 'text' THEN {column} || '' WHEN 'blob' THEN json_object('hex', hex({column})) WHEN 'real' THEN \
+         CASE WHEN abs({column}) <= 1.7976931348623157e308 THEN json(printf('%!.17g', {column})) \
+         ELSE json_object('real', iif({column} > 0, 'Infinity', '-Infinity')) END ELSE {column} END"
     )
 }
 

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, lookup_host};
 
 use super::Finding;
 use crate::{
+    causes::in_words,
     cli::bench::probe,
     clock,
     config::Config,
@@ -166,7 +167,7 @@ async fn disk(config: &Config) -> Vec<Finding> {
         }
         Ok(Err(error)) => Finding::bad(
             "sync",
-            format!("{error:#}"),
+            in_words(&error),
             "The account that runs tanist must be able to write there.",
         ),
         Err(error) => Finding::bad("sync", error.to_string(), "Try again."),

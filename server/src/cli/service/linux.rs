@@ -229,6 +229,7 @@ fn write_unit(path: &Path, text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::causes::in_words;
 
     fn me() -> User {
         let id = rustix::process::geteuid().as_raw();
@@ -296,7 +297,7 @@ mod tests {
         fs::write(&file, "").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        let error = format!("{:#}", must_read("nobody", &file).unwrap_err());
+        let error = in_words(&must_read("nobody", &file).unwrap_err());
         assert!(error.contains("tanist.toml") && error.contains("nobody"), "{error}");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         must_read("nobody", &file).unwrap();

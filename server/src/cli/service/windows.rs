@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Plan, ServiceStatus, stop_time, writable};
 use crate::{
+    causes::in_words,
     commands::{self, Host, Phase, Wish},
     config::Config,
 };
@@ -144,10 +145,14 @@ fn machine(mut session: Session, file: &Path) -> Result<(), String> {
     let ended = crate::cli::runtime().and_then(|runtime| runtime.block_on(commands::run(file, host)));
     let ended = ended.with_context(|| format!("configuration {}", file.display()));
     if let Err(error) = &ended {
-        give(Entry { id: FAILED, severity: Severity::Error, text: format!("tanist has ended: {error:#}") });
+        give(Entry {
+            id: FAILED,
+            severity: Severity::Error,
+            text: format!("tanist has ended: {}", in_words(&error)),
+        });
     }
     events.close();
-    ended.map_err(|error| format!("{error:#}"))
+    ended.map_err(|error| in_words(&error))
 }
 
 fn pass_on(control: Control, wishes: &mpsc::Sender<Wish>) {

@@ -2,14 +2,14 @@
 
 use super::*;
 
-struct Stream {
+pub(super) struct Stream {
     socket: TcpStream,
     /// What has come and wasn't looked at.
     text: String,
 }
 
 impl Stream {
-    async fn open(machine: &Machine, parameters: &str, headers: &str) -> Stream {
+    pub(super) async fn open(machine: &Machine, parameters: &str, headers: &str) -> Stream {
         let mut socket = TcpStream::connect(machine.address).await.unwrap();
         let request = format!("GET /v1/events{parameters} HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
@@ -19,7 +19,7 @@ impl Stream {
     }
 
     /// Reads on until this has come; gives what came before it.
-    async fn until(&mut self, text: &str) -> String {
+    pub(super) async fn until(&mut self, text: &str) -> String {
         let read = async {
             let mut from = 0;
             loop {

@@ -5,6 +5,10 @@ use tanist_replication::Term;
 use tanist_store::{Database, Options, is_denied, prepare_user};
 
 use super::*;
+use crate::{
+    sql::{self, SqlLimits},
+    watch::row,
+};
 
 struct Master {
     _dir: tempfile::TempDir,
@@ -49,16 +53,21 @@ impl Master {
         done
     }
 
-    /// Subjects and data of rows' events, in order.
+    /// Subjects and data of rows' events, in order, as watchers are told.
     fn rows(&mut self) -> Vec<(String, Value)> {
         let batch = self.database.begin(Term(1)).unwrap();
         let mut statement = batch
             .connection()
-            .prepare("SELECT subject, json(data) FROM tanist_events WHERE kind = 'row' ORDER BY id")
+            .prepare(
+                "SELECT subject, CAST(json(data) AS BLOB) FROM tanist_events WHERE kind = 'row' ORDER BY id",
+            )
             .unwrap();
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).unwrap();
-        rows.map(|row| row.map(|(subject, data)| (subject, serde_json::from_str(&data).unwrap())).unwrap())
-            .collect()
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?))).unwrap();
+        let rows = rows.map(|row| {
+            let (subject, data) = row.unwrap();
+            (subject, serde_json::from_str(&row::told(&data).unwrap()).unwrap())
+        });
+        rows.collect()
     }
 
     fn watched(&mut self) -> Vec<String> {
@@ -75,15 +84,16 @@ fn every_change_of_a_row_is_an_event() {
     master.user(&["INSERT INTO item VALUES (2, 'd', NULL) ON CONFLICT DO UPDATE SET v = 9e999"]).unwrap();
     master.user(&["DELETE FROM item"]).unwrap();
     let two = |name, v: Value| json!({ "id": 2, "name": name, "v": v });
-    let blob = json!({ "hex": "00FF" });
+    let blob = json!({ "base64": "AP8=" });
+    let infinity = json!({ "real": "Infinity" });
     let one = json!({ "id": 1, "name": "a", "v": 1.5 });
     let expected = [
         json!({ "op": "insert", "old": null, "new": one }),
         json!({ "op": "insert", "old": null, "new": two("b", blob.clone()) }),
         json!({ "op": "update", "old": two("b", blob.clone()), "new": two("c", blob.clone()) }),
-        json!({ "op": "update", "old": two("c", blob), "new": two("c", json!("Inf")) }),
+        json!({ "op": "update", "old": two("c", blob), "new": two("c", infinity.clone()) }),
         json!({ "op": "delete", "old": one, "new": null }),
-        json!({ "op": "delete", "old": two("c", json!("Inf")), "new": null }),
+        json!({ "op": "delete", "old": two("c", infinity.clone()), "new": null }),
     ];
     assert_eq!(master.rows(), expected.map(|data| ("Item".to_owned(), data)));
     assert_eq!(master.watched(), ["Item"]);
@@ -94,6 +104,56 @@ fn every_change_of_a_row_is_an_event() {
     master.watch("ITEM", false).unwrap();
     master.user(&["INSERT INTO item VALUES (3, 'e', NULL)"]).unwrap();
     assert_eq!((master.rows().len(), master.watched().len()), (6, 0));
+}
+
+#[test]
+fn events_tell_values_as_queries_do() {
+    let mut master = Master::new("CREATE TABLE t (hex, v)");
+    master.watch("t", true).unwrap();
+    let values = [
+        "NULL",
+        "0",
+        "-9223372036854775808",
+        "9223372036854775807",
+        "0.0",
+        "-0.0",
+        "1.0",
+        "0.1",
+        "0.1 + 0.2",
+        "1e300",
+        "1.7976931348623157e308",
+        "2.2250738585072014e-308",
+        "-123456789012345678.0",
+        "31.245270191439438",
+        "1e15",
+        "1e16",
+        "9e999",
+        "-9e999",
+        "x''",
+        "x'00ff7f'",
+        "''",
+        "'1.50'",
+        "'ä\u{1f600}'",
+        "char(0, 1, 8, 10, 34, 92, 127)",
+        "'{\"hex\":\"00\"}'",
+        "CAST(x'66ff6f' AS TEXT)",
+        "CAST(x'22ff0a5c00' AS TEXT)",
+        "CAST(x'eda080' AS TEXT)",
+        "'x['",
+        "json('[1.50]')",
+    ];
+    for value in values {
+        master.user(&[&format!("INSERT INTO t VALUES ('abc', {value})")]).unwrap();
+    }
+    let events: Vec<_> = master.rows().into_iter().map(|(_, data)| data["new"]["v"].clone()).collect();
+    let batch = master.database.begin(Term(1)).unwrap();
+    let limits = SqlLimits { rows: 100, bytes: 100_000 };
+    let query = [tanist_api::Statement::new("SELECT v FROM t ORDER BY rowid")];
+    let rows = sql::run(batch.connection(), &query, &limits).unwrap().remove(0).rows;
+    for ((event, row), value) in events.iter().zip(&rows).zip(values) {
+        assert_eq!(event.to_string(), row[0].to_string(), "{value}");
+    }
+    assert_eq!((events.len(), rows.len()), (values.len(), values.len()));
 }
 
 #[test]
@@ -262,6 +322,17 @@ fn users_reach_the_events_only_through_watched_rows() {
         let mut batch = master.database.begin(Term(1)).unwrap();
         let error = batch.request(|db| db.execute_batch(&sql)).expect_err(&sql);
         assert!(error.is_request(), "{sql}: {error}");
+    }
+    // Also the second time, when the statement comes from the cache.
+    for again in 0..3 {
+        let mut batch = master.database.begin(Term(1)).unwrap();
+        let error = batch
+            .request(|db| {
+                prepare_user(db, "UPDATE sqlite_sequence SET seq = 0 WHERE name = 'tanist_events'")?
+                    .raw_execute()
+            })
+            .expect_err(&format!("{again}"));
+        assert!(error.is_request(), "{again}: {error}");
     }
     // Of their own tables users may, whatever an administrator has removed from outside.
     let outside = Connection::open(master._dir.path().join("state.db")).unwrap();

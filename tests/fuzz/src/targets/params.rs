@@ -10,7 +10,7 @@ use tanist_server::sql::{self, SqlErrorKind, SqlLimits};
 #[rustfmt::skip]
 pub(crate) const WORDS: &[&[u8]] = &[
     b"null", b"true", b"1e400", b"-0", b"-0.0", b"1e-400", b"9223372036854775807", b"9223372036854775808", b"-9223372036854775809", b"1e308",
-    b"2.2250738585072011e-308", b"31.245270191439438", b"0.1", b"\"\\u0000\"", b"\"\\ud83d\\ude00\"", b"{\"base64\":\"AAEC\"}", b"{\"base64\":\"A\"}", b"[", b"]", b",", b"\"",
+    b"2.2250738585072011e-308", b"31.245270191439438", b"0.1", b"\"\\u0000\"", b"\"\\ud83d\\ude00\"", b"{\"base64\":\"AAEC\"}", b"{\"base64\":\"A\"}", b"{\"real\":\"-Infinity\"}", b"{\"text_base64\":\"Zv9v\"}", b"[", b"]", b",", b"\"",
 ];
 
 pub(crate) fn run(input: &[u8]) {
@@ -18,6 +18,18 @@ pub(crate) fn run(input: &[u8]) {
         static CONNECTION: OnceCell<Connection> = const { OnceCell::new() };
     }
     let Ok(value) = serde_json::from_slice::<Value>(input) else { return };
+    let read = std::str::from_utf8(input).map(|text| {
+        // As a request brings it: a number that SQLite can't hold as it is written is refused here.
+        serde_json::from_str::<Statement>(&format!("{{\"sql\":\"S\",\"params\":[{text}]}}"))
+    });
+    let Ok(Ok(Statement { params: Params::Positional(values), .. })) = read else {
+        assert!(matches!(&value, Value::Number(_)), "{value} is refused");
+        return;
+    };
+    if let (Value::Number(number), Ok(text)) = (&values[0], std::str::from_utf8(input)) {
+        let integer = !text.contains(['.', 'e', 'E']);
+        assert_eq!(number.is_i64(), integer, "{text} is read as {number}");
+    }
     if let (Value::Number(number), Ok(text)) = (&value, std::str::from_utf8(input))
         && let (Some(read), Ok(right)) = (number.as_f64(), text.trim().parse::<f64>())
     {
@@ -46,7 +58,12 @@ pub(crate) fn run(input: &[u8]) {
             match value {
                 Value::Bool(flag) => assert_eq!(row[0], Value::from(i64::from(flag))),
                 // Another text may stand for the same bytes.
-                Value::Object(_) => assert!(row[0].get("base64").is_some(), "{row:?}"),
+                Value::Object(object) => {
+                    let told =
+                        ["base64", "real", "text_base64"].into_iter().find(|name| row[0].get(name).is_some());
+                    let text = row[0].is_string().then_some("text_base64");
+                    assert!(told.or(text).is_some_and(|name| object.contains_key(name)), "{row:?}");
+                }
                 value => assert_eq!(row[0], value, "{row:?}"),
             }
         }

@@ -54,6 +54,7 @@ pub(in crate::http) fn backup() -> Operation {
             "A consistent copy of this machine's replica as a stream: the SQLite file, compressed with zstd. Two at once; a \
              client that takes nothing for `limits.backup_stall` or not all within `limits.backup_time` is cut off.",
         )
+        .takes(&["Tanist-Min-Position"])
         .query(
             "level",
             &format!("How hard zstd works; default {LEVEL}."),
