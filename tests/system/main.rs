@@ -18,6 +18,7 @@ mod failover;
 mod files;
 mod full_disk;
 mod handover;
+mod hands;
 mod health;
 mod hooks;
 mod http_document;
