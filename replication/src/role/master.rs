@@ -305,7 +305,8 @@ impl Node {
             return;
         }
         let Some(peer) = master.peers.get_mut(from) else { return };
-        if !stored {
+        // One that must rejoin refuses all that was on its way to it: that is known, and said.
+        if !stored && peer.progress != Progress::Resync {
             peer.probe();
         }
         self.on_peer_stamp(from, report.stamp, None);

@@ -129,7 +129,8 @@ fn lock_held_while_a_master_leaves_is_waited_for_and_what_came_meanwhile_is_save
         assert!(matches!(pair.master.become_backup(), Err(StoreError::Busy { .. })));
         assert!(!pair.master.is_master() && !pair.master.is_locked() && !pair.master.is_diverged());
         pair.backup.become_master().unwrap();
-        let next = transaction(common::commit(&mut pair.backup, "INSERT INTO t VALUES ('next')"));
+        let sql = "ALTER TABLE t ADD COLUMN b; INSERT INTO t VALUES ('next', 1)";
+        let next = transaction(common::commit(&mut pair.backup, sql));
         assert!(matches!(pair.master.apply(std::slice::from_ref(&next)), Err(StoreError::Busy { .. })));
         assert!(matches!(pair.master.take_lock(), Err(StoreError::Busy { .. })));
         if commit {
@@ -137,7 +138,9 @@ fn lock_held_while_a_master_leaves_is_waited_for_and_what_came_meanwhile_is_save
             assert!(matches!(pair.master.take_lock(), Err(StoreError::ForeignWrite { .. })));
             assert!(matches!(pair.master.apply(&[next]), Err(StoreError::ForeignWrite { .. })));
             let (rejoined, _) = rejoin(pair.backup_dir.path(), &mut pair.master).unwrap();
-            assert!(rejoined.report.is_some());
+            let report = tanist_store::divergence_directory(pair.master_dir.path(), &rejoined.report.unwrap());
+            let rows = std::fs::read_to_string(report.join(tanist_store::ROWS_FILE)).unwrap();
+            assert!(rows.contains("'too late'"), "told though the table is another by now: {rows}");
         } else {
             outside.execute_batch("ROLLBACK").unwrap();
             pair.master.take_lock().unwrap();

@@ -193,8 +193,17 @@ impl<W: Write> Rows<'_, W> {
             table.note = Some("kept by Tanist or SQLite itself: not to be put back".to_owned());
             return Ok(());
         }
-        if columns != there {
-            table.note = Some("its columns differ: only its pages are saved".to_owned());
+        let columns = if columns == there {
+            columns
+        } else {
+            // Altered on one of the two since.
+            table.note = Some("its columns differ: rows are told by those that both have".to_owned());
+            let key = if columns.key == there.key { columns.key } else { vec![] };
+            let both = |name: &String| there.names.contains(name);
+            Columns { names: columns.names.into_iter().filter(both).collect(), key }
+        };
+        if columns.names.is_empty() {
+            table.note = Some("it has no column that both have: only its pages are saved".to_owned());
             return Ok(());
         }
         self.only_here(table, &columns, false)?;
