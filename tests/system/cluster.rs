@@ -116,8 +116,13 @@ fn make_certificate(dir: &Path, ips: &[String]) -> Vec<u8> {
     let key = rcgen::KeyPair::generate().unwrap();
     let signed = rcgen::CertificateParams::new(ips.to_vec()).unwrap().signed_by(&key, &authority).unwrap();
     std::fs::write(dir.join("tls.crt"), signed.pem()).unwrap();
-    std::fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
+    write_secret(&dir.join("tls.key"), &key.serialize_pem());
     certificate.pem().into_bytes()
+}
+
+/// Writes a file that holds a secret, as a person must: for its owner alone.
+pub fn write_secret(path: &Path, text: &str) {
+    tanist_store::private::write(path, text.as_bytes()).unwrap();
 }
 
 /// Runs the command line; its exit code, and all that it says.
@@ -176,7 +181,7 @@ impl Cluster {
                 );
             }
             std::fs::create_dir_all(machine.config.parent().unwrap()).unwrap();
-            std::fs::write(&machine.config, text).unwrap();
+            write_secret(&machine.config, &text);
         }
         if layout.tokens {
             // As a person on one of the machines would: what it prints is compared elsewhere.

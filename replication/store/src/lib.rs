@@ -18,6 +18,7 @@ mod error;
 mod limits;
 mod migrate;
 mod page_hash;
+pub mod private;
 mod reader;
 mod rejoin;
 mod restore;

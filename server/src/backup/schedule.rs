@@ -19,14 +19,15 @@ use std::{
 use parking_lot::Mutex;
 use tanist_api::ScheduledCopies;
 use tanist_replication::Position;
-use tanist_store::{KnownPages, PageSums, Snapshot, Utc};
+use tanist_store::{KnownPages, PageSums, Snapshot, Utc, private};
 
 use super::{
     COPY_SUFFIX, CopyError, CopyFile, LEVEL, Manifest, Source, TakeError,
+    file::increments_of,
     increments::{self, Chain},
     read_manifest, write_copy,
 };
-use crate::config::Backup;
+use crate::{config::Backup, durable};
 
 /// After a failure it is tried again so soon.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
@@ -105,6 +106,7 @@ impl Keeper {
         let now = Instant::now();
         let mut copy_due = now + self.first_pause();
         let mut increment_due = self.config.increments.map(|pause| now + pause);
+        self.close_to_others();
         let (mut chain, mut looked) = (None, false);
         loop {
             // Without a copy to follow there is nothing to do before the next one.
@@ -196,6 +198,15 @@ impl Keeper {
         *self.board.lock() = ScheduledCopies { made_at: Some(newest.made_at), position, failed: None };
     }
 
+    /// Copies that others may read, from before. The directory may be for more than this, and stays as it is.
+    fn close_to_others(&self) {
+        for copy in self.kept().into_iter().flatten() {
+            let copy = self.config.directory.join(copy.name);
+            durable::tell_mended(&self.config.directory, &private::mend_file(&copy));
+            durable::tell_mended(&self.config.directory, &private::mend(&increments_of(&copy)));
+        }
+    }
+
     /// Goes on where an earlier process was, as far as the clock can be believed.
     fn first_pause(&self) -> Duration {
         let Ok(kept) = self.kept() else { return Duration::ZERO };
@@ -218,7 +229,7 @@ impl Keeper {
         if position == Position::ZERO {
             return Ok(None);
         }
-        fs::create_dir_all(directory).map_err(fail("make"))?;
+        private::create_dir_all(directory).map_err(fail("make"))?;
         self.remove_partial().map_err(fail("clear"))?;
         let found = fs4::available_space(directory).map_err(fail("look for room in"))?;
         if found < expected {

@@ -26,7 +26,7 @@ mod socket;
 mod state;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 mod untaken;
 mod watched_tables;
 
@@ -49,11 +49,10 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::{
-    auth::Tokens,
+    auth::{Operators, Tokens},
     backup::{Source, schedule},
     clock,
     config::{Config, HttpLimits},
@@ -71,8 +70,8 @@ use openapi::{
     operations::{cluster as shown, data},
 };
 use socket::{Socket, Usage};
+pub(crate) use tls::Secured;
 pub use tls::TlsError;
-pub(crate) use tls::acceptor;
 
 /// How long a request waits for a position, or for the acknowledgement of what it read.
 const WAIT: Duration = Duration::from_secs(5);
@@ -119,6 +118,8 @@ struct Inner {
     max_staleness: Duration,
     /// Whether changes by users' SQL are recorded.
     audit: bool,
+    /// By what clients know this machine, as it is now; `None`: plain HTTP.
+    tls: Option<watch::Receiver<Secured>>,
 }
 
 /// What the handlers work with.
@@ -139,20 +140,35 @@ pub(crate) struct Parts {
     pub(crate) scheduled: Option<schedule::Board>,
     /// Limits on requests, as they are now.
     pub(crate) limits: watch::Receiver<HttpLimits>,
+    /// The tokens made of the cluster's keys, as they are now.
+    pub(crate) operators_tokens: Operators,
+    /// By what clients know this machine, as it is now; `None`: plain HTTP.
+    pub(crate) tls: Option<watch::Receiver<Secured>>,
 }
 
 impl AppState {
     /// Puts the parts together.
     #[must_use]
     pub(crate) fn new(parts: Parts, config: &Config) -> AppState {
-        let Parts { gate, writer, operators, readers, presence, hub, scheduled, limits } = parts;
+        let Parts {
+            gate,
+            writer,
+            operators,
+            readers,
+            presence,
+            hub,
+            scheduled,
+            limits,
+            operators_tokens,
+            tls,
+        } = parts;
         AppState(Arc::new(Inner {
             gate,
             writer,
             presence,
             answers: metrics::Answers::default(),
             cors: config.listen.cors.clone(),
-            tokens: config.tokens.then(|| Tokens::new(&config.key, readers.clone())),
+            tokens: config.tokens.then(|| Tokens::new(operators_tokens, readers.clone())),
             readers,
             operators,
             rates: rate::Rates::default(),
@@ -167,6 +183,7 @@ impl AppState {
             max_staleness: config.timing.lease,
             audit: config.audit.sql,
             limits,
+            tls,
         }))
     }
 }
@@ -280,7 +297,6 @@ pub fn router(state: AppState) -> Router {
 /// When the socket can't be used at all.
 pub async fn serve(
     listener: std::net::TcpListener,
-    tls: Option<TlsAcceptor>,
     state: AppState,
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
@@ -288,6 +304,7 @@ pub async fn serve(
     let connections = Arc::new(Semaphore::new(state.0.limits().connections));
     let hub = Arc::clone(&state.0.hub);
     let (close_watchers, closed) = watch::channel(false);
+    let secured = state.0.tls.clone();
     let router = router(state);
     let mut builder = hyper::server::conn::http1::Builder::new();
     // Without `pipeline_flush`: with it hyper takes a streamed body as fast as it comes, whether the client reads or not.
@@ -326,7 +343,9 @@ pub async fn serve(
             });
         let service = TowerToHyperService::new(service);
         let stream = Socket::new(stream, peer, Arc::clone(&usage));
-        let (builder, tls, watcher) = (builder.clone(), tls.clone(), graceful.watcher());
+        // A new certificate counts from the next connection on.
+        let tls = secured.as_ref().map(|secured| secured.borrow().acceptor.clone());
+        let (builder, watcher) = (builder.clone(), graceful.watcher());
         let closed = watchers_closed(closed.clone(), usage);
         let connection = async move {
             match tls {

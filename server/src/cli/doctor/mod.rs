@@ -71,7 +71,8 @@ impl Finding {
 
 pub(super) async fn doctor(args: &DoctorArgs) -> anyhow::Result<()> {
     let mut findings = vec![];
-    match Config::load(&args.config) {
+    // What others may read is a finding of its own below.
+    match Config::read(&args.config).and_then(|text| Config::parse(&args.config, &text)) {
         Err(error) => {
             findings.push(Finding::bad(
                 "configuration",

@@ -57,7 +57,7 @@ pub(super) fn text(plan: &Plan) -> String {
          Group={user}\n\
          UMask=0027\n\
          StateDirectory={name}\n\
-         StateDirectoryMode=0750\n\
+         StateDirectoryMode=0700\n\
          {writes}\
          LimitNOFILE=65536\n\
          # Heartbeats go before other work.\n\
