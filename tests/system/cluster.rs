@@ -107,7 +107,7 @@ pub fn binary() -> &'static str {
 }
 
 /// Writes a certificate for these addresses and its key; the certificate of the authority that has signed it.
-fn make_certificate(dir: &Path, ips: &[String]) -> Vec<u8> {
+pub fn make_certificate(dir: &Path, ips: &[String]) -> Vec<u8> {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(vec![]).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
