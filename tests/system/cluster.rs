@@ -86,6 +86,8 @@ pub struct Cluster {
     /// What clients need besides the hosts.
     builder: Builder,
     scheme: &'static str,
+    /// The certificate of who has signed the machines'; empty without TLS.
+    authority: Vec<u8>,
 }
 
 /// An address block of 127.0.0.0/8 that no other cluster of this or another test process uses.
@@ -155,10 +157,11 @@ impl Cluster {
             })
             .collect();
         let mut builder = Client::builder();
-        let mut extra = layout.extra.clone();
+        let (mut extra, mut authority) = (layout.extra.clone(), vec![]);
         let scheme = if layout.tls { "https" } else { "http" };
         if layout.tls {
-            builder = builder.ca_pem(&make_certificate(dir.path(), &ips)).unwrap();
+            authority = make_certificate(dir.path(), &ips);
+            builder = builder.ca_pem(&authority).unwrap();
             let (cert, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
             extra += &format!("\n[tls]\ncert_file = {cert:?}\nkey_file = {key:?}\n");
         }
@@ -188,7 +191,12 @@ impl Cluster {
             let config = tanist_server::config::Config::load(&machines[0].config).unwrap();
             builder = builder.token(&config.operator_token()).unwrap();
         }
-        Cluster { _dir: dir, machines, builder, scheme }
+        Cluster { _dir: dir, machines, builder, scheme, authority }
+    }
+
+    /// The certificate of who has signed the machines', as PEM.
+    pub fn authority(&self) -> &[u8] {
+        &self.authority
     }
 
     /// Starts all machines and waits until one serves writes.

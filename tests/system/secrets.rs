@@ -7,14 +7,16 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use tanist_api::{QueryRequest, Statement};
-use tanist_client::Consistency;
+use tanist_client::{Client, Consistency};
 use tanist_transport::{ClusterKey, try_key};
 
 use crate::{
     cluster::{Cluster, KEY, Layout, binary, tanist, write_secret},
+    cut_off::{cuttable, isolate, mend},
     files::shell,
     workload::{Workload, create_ledger, execute},
 };
@@ -59,9 +61,9 @@ fn names(directory: &Path) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_machine_writes_is_its_accounts_alone_also_what_was_open_before() {
-    let extra = "[hooks]\non_promote = [\"true\"]\non_demote = [\"true\"]\n[log]\ndirectory = \"logs\"\n\
+    let extra = "[timing]\nlease = \"3s\"\n[hooks]\non_promote = [\"true\"]\non_demote = [\"true\"]\n[log]\ndirectory = \"logs\"\n\
                  [backup]\ndirectory = \"copies\"\nevery = \"1h\"\nincrements = \"1s\"\n";
-    let mut cluster = Cluster::start(&Layout { extra: extra.to_owned(), ..Layout::of(3) }).await;
+    let (mut cluster, links) = cuttable(extra).await;
     let client = cluster.client();
     create_ledger(&client).await;
     let directories = |cluster: &Cluster, i: usize| -> Vec<PathBuf> {
@@ -69,23 +71,24 @@ async fn whatever_a_machine_writes_is_its_accounts_alone_also_what_was_open_befo
         ["data", "logs", "copies"].map(|name| config.with_file_name(name)).into()
     };
     let master = cluster.wait_master().await;
-    let backup = (master + 1) % 3;
+    assert!(names(&cluster.data_dir(master)).contains(&"hooks.reign".to_owned()), "the hook's mark is there");
 
-    // A backup that holds something of its own keeps a report of it.
-    cluster.terminate(backup);
-    let file = cluster.data_dir(backup).join("state.db");
-    rusqlite::Connection::open(&file)
-        .unwrap()
-        .execute_batch("CREATE TABLE mine (x); INSERT INTO mine VALUES (1)")
-        .unwrap();
-    cluster.start_machine(backup);
+    // A master that nobody hears keeps what it alone holds, and a report of it when it is back.
+    let write =
+        |entry: &str| execute(vec![Statement::with("INSERT INTO ledger VALUES (?)", vec![entry.into()])]);
+    isolate(&links, master);
+    let alone =
+        Client::builder().hosts(&cluster.url(master)).deadline(Duration::from_millis(500)).build().unwrap();
+    alone.execute(write("only here")).await.unwrap_err();
+    let others = (0..3).filter(|i| *i != master).map(|i| cluster.url(i)).collect::<Vec<_>>().join(",");
+    Client::new(&others).unwrap().execute(write("after")).await.unwrap();
+    mend(&links);
     for i in 0..3 {
-        let wanted: &[&str] = if i == backup { &["report.json", "pages.zst", "rows.sql"] } else { &[] };
+        let wanted: &[&str] = if i == master { &["report.json", "pages.zst", "rows.sql"] } else { &[] };
         cluster
             .wait("copies, increments and the report are there", || async {
                 // Something new for the next increment.
-                let write = vec![Statement::new("INSERT INTO ledger VALUES ('more')")];
-                client.execute(execute(write)).await.ok()?;
+                client.execute(write("more")).await.ok()?;
                 let names: Vec<_> =
                     directories(&cluster, i).iter().flat_map(|directory| names(directory)).collect();
                 let is_there = |end: &str| names.iter().any(|name| name.ends_with(end));
@@ -105,9 +108,9 @@ async fn whatever_a_machine_writes_is_its_accounts_alone_also_what_was_open_befo
             })
             .await;
     }
-    assert!(names(&cluster.data_dir(master)).contains(&"hooks.reign".to_owned()), "the hook's mark is there");
 
     // As an older version left them.
+    let backup = master;
     cluster.terminate(backup);
     for directory in directories(&cluster, backup) {
         for path in walk(&directory) {

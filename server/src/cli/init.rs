@@ -43,6 +43,9 @@ pub(super) struct InitArgs {
     /// Overwrite files.
     #[arg(long)]
     force: bool,
+    /// Windows: believe what stands in a --dir below ProgramData although it isn't administrators', or nobody can say whose it is.
+    #[arg(long)]
+    trust_folder: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -138,6 +141,9 @@ pub(super) async fn init(args: &InitArgs) -> anyhow::Result<()> {
             );
         }
     }
+    // Closed to others before a secret is in it.
+    #[cfg(windows)]
+    tanist_windows::close(&args.dir, args.trust_folder).map_err(anyhow::Error::msg)?;
     let key = match &args.key_file {
         None => ClusterKey::generate(),
         Some(path) => {

@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use tanist_windows::firewall::{self, Firewall};
+
 use super::{Plan, ServiceStatus, unit, writable};
 use crate::config::Config;
 
@@ -61,6 +63,12 @@ pub(super) fn status(name: &str) -> anyhow::Result<ServiceStatus> {
     let properties = "--property=LoadState,ActiveState,UnitFileState,MainPID";
     let shown = call("systemctl", &["show", properties, &unit_name(name)])?;
     Ok(parsed(name, &shown))
+}
+
+pub(super) fn firewall(firewall: &Firewall) -> anyhow::Result<()> {
+    let words: Vec<_> =
+        firewall::rules(firewall).iter().map(|words| format!("netsh {}", words.join(" "))).collect();
+    bail!("`service firewall` is for Windows; there it would call:\n{}", words.join("\n"))
 }
 
 pub(super) fn run(_: &str, _: &Path) -> anyhow::Result<()> {
