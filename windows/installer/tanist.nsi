@@ -43,7 +43,7 @@ Var HttpPort
 Var Account
 Var NoStart
 Var NoFirewall
-Var Profile     ; kinds of networks in which the firewall lets others in
+Var Networks    ; kinds of networks in which the firewall lets others in
 Var Trust       ; 1: a data folder that isn't administrators' is believed
 Var Log
 Var DataAnswer  ; of the uninstaller
@@ -139,7 +139,7 @@ Function .onInit
     !insertmacro Option "/ACCOUNT=" "" $Account
     !insertmacro Switch "/NOSTART" $NoStart
     !insertmacro Switch "/NOFIREWALL" $NoFirewall
-    !insertmacro Option "/PROFILE=" "private" $Profile
+    !insertmacro Option "/PROFILE=" "private" $Networks
     !insertmacro Switch "/TRUSTFOLDER" $Trust
     ; Where it was installed before, unless told otherwise.
     ReadRegStr $0 HKLM "${UNINSTALL}" "InstallLocation"
@@ -268,7 +268,7 @@ Section "Tanist"
     ${EndIf}
     ${If} $NoFirewall != 1
         ; Firewalls of others, and editions without one, are no reason to give up.
-        !insertmacro Run `"$INSTDIR\tanist.exe" service firewall --config "$Data\tanist.toml" --profile "$Profile"`
+        !insertmacro Run `"$INSTDIR\tanist.exe" service firewall --config "$Data\tanist.toml" --profile "$Networks"`
         ${If} $0 != 0
             !insertmacro Say "The firewall rules could not be made: let the other machines pass to the peer port and clients to the HTTP port yourself."
         ${EndIf}

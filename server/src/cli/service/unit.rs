@@ -129,6 +129,7 @@ mod tests {
              [[member]]\nid = \"pc-1\"\nrank = 1\npeer = [\"127.0.0.1:7450\"]\n"
         );
         Plan {
+            trust_folder: false,
             name: "tanist".into(),
             file: file.into(),
             config: Config::parse(Path::new(file), &text).unwrap(),
