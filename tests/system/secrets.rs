@@ -109,6 +109,19 @@ async fn whatever_a_machine_writes_is_its_accounts_alone_also_what_was_open_befo
             .await;
     }
 
+    // Copies that a person takes, and what is restored of them.
+    let place = tempfile::TempDir::new().unwrap();
+    let copy = place.path().join("wall.db.zst").display().to_string();
+    let (code, text) = tanist(&["backup", "--hosts", &cluster.hosts(), "--out", &copy]);
+    assert_eq!(code, Some(0), "{text}");
+    let restored = place.path().join("new/tanist.toml");
+    std::fs::create_dir(place.path().join("new")).unwrap();
+    let text = std::fs::read_to_string(&cluster.machines[0].config).unwrap();
+    write_secret(&restored, &text.replace("cluster = \"test\"", "cluster = \"other\""));
+    let (code, text) = tanist(&["restore", &copy, "--config", &restored.display().to_string()]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(open_to_others(&[restored.with_file_name("data"), copy.into()]), [""; 0]);
+
     // As an older version left them.
     let backup = master;
     cluster.terminate(backup);
@@ -132,6 +145,31 @@ async fn whatever_a_machine_writes_is_its_accounts_alone_also_what_was_open_befo
     let lines = said.lines().filter(|line| line.contains("this account's alone now") && line.contains(&data));
     assert_eq!(lines.count(), 1, "said once: {said}");
     cluster.assert_no_panic();
+}
+
+#[test]
+fn init_leaves_a_secret_for_its_owner_and_writes_through_no_link() {
+    let (dir, other) = (tempfile::TempDir::new().unwrap(), tempfile::TempDir::new().unwrap());
+    let theirs = other.path().join("theirs");
+    std::fs::write(&theirs, "theirs").unwrap();
+    for name in ["cluster.key", "tanist.toml"] {
+        std::os::unix::fs::symlink(&theirs, dir.path().join(name)).unwrap();
+    }
+    let at = dir.path().display().to_string();
+    let (code, text) = tanist(&["init", "--dir", &at]);
+    assert!(code == Some(1) && text.contains("--force"), "{text}");
+    let (code, text) = tanist(&["init", "--dir", &at, "--force"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "theirs");
+    for name in ["cluster.key", "tanist.toml"] {
+        let path = dir.path().join(name);
+        assert!(std::fs::symlink_metadata(&path).unwrap().is_file(), "{name}");
+        assert_eq!(mode(&path), 0o600, "{name}");
+        chmod(&path, 0o666);
+    }
+    let (code, text) = tanist(&["init", "--dir", &at, "--force"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!((mode(&dir.path().join("cluster.key")), mode(&dir.path().join("tanist.toml"))), (0o600, 0o600));
 }
 
 #[test]

@@ -10,7 +10,6 @@ use std::{
 };
 
 /// Deeper than this nothing of ours lies in a data directory.
-#[cfg(unix)]
 const DEPTH: usize = 6;
 
 /// Options to which a file that is made is its owner's alone.
@@ -28,7 +27,6 @@ pub fn options() -> OpenOptions {
 /// # Errors
 /// When the system refuses.
 pub fn create_dir_all(path: &Path) -> io::Result<()> {
-    #[cfg_attr(not(unix), expect(unused_mut))]
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -69,23 +67,25 @@ pub struct Mended {
 /// Takes the rights of all others from a directory and all in it. Links are left alone, and what they lead to.
 #[must_use]
 pub fn mend(directory: &Path) -> Mended {
-    let mut mended = Mended::default();
-    #[cfg(unix)]
-    close(directory, DEPTH, &mut mended);
-    #[cfg(not(unix))]
-    let _ = directory;
-    mended
+    closed(directory, DEPTH)
 }
 
 /// Takes the rights of all others from one file.
 #[must_use]
 pub fn mend_file(path: &Path) -> Mended {
+    closed(path, 0)
+}
+
+#[cfg(unix)]
+fn closed(path: &Path, depth: usize) -> Mended {
     let mut mended = Mended::default();
-    #[cfg(unix)]
-    close(path, 0, &mut mended);
-    #[cfg(not(unix))]
-    let _ = path;
+    close(path, depth, &mut mended);
     mended
+}
+
+#[cfg(not(unix))]
+fn closed(_: &Path, _: usize) -> Mended {
+    Mended::default()
 }
 
 /// The directory first: then nobody else can change what is in it meanwhile.

@@ -91,10 +91,13 @@ pub enum Readers {
 pub fn readers(file: &Path, data_dir: &Path) -> Result<Readers, (u32, u32)> {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(metadata) = std::fs::metadata(file) else { return Ok(Readers::Nobody) };
-    let service = std::fs::metadata(data_dir)
-        .map_or_else(|_| rustix::process::geteuid().as_raw(), |metadata| metadata.uid());
+    let me = rustix::process::geteuid().as_raw();
+    // Before there is a data directory, root can't know as whom the service will run.
+    let service = std::fs::metadata(data_dir).ok().map(|metadata| metadata.uid());
+    let service = service.or(Some(me).filter(|me| *me != 0));
     let mode = metadata.mode() & 0o777;
-    let may = if metadata.uid() == 0 && service != 0 { 0o640 } else { 0o600 };
+    let given = metadata.uid() == 0 && metadata.gid() != 0 && service != Some(0);
+    let may = if given { 0o640 } else { 0o600 };
     match mode & 0o077 {
         0 => Ok(Readers::Nobody),
         others if others & !may == 0 => Ok(Readers::Group(metadata.gid())),
@@ -246,6 +249,8 @@ mod tests {
         }
         chown(&key, None, Some(4712)).unwrap();
         assert_eq!(readers(&key, &data), Ok(Readers::Group(4712)));
+        let missing = dir.path().join("not yet");
+        assert_eq!(readers(&key, &missing), Ok(Readers::Group(4712)), "root doesn't know for whom");
         write(&key, KEYS[0], 0o644);
         assert_eq!(readers(&key, &data), Err((0o644, 0o640)));
         write(&key, KEYS[0], 0o660);
