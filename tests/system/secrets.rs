@@ -169,7 +169,10 @@ fn init_leaves_a_secret_for_its_owner_and_writes_through_no_link() {
     }
     let (code, text) = tanist(&["init", "--dir", &at, "--force"]);
     assert_eq!(code, Some(0), "{text}");
-    assert_eq!((mode(&dir.path().join("cluster.key")), mode(&dir.path().join("tanist.toml"))), (0o600, 0o600));
+    assert_eq!(
+        (mode(&dir.path().join("cluster.key")), mode(&dir.path().join("tanist.toml"))),
+        (0o600, 0o600)
+    );
 }
 
 #[test]
@@ -291,6 +294,11 @@ async fn key_is_changed_under_load_without_a_failed_request() {
     let token =
         token.split_whitespace().find(|word| word.starts_with("tanist_")).expect("a token").to_owned();
     let client = cluster.builder().token(&token).unwrap().hosts(&hosts).build().unwrap();
+    for i in 0..3 {
+        let one = cluster.builder().token(&token).unwrap().hosts(&cluster.url(i)).build().unwrap();
+        let known = "the token has come to each machine";
+        cluster.wait(known, || async { one.cluster_of(&cluster.url(i)).await.ok() }).await;
+    }
     let workload = Workload::start(&client, 3, "w");
     workload.wait_for(20).await;
 
