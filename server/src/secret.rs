@@ -17,7 +17,8 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     crate::durable::sync_entry(path)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::{
         fs,

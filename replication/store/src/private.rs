@@ -116,7 +116,8 @@ fn close(path: &Path, depth: usize, mended: &mut Mended) {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
