@@ -379,7 +379,12 @@ impl Server {
             (None, _) | (_, None) => (None, None),
             (Some(backup), Some(sums)) => {
                 let board = schedule::Board::default();
-                let started = Schedule::start(Source::of(&config), sums, backup, Arc::clone(&board));
+                let started = Schedule::start(
+                    Source::of(&config, subject.config.keys.clone()),
+                    sums,
+                    backup,
+                    Arc::clone(&board),
+                );
                 let fail = |source| StartError::System { context: "start a thread", source };
                 (Some(started.map_err(fail)?), Some(board))
             }
@@ -416,6 +421,7 @@ impl Server {
                 scheduled,
                 limits,
                 operators_tokens: operators_tokens.clone(),
+                keys: subject.config.keys.clone(),
                 tls: secured,
             },
             &config,

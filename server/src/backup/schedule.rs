@@ -108,6 +108,7 @@ impl Keeper {
         let mut increment_due = self.config.increments.map(|pause| now + pause);
         self.close_to_others();
         let (mut chain, mut looked) = (None, false);
+        let mut mark = self.source.key_mark();
         loop {
             // Without a copy to follow there is nothing to do before the next one.
             let next = increment_due.filter(|_| chain.is_some() || !looked);
@@ -115,6 +116,11 @@ impl Keeper {
             let pause = next.saturating_duration_since(Instant::now());
             if stopped.recv_timeout(pause) != Err(mpsc::RecvTimeoutError::Timeout) {
                 return;
+            }
+            if self.source.key_mark() != mark {
+                // Increments follow a copy of the same key.
+                mark = self.source.key_mark();
+                (chain, looked, copy_due) = (None, true, Instant::now());
             }
             if Instant::now() >= copy_due {
                 copy_due = Instant::now() + self.copy(&mut chain);
@@ -173,7 +179,7 @@ impl Keeper {
     fn find_chain(&self) -> Option<Chain> {
         let newest = self.kept().ok()?.pop()?;
         match Chain::open(&self.config.directory.join(&newest.name)) {
-            Ok((chain, manifest)) if manifest.key_mark == self.source.key_mark => {
+            Ok((chain, manifest)) if manifest.key_mark == self.source.key_mark() => {
                 self.show(manifest);
                 Some(chain)
             }
@@ -349,7 +355,7 @@ mod tests {
         let source = Source {
             directory: data.to_owned(),
             cluster: "wall".to_owned(),
-            key_mark: "00".repeat(16),
+            keys: tanist_transport::ClusterKey::from_bytes([7; 32]).into(),
             member: "pc-1".to_owned(),
         };
         let increments = Some(Duration::from_secs(60));

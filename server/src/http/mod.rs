@@ -45,6 +45,7 @@ use hyper_util::{
 };
 use tanist_api::code;
 use tanist_replication::Term;
+use tanist_transport::KeyRing;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::timeout,
@@ -142,6 +143,8 @@ pub(crate) struct Parts {
     pub(crate) limits: watch::Receiver<HttpLimits>,
     /// The tokens made of the cluster's keys, as they are now.
     pub(crate) operators_tokens: Operators,
+    /// The cluster's keys, as they are now.
+    pub(crate) keys: KeyRing,
     /// By what clients know this machine, as it is now; `None`: plain HTTP.
     pub(crate) tls: Option<watch::Receiver<Secured>>,
 }
@@ -160,6 +163,7 @@ impl AppState {
             scheduled,
             limits,
             operators_tokens,
+            keys,
             tls,
         } = parts;
         AppState(Arc::new(Inner {
@@ -178,7 +182,7 @@ impl AppState {
             watchers: Arc::new(Semaphore::new(config.limits.watchers)),
             catching_up: Arc::new(Semaphore::new(events::CATCHING_UP)),
             copies: Arc::new(Semaphore::new(backup::COPIES)),
-            source: Source::of(config),
+            source: Source::of(config, keys),
             scheduled,
             max_staleness: config.timing.lease,
             audit: config.audit.sql,

@@ -113,6 +113,7 @@ impl Machine {
                 scheduled: None,
                 limits,
                 operators_tokens,
+                keys: tanist_transport::KeyRing::new(config.keys()),
                 tls: None,
             },
             &config,
