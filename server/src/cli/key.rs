@@ -15,7 +15,7 @@ use tanist_client::Client;
 use tanist_replication::MemberId;
 use tanist_transport::{ClusterKey, HandshakeError, OpenError, try_key};
 
-use super::table;
+use super::{Certificates, table};
 use crate::{
     config::{
         Config,
@@ -35,9 +35,8 @@ struct Machine {
     /// This machine's configuration file.
     #[arg(long, default_value = "tanist.toml")]
     config: PathBuf,
-    /// Certificates (PEM) of the authority that has signed the machines', for https:// addresses.
-    #[arg(long, env = "TANIST_CA_FILE")]
-    ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    certificates: Certificates,
 }
 
 /// The others are asked for so long who the members are.
@@ -72,12 +71,8 @@ impl Machine {
 
     async fn ask(&self, config: &Config) -> anyhow::Result<Vec<Other>> {
         let urls: Vec<_> = config.members.iter().flat_map(|member| &member.urls).cloned().collect();
-        let mut builder =
-            Client::builder().hosts(&urls.join(",")).deadline(PATIENCE).token(&config.operator_token())?;
-        if let Some(path) = &self.ca_file {
-            let pem = std::fs::read(path).with_context(|| format!("--ca-file: read {}", path.display()))?;
-            builder = builder.ca_pem(&pem)?;
-        }
+        let builder = Client::builder().hosts(&urls.join(",")).deadline(PATIENCE);
+        let builder = self.certificates.give(builder.token(&config.operator_token())?)?;
         let cluster = builder.build()?.cluster().await?;
         let members = cluster.members.into_iter();
         members.map(|member| Ok((member.id.parse()?, member.peer_addresses))).collect()
@@ -313,6 +308,9 @@ async fn drop_old(machine: &Machine, now: bool) -> anyhow::Result<()> {
     let old = beside(file, OLD);
     if !old.exists() {
         bail!("{}: found nothing: there is no old key to drop", old.display());
+    }
+    if beside(file, NEXT).exists() {
+        bail!("the step before was broken off: `tanist key rotate` finishes it");
     }
     if !now
         && let Some(why) = not_yet(&show(config, &machine.others(config).await?, &config.key).await, false)
