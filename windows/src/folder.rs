@@ -93,10 +93,10 @@ fn system32() -> PathBuf {
 pub fn set_firewall(firewall: &Firewall) -> Result<(), String> {
     for arguments in rules(firewall) {
         // Where there was no rule, none can go.
-        let ignore = arguments.iter().any(|word| word == "delete");
-        match (call(&system32().join("netsh.exe"), None, &arguments), ignore) {
-            (Err(why), false) => return Err(why),
-            _ => {}
+        let may_fail = arguments.iter().any(|word| word == "delete");
+        let called = call(&system32().join("netsh.exe"), None, &arguments);
+        if !may_fail {
+            called?;
         }
     }
     Ok(())
