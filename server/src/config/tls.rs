@@ -68,3 +68,46 @@ impl Tls {
         own.into_iter().chain(self.clients.iter().map(|clients| clients.ca_file.as_path()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+
+    fn read(listen: &str, tls: &str) -> Result<Config, String> {
+        let text = format!(
+            "cluster = \"wall\"\nid = \"a\"\nkey = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\
+             [listen]\nhttp = \"{listen}\"\n[tls]\n{tls}[[member]]\nid = \"a\"\nrank = 1\npeer = [\"127.0.0.1:7450\"]\n"
+        );
+        Config::parse(std::path::Path::new("/etc/tanist/tanist.toml"), &text)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn clients_certificates_open_a_port_to_others_only_where_each_must_show_one() {
+        const OWN: &str = "cert_file = \"t.crt\"\nkey_file = \"t.key\"\n";
+        let clients = format!("{OWN}client_ca_file = \"c.crt\"\n");
+        let tls = read("0.0.0.0:8080", &clients).unwrap().tls.unwrap();
+        assert!(tls.admits_only_known());
+        assert_eq!(tls.clients.unwrap().ca_file, std::path::Path::new("/etc/tanist/c.crt"));
+        let optional = format!("{clients}client_certificates = \"optional\"\n");
+        for open in [OWN, &optional] {
+            let error = read("0.0.0.0:8080", open).unwrap_err();
+            assert!(error.contains("listen.http") && error.contains("client_ca_file"), "{error}");
+            assert!(!read("127.0.0.1:8080", open).unwrap().tls.unwrap().admits_only_known());
+        }
+    }
+
+    #[test]
+    fn halves_are_refused_by_field() {
+        for (tls, field) in [
+            ("cert_file = \"t.crt\"\n", "tls.key_file"),
+            ("key_file = \"t.key\"\n", "tls.cert_file"),
+            ("client_ca_file = \"c.crt\"\n", "tls.cert_file"),
+            ("client_certificates = \"required\"\n", "tls.client_ca_file"),
+            ("client_certificates = \"some\"\n", "tls.client_certificates"),
+        ] {
+            let error = read("127.0.0.1:8080", tls).unwrap_err();
+            assert!(error.contains(field), "{tls}: {error}");
+        }
+    }
+}
