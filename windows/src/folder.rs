@@ -29,20 +29,24 @@ pub fn close(folder: &Path, trust: bool) -> Result<(), String> {
     icacls(folder, &grants(None, Access::Read, true))
 }
 
-/// Refuses a folder in [`program_data`] that isn't administrators', unless `trust`. One that isn't there yet is fine.
+/// Refuses a folder or file in [`program_data`] that isn't administrators', or is in a folder that isn't, unless `trust`. What isn't
+/// there yet is fine.
 ///
 /// # Errors
 /// When it isn't believed.
 pub fn check(folder: &Path, trust: bool) -> Result<(), String> {
-    let shown = folder.display().to_string();
-    let Ok(metadata) = std::fs::symlink_metadata(folder) else { return Ok(()) };
-    if trust || !is_own(folder) {
+    if trust {
         return Ok(());
     }
-    if metadata.file_type().is_symlink() {
-        return Err(format!("{shown} leads elsewhere: expected a folder, found a link"));
+    for folder in folder.ancestors().take_while(|folder| is_own(folder)) {
+        let shown = folder.display().to_string();
+        let Ok(metadata) = std::fs::symlink_metadata(folder) else { continue };
+        if metadata.file_type().is_symlink() {
+            return Err(format!("{shown} leads elsewhere: expected a folder or file, found a link"));
+        }
+        believe(&shown, owner(folder).as_deref())?;
     }
-    believe(&shown, owner(folder).as_deref())
+    Ok(())
 }
 
 /// Lets this account into a folder and all in it. A folder of its own in [`program_data`], and a data directory anywhere, is
@@ -74,7 +78,7 @@ fn make(folder: &Path, trust: bool) -> Result<(), String> {
     }
 }
 
-/// The number of the account that owns a folder, if it can be found out.
+/// The number of the account that owns a folder or file, if it can be found out.
 fn owner(folder: &Path) -> Option<String> {
     let program = system32().join(r"WindowsPowerShell\v1.0\powershell.exe");
     let output = Command::new(program).args(owner_command()).env(FOLDER_VARIABLE, folder).output().ok()?;

@@ -5,7 +5,7 @@
 const TRUSTED: [&str; 3] =
     ["S-1-5-18", "S-1-5-32-544", "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464"];
 
-/// In this variable PowerShell finds the folder: its name is no part of a command then.
+/// In this variable PowerShell finds the folder or file: its name is no part of a command then.
 pub const FOLDER_VARIABLE: &str = "TANIST_FOLDER";
 
 /// What the service's account may do in a folder.
@@ -23,8 +23,10 @@ pub enum Access {
 #[must_use]
 pub fn owner_command() -> [String; 4] {
     let script = format!(
-        "[System.IO.Directory]::GetAccessControl($env:{FOLDER_VARIABLE}, 'Owner').\
-         GetOwner([System.Security.Principal.SecurityIdentifier]).Value"
+        "$place = $env:{FOLDER_VARIABLE}; \
+         if ([System.IO.Directory]::Exists($place)) {{ $rights = [System.IO.Directory]::GetAccessControl($place, 'Owner') }} \
+         else {{ $rights = [System.IO.File]::GetAccessControl($place, 'Owner') }}; \
+         $rights.GetOwner([System.Security.Principal.SecurityIdentifier]).Value"
     );
     ["-NoProfile".to_owned(), "-NonInteractive".to_owned(), "-Command".to_owned(), script]
 }

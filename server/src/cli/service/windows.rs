@@ -83,8 +83,9 @@ fn logs(file: &Path) -> PathBuf {
 pub(super) fn install(plan: &Plan) -> anyhow::Result<()> {
     let installation = installation(plan);
     // Before anything that stands there is used.
-    for (folder, _) in folders(plan) {
-        tanist_windows::check(&folder, plan.trust_folder).map_err(failed)?;
+    let files = plan.config.watched_files().into_iter().map(|(_, file)| file).chain([plan.file.clone()]);
+    for place in folders(plan).into_iter().map(|(folder, _)| folder).chain(files) {
+        tanist_windows::check(&place, plan.trust_folder).map_err(failed)?;
     }
     for setting in tanist_windows::install(&installation)? {
         println!("Note: this system doesn't know {setting} of services.");
