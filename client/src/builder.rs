@@ -16,7 +16,7 @@ use hyper_util::{
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
 use crate::{
@@ -47,6 +47,17 @@ pub struct Builder {
     connect: Duration,
     pub(crate) token: Option<Token>,
     pub(crate) roots: RootCertStore,
+    identity: Option<Identity>,
+}
+
+/// A certificate and its key. Shown by nothing.
+#[derive(Clone)]
+struct Identity(Arc<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>);
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 /// Shown by nothing.
@@ -69,6 +80,7 @@ impl Default for Builder {
             connect: Duration::from_secs(1),
             token: None,
             roots: RootCertStore::empty(),
+            identity: None,
         }
     }
 }
@@ -171,10 +183,27 @@ impl Builder {
         Ok(self)
     }
 
+    /// The certificate by which machines that ask for one know this client, its chain behind it, and its key; both as PEM.
+    ///
+    /// # Errors
+    /// When one of them isn't there.
+    pub fn identity_pem(mut self, certificates: &[u8], key: &[u8]) -> Result<Builder, Error> {
+        let wrong = |what: &str, why: String| Error::Certificate(format!("of this client: {what}: {why}"));
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificates).collect();
+        let chain = chain.map_err(|error| wrong("certificate", error.to_string()))?;
+        if chain.is_empty() {
+            return Err(wrong("certificate", "found none, expected at least one as PEM".to_owned()));
+        }
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| wrong("key", error.to_string()))?;
+        self.identity = Some(Identity(Arc::new((chain, key))));
+        Ok(self)
+    }
+
     /// The client.
     ///
     /// # Errors
-    /// When the host list can't be used, or names `https://` URLs without certificates to know them by.
+    /// When the host list can't be used, names `https://` URLs without certificates to know them by, or this client's own
+    /// certificate and key don't belong together.
     pub fn build(self) -> Result<Client, Error> {
         let mut seed = [0; 8];
         // Without randomness only the jitter is the same everywhere.
@@ -190,8 +219,13 @@ impl Builder {
         let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::Certificate(error.to_string()))?
-            .with_root_certificates(self.roots.clone())
-            .with_no_client_auth();
+            .with_root_certificates(self.roots.clone());
+        let tls = match &self.identity {
+            None => tls.with_no_client_auth(),
+            Some(Identity(identity)) => tls
+                .with_client_auth_cert(identity.0.clone(), identity.1.clone_key())
+                .map_err(|error| Error::Certificate(format!("of this client: {error}")))?,
+        };
         let http = HyperClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))

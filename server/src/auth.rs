@@ -12,7 +12,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use parking_lot::RwLock;
 use tanist_api::Access;
-use tanist_transport::ClusterKey;
+use tanist_transport::{ClusterKey, Keys};
 use tokio::sync::Mutex;
 
 use crate::reader::{ReadError, ReadPool};
@@ -64,10 +64,25 @@ pub(crate) fn hash(token: &str) -> Hash {
     blake3::derive_key("tanist 2026-11 bearer token at rest", token.as_bytes())
 }
 
+/// The tokens made of the cluster's keys, one or two.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Operators(Arc<RwLock<Vec<Hash>>>);
+
+impl Operators {
+    /// These keys count from now on.
+    pub(crate) fn set(&self, keys: &Keys) {
+        *self.0.write() = keys.all().map(|key| hash(&operator_token(key))).collect();
+    }
+
+    fn have(&self, token: &Hash) -> bool {
+        self.0.read().contains(token)
+    }
+}
+
 /// Knows whose tokens are whose.
 #[derive(Debug)]
 pub(crate) struct Tokens {
-    operator: Hash,
+    operators: Operators,
     readers: ReadPool,
     known: RwLock<Known>,
     /// One reading of the table at a time.
@@ -87,10 +102,9 @@ impl Known {
 }
 
 impl Tokens {
-    /// Those of the replica that the pool reads, and the one made of the cluster key.
-    pub(crate) fn new(key: &ClusterKey, readers: ReadPool) -> Tokens {
-        let operator = hash(&operator_token(key));
-        Tokens { operator, readers, known: RwLock::default(), reading: Mutex::default() }
+    /// Those of the replica that the pool reads, and those made of the cluster's keys.
+    pub(crate) fn new(operators: Operators, readers: ReadPool) -> Tokens {
+        Tokens { operators, readers, known: RwLock::default(), reading: Mutex::default() }
     }
 
     /// Whose token it is; `None`: nobody's.
@@ -99,7 +113,7 @@ impl Tokens {
     /// When the table can't be read.
     pub(crate) async fn holder(&self, token: &str) -> Result<Option<Holder>, ReadError> {
         let hash = hash(token);
-        if hash == self.operator {
+        if self.operators.have(&hash) {
             return Ok(Some(Holder { name: OPERATOR.into(), role: Access::Admin }));
         }
         if let Some(found) = self.find(&hash) {

@@ -4,12 +4,13 @@
 //! never copied between machines. Read `driver.rs` for when it is written.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     path::{Path, PathBuf},
 };
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tanist_replication::{HardState, RecordKey};
+use tanist_store::private;
 
 /// Why `node.db` or the data directory can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +80,7 @@ impl DirectoryLock {
         let fail = |source| DurableError::Directory { path: directory.to_owned(), source };
         make_durable(directory).map_err(fail)?;
         let path = directory.join("tanist.lock");
-        let file = OpenOptions::new()
+        let file = private::options()
             .read(true)
             .write(true)
             .create(true)
@@ -96,8 +97,25 @@ impl DirectoryLock {
             }
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
-        std::fs::write(directory.join("tanist.pid"), format!("{}\n", std::process::id())).map_err(fail)?;
+        let pid = format!("{}\n", std::process::id());
+        private::write(&directory.join("tanist.pid"), pid.as_bytes()).map_err(fail)?;
         Ok(DirectoryLock { _file: file })
+    }
+}
+
+/// Takes what others may in a data directory from them, and says so.
+pub(crate) fn close_to_others(directory: &Path) {
+    tell_mended(directory, &private::mend(directory));
+}
+
+/// Says what was open to others until now.
+pub(crate) fn tell_mended(directory: &Path, mended: &private::Mended) {
+    let directory = directory.display();
+    if let Some(first) = &mended.first {
+        tracing::warn!(%directory, count = mended.count, first = %first.display(), "others could read or enter what is here: it is this account's alone now");
+    }
+    if let Some((path, why)) = &mended.failed {
+        tracing::warn!(%directory, path = %path.display(), why, "what others can read or enter here can't be closed");
     }
 }
 
@@ -105,7 +123,7 @@ impl DirectoryLock {
 /// don't see to.
 fn make_durable(directory: &Path) -> std::io::Result<()> {
     let new: Vec<_> = directory.ancestors().take_while(|directory| !directory.exists()).collect();
-    std::fs::create_dir_all(directory)?;
+    private::create_dir_all(directory)?;
     if new.is_empty() {
         // Perhaps by a start that was killed just then. An administrator's own may stand where we may not read.
         let _ = sync_entry(directory);
@@ -124,7 +142,7 @@ pub(crate) fn sync_entry(directory: &Path) -> std::io::Result<()> {
     // Directories can't be synced there; a file's own sync takes what NTFS has noted before, its name included.
     #[cfg(windows)]
     if directory.is_file() {
-        OpenOptions::new().write(true).open(directory)?.sync_all()?;
+        File::options().write(true).open(directory)?.sync_all()?;
     }
     Ok(())
 }
@@ -158,6 +176,8 @@ impl Durable {
             let path = path.clone();
             move |source| DurableError::Database { context, path, source }
         };
+        private::touch(&path)
+            .map_err(|source| DurableError::Directory { path: directory.to_owned(), source })?;
         let connection = Connection::open(&path).map_err(fail("open"))?;
         connection
             .execute_batch(

@@ -19,7 +19,7 @@ use std::{
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tanist_replication::MemberId;
-use tanist_transport::{Config as TransportConfig, Limits};
+use tanist_transport::{Config as TransportConfig, KeyRing, Keys, Limits};
 use tokio::{
     sync::{oneshot, watch},
     time::timeout,
@@ -53,16 +53,19 @@ struct Line {
     member: String,
     incarnation: [u8; 16],
     key: String,
+    other_key: Option<String>,
     peers: Vec<(String, Vec<String>)>,
 }
 
 impl Line {
     fn of(config: &TransportConfig, peers: &Peers) -> Line {
+        let keys = config.keys.now();
         Line {
             cluster: config.cluster.to_string(),
             member: config.me.to_string(),
             incarnation: config.incarnation,
-            key: config.key.to_text(),
+            key: keys.key.to_text(),
+            other_key: keys.other.map(|key| key.to_text()),
             peers: peers
                 .iter()
                 .filter(|(id, _)| *id != config.me)
@@ -77,7 +80,10 @@ impl Line {
             cluster: self.cluster.parse()?,
             me: self.member.parse()?,
             incarnation: self.incarnation,
-            key: self.key.parse()?,
+            keys: KeyRing::new(Keys {
+                key: self.key.parse()?,
+                other: self.other_key.map(|key| key.parse()).transpose()?,
+            }),
             addresses: vec![],
             admit_strangers: false,
             limits,
@@ -128,10 +134,17 @@ impl EndNotice {
         let Subject { config, mut peers } = subject;
         let telling = orders.clone();
         let following = tokio::spawn(async move {
-            peers.mark_changed();
-            while peers.changed().await.is_ok() {
+            let mut keys = config.keys.changes();
+            loop {
                 let line = Line::of(&config, &peers.borrow_and_update());
                 let _ = telling.try_send(Order::Tell(line));
+                let goes_on = tokio::select! {
+                    changed = peers.changed() => changed.is_ok(),
+                    changed = keys.next() => changed,
+                };
+                if !goes_on {
+                    return;
+                }
             }
         });
         Ok(EndNotice { orders, following })

@@ -36,6 +36,7 @@ pub mod reader;
 mod reign;
 mod rejoin;
 mod scrub;
+mod secret;
 mod server;
 pub mod sql;
 pub mod state;

@@ -18,15 +18,16 @@ use tanist_transport::{Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
+    auth::Operators,
     backup::{
         Source,
         schedule::{self, Schedule},
     },
     clock,
-    config::{Config, Health, Hooks, HttpLimits},
+    config::{Config, Health, Hooks, HttpLimits, Tls},
     discovery::Here,
     driver::{self, Control, DriverError, Parts},
-    durable::{DirectoryLock, Durable, DurableError},
+    durable::{self, DirectoryLock, Durable, DurableError},
     end_notice::{EndNotice, Subject},
     gate::Gate,
     health,
@@ -194,6 +195,9 @@ struct Live {
     health: watch::Sender<Health>,
     hooks: watch::Sender<Hooks>,
     limits: watch::Sender<HttpLimits>,
+    operators_tokens: Operators,
+    /// With the files that it is read from.
+    tls: Option<(watch::Sender<http::Secured>, Tls)>,
 }
 
 fn listen(field: &'static str, address: &str) -> Result<TcpListener, StartError> {
@@ -239,7 +243,8 @@ impl Server {
     /// When something the configuration names can't be used; the message names it.
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let lock = DirectoryLock::take(&config.data_dir)?;
-        let tls = config.tls.as_ref().map(http::acceptor).transpose()?;
+        durable::close_to_others(&config.data_dir);
+        let tls = config.tls.as_ref().map(http::Secured::load).transpose()?;
         let http_listener = listen("listen.http", &config.listen.http)?;
         let peer_listener = listen("listen.peer", &config.listen.peer)?;
         let (http_address, peer_address) = (local(&http_listener)?, local(&peer_listener)?);
@@ -414,7 +419,12 @@ impl Server {
             (None, _) | (_, None) => (None, None),
             (Some(backup), Some(sums)) => {
                 let board = schedule::Board::default();
-                let started = Schedule::start(Source::of(&config), sums, backup, Arc::clone(&board));
+                let started = Schedule::start(
+                    Source::of(&config, subject.config.keys.clone()),
+                    sums,
+                    backup,
+                    Arc::clone(&board),
+                );
                 let fail = |source| StartError::System { context: "start a thread", source };
                 (Some(started.map_err(fail)?), Some(board))
             }
@@ -436,6 +446,10 @@ impl Server {
             }))
         });
         let (live_limits, limits) = watch::channel(config.limits.clone());
+        let operators_tokens = Operators::default();
+        operators_tokens.set(&config.keys());
+        let (live_tls, secured) = tls.map(watch::channel).unzip();
+        let expiry = secured.clone().map(|secured| tokio::spawn(http::tls::watch_expiry(secured)));
         let state = http::AppState::new(
             http::Parts {
                 gate: Arc::clone(&gate),
@@ -447,11 +461,14 @@ impl Server {
                 scheduled,
                 sums: http_sums,
                 limits,
+                operators_tokens: operators_tokens.clone(),
+                keys: subject.config.keys.clone(),
+                tls: secured,
             },
             &config,
         );
         let http = tokio::spawn(async move {
-            if let Err(error) = http::serve(http_listener, tls, state, http_stopped).await {
+            if let Err(error) = http::serve(http_listener, state, http_stopped).await {
                 tracing::error!(%error, "HTTP");
             }
         });
@@ -466,11 +483,18 @@ impl Server {
             driver: Some(driver),
             store,
             scrub,
-            beside: health.into_iter().chain(nodes).collect(),
+            beside: health.into_iter().chain(nodes).chain(expiry).collect(),
             feeder,
             schedule,
             hooks: Some(hooks),
-            live: Live { operators, health: live_health, hooks: live_hooks, limits: live_limits },
+            live: Live {
+                operators,
+                health: live_health,
+                hooks: live_hooks,
+                limits: live_limits,
+                operators_tokens,
+                tls: live_tls.zip(config.tls.clone()),
+            },
             board: shown,
             here: Here::say(&config),
             reign: ReignObserver::new(reign, gate),
@@ -526,11 +550,20 @@ impl Server {
         }
     }
 
-    /// Uses what can change while the machine runs: `[health]`, `[hooks]`, limits on requests. The rest is left alone.
+    /// Uses what can change while the machine runs: `[health]`, `[hooks]`, limits on requests, the cluster's keys, the
+    /// certificate's files. The rest is left alone.
     pub fn apply(&self, config: &Config) {
         self.live.health.send_replace(config.health.clone());
         self.live.hooks.send_replace(config.hooks.clone());
         self.live.limits.send_replace(config.limits.clone());
+        self.live.operators_tokens.set(&config.keys());
+        self.subject.config.keys.set(config.keys());
+        if let Some((secured, tls)) = &self.live.tls {
+            match http::Secured::load(tls) {
+                Ok(new) => drop(secured.send_replace(new)),
+                Err(why) => tracing::error!(%why, "the certificate for clients stays as it was"),
+            }
+        }
     }
 
     /// Shown in `/v1/cluster` behind what the protocol has to say.

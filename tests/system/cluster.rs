@@ -86,6 +86,8 @@ pub struct Cluster {
     /// What clients need besides the hosts.
     builder: Builder,
     scheme: &'static str,
+    /// The certificate of who has signed the machines'; empty without TLS.
+    authority: Vec<u8>,
 }
 
 /// An address block of 127.0.0.0/8 that no other cluster of this or another test process uses.
@@ -107,7 +109,7 @@ pub fn binary() -> &'static str {
 }
 
 /// Writes a certificate for these addresses and its key; the certificate of the authority that has signed it.
-fn make_certificate(dir: &Path, ips: &[String]) -> Vec<u8> {
+pub fn make_certificate(dir: &Path, ips: &[String]) -> Vec<u8> {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(vec![]).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -116,8 +118,13 @@ fn make_certificate(dir: &Path, ips: &[String]) -> Vec<u8> {
     let key = rcgen::KeyPair::generate().unwrap();
     let signed = rcgen::CertificateParams::new(ips.to_vec()).unwrap().signed_by(&key, &authority).unwrap();
     std::fs::write(dir.join("tls.crt"), signed.pem()).unwrap();
-    std::fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
+    write_secret(&dir.join("tls.key"), &key.serialize_pem());
     certificate.pem().into_bytes()
+}
+
+/// Writes a file that holds a secret, as a person must: for its owner alone.
+pub fn write_secret(path: &Path, text: &str) {
+    tanist_store::private::write(path, text.as_bytes()).unwrap();
 }
 
 /// Runs the command line; its exit code, and all that it says.
@@ -150,10 +157,11 @@ impl Cluster {
             })
             .collect();
         let mut builder = Client::builder();
-        let mut extra = layout.extra.clone();
+        let (mut extra, mut authority) = (layout.extra.clone(), vec![]);
         let scheme = if layout.tls { "https" } else { "http" };
         if layout.tls {
-            builder = builder.ca_pem(&make_certificate(dir.path(), &ips)).unwrap();
+            authority = make_certificate(dir.path(), &ips);
+            builder = builder.ca_pem(&authority).unwrap();
             let (cert, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
             extra += &format!("\n[tls]\ncert_file = {cert:?}\nkey_file = {key:?}\n");
         }
@@ -176,14 +184,19 @@ impl Cluster {
                 );
             }
             std::fs::create_dir_all(machine.config.parent().unwrap()).unwrap();
-            std::fs::write(&machine.config, text).unwrap();
+            write_secret(&machine.config, &text);
         }
         if layout.tokens {
             // As a person on one of the machines would: what it prints is compared elsewhere.
             let config = tanist_server::config::Config::load(&machines[0].config).unwrap();
             builder = builder.token(&config.operator_token()).unwrap();
         }
-        Cluster { _dir: dir, machines, builder, scheme }
+        Cluster { _dir: dir, machines, builder, scheme, authority }
+    }
+
+    /// The certificate of who has signed the machines', as PEM.
+    pub fn authority(&self) -> &[u8] {
+        &self.authority
     }
 
     /// Starts all machines and waits until one serves writes.

@@ -39,6 +39,7 @@ mod rejoin;
 mod reload;
 mod rot;
 mod rust_client;
+mod secrets;
 mod service;
 mod state;
 mod tls;

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use tanist_api::Statement;
 
 use crate::{
-    cluster::{Cluster, Layout},
+    cluster::{Cluster, Layout, write_secret},
     workload::{create_ledger, execute},
 };
 
@@ -25,7 +25,7 @@ impl File {
     fn replace(&self, from: &str, to: &str) {
         assert!(self.text.contains(from));
         let new = self.path.with_extension("new");
-        std::fs::write(&new, self.text.replace(from, to)).unwrap();
+        write_secret(&new, &self.text.replace(from, to));
         std::fs::rename(&new, &self.path).unwrap();
     }
 }

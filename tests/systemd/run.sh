@@ -145,6 +145,8 @@ for n in 1 2 3; do
     expect "status" '"state": "running"' "tanist service status --name t$n --json"
     expect "who runs it" '^tanist$' "ps -o user= -p \$(systemctl show -p MainPID --value t$n)"
     expect "the key's rights" '^640 root tanist$' "stat -c '%a %U %G' /etc/t$n/cluster.key"
+    expect "the data's rights" '^700 tanist tanist$' "stat -c '%a %U %G' /var/lib/t$n"
+    expect "the database's rights" '^600 tanist tanist$' "stat -c '%a %U %G' /var/lib/t$n/state.db"
     expect "what doctor says of the key" 'ok *secrecy' "tanist doctor --config /etc/t$n/tanist.toml"
 done
 until_so "one reigns" reigns

@@ -1,5 +1,5 @@
 ; The setup program of Tanist for Windows 7 SP1 and later, 64 bits. Made by build.sh; what it takes is in docs/windows.md.
-; It copies files and speaks with the firewall; configuration, service, rights and event source are tanist.exe's own work.
+; It copies files; configuration, service, rights, firewall and event source are tanist.exe's own work.
 
 Unicode true
 Target amd64-unicode
@@ -43,6 +43,8 @@ Var HttpPort
 Var Account
 Var NoStart
 Var NoFirewall
+Var Networks    ; kinds of networks in which the firewall lets others in
+Var Trust       ; 1: a data folder that isn't administrators' is believed
 Var Log
 Var DataAnswer  ; of the uninstaller
 Var IdField
@@ -114,15 +116,6 @@ Page custom machinePage machinePageLeave
     ${EndIf}
 !macroend
 
-; Firewalls of others, and editions without one, are no reason to give up.
-!macro Firewall name port
-    !insertmacro Run `"$SYSDIR\netsh.exe" advfirewall firewall delete rule name="${name}"`
-    !insertmacro Run `"$SYSDIR\netsh.exe" advfirewall firewall add rule name="${name}" dir=in action=allow protocol=TCP localport=${port} program="$INSTDIR\tanist.exe" profile=any`
-    ${If} $0 != 0
-        !insertmacro Say "The firewall rule ${name} could not be made: open TCP port ${port} yourself."
-    ${EndIf}
-!macroend
-
 Function .onInit
     !insertmacro Prepare
     ${IfNot} ${RunningX64}
@@ -146,6 +139,8 @@ Function .onInit
     !insertmacro Option "/ACCOUNT=" "" $Account
     !insertmacro Switch "/NOSTART" $NoStart
     !insertmacro Switch "/NOFIREWALL" $NoFirewall
+    !insertmacro Option "/PROFILE=" "private" $Networks
+    !insertmacro Switch "/TRUSTFOLDER" $Trust
     ; Where it was installed before, unless told otherwise.
     ReadRegStr $0 HKLM "${UNINSTALL}" "InstallLocation"
     ${If} $0 != ""
@@ -217,7 +212,11 @@ Function configure
         StrCpy $0 0
         Return
     ${EndIf}
+    ; It closes the folder to others before the key is in it.
     StrCpy $2 `"$INSTDIR\tanist.exe" init --dir "$Data" --cluster "$Cluster" --id "$Id"`
+    ${If} $Trust == 1
+        StrCpy $2 `$2 --trust-folder`
+    ${EndIf}
     ${If} $KeyFile != ""
         StrCpy $2 `$2 --key-file "$KeyFile"`
     ${EndIf}
@@ -260,13 +259,19 @@ Section "Tanist"
     ${If} $Account != ""
         StrCpy $2 `$2 --account "$Account"`
     ${EndIf}
+    ${If} $Trust == 1
+        StrCpy $2 `$2 --trust-folder`
+    ${EndIf}
     !insertmacro Run $2
     ${If} $0 != 0
         !insertmacro Fail 5 "The service could not be installed, see $INSTDIR\install.log: $1"
     ${EndIf}
     ${If} $NoFirewall != 1
-        !insertmacro Firewall "Tanist peers" $PeerPort
-        !insertmacro Firewall "Tanist clients" $HttpPort
+        ; Firewalls of others, and editions without one, are no reason to give up.
+        !insertmacro Run `"$INSTDIR\tanist.exe" service firewall --config "$Data\tanist.toml" --profile "$Networks"`
+        ${If} $0 != 0
+            !insertmacro Say "The firewall rules could not be made: let the other machines pass to the peer port and clients to the HTTP port yourself."
+        ${EndIf}
     ${EndIf}
     WriteRegStr HKLM "${UNINSTALL}" "DisplayName" "Tanist"
     WriteRegStr HKLM "${UNINSTALL}" "DisplayVersion" "${SHOWN}"

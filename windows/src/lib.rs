@@ -1,17 +1,19 @@
 //! What is particular to Windows: the service, the Event Log, write filters of embedded editions.
 //!
 //! Owns how Windows is spoken to, by safe crates alone; knows nothing of a machine or a cluster, which are handed in as closures. On
-//! other systems only the list of events is left of it. `installer/` makes the setup program, `CHECKLIST.md` is for real hardware.
+//! other systems only the list of events, and the words for the firewall and for rights, are left of it. `installer/` makes the setup program, `CHECKLIST.md` is for real hardware.
 
 #[cfg(windows)]
 mod event_log;
 pub mod events;
+pub mod firewall;
 #[cfg(windows)]
 mod folder;
 #[cfg(windows)]
 mod install;
 #[cfg(windows)]
 mod registry;
+pub mod rights;
 #[cfg(windows)]
 mod run;
 #[cfg(windows)]
@@ -20,9 +22,10 @@ mod write_filter;
 #[cfg(windows)]
 pub use event_log::{EventLog, register_source, unregister_source};
 #[cfg(windows)]
-pub use folder::{Access, program_data, restrict};
+pub use folder::{check, close, program_data, restrict, set_firewall};
 #[cfg(windows)]
 pub use install::{Installation, ServiceError, Status, install, start, status, stop, uninstall};
+pub use rights::Access;
 #[cfg(windows)]
 pub use run::{Control, Session, run};
 #[cfg(windows)]

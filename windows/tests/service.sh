@@ -88,8 +88,13 @@ grep -q 'tanist.toml' "$dir/said" || fail "it doesn't name the file: $(cat "$dir
 is none || fail "$(status)"
 
 say "install, start, readiness"
+mkdir -p "$data"
+if run "$tanist" init --dir 'C:\ProgramData\Tanist' --id pc-1 2>"$dir/said"; then fail "believed a folder of whoever"; fi
+grep -q -- '--trust-folder' "$dir/said" || fail "no advice: $(cat "$dir/said")"
+[ -z "$(ls "$data")" ] || fail "something was written"
+rmdir "$data"
 run "$tanist" init --dir 'C:\ProgramData\Tanist' --id pc-1 --member "pc-1=127.0.0.1:$peer,$http" >/dev/null
-run "$tanist" service install >/dev/null
+run "$tanist" service install --trust-folder >/dev/null
 is stopped || fail "$(status)"
 reg 'HKLM\SYSTEM\CurrentControlSet\Services\EventLog\Application\Tanist' EventMessageFile | grep EventCreate >/dev/null || fail "no event source"
 reg 'HKLM\SYSTEM\CurrentControlSet\Services\Tanist' ObjectName | grep 'NT SERVICE.Tanist' >/dev/null || fail "not its own account"
@@ -102,7 +107,7 @@ execute 'INSERT INTO t VALUES (41)' >/dev/null
 
 say "start again and install again change nothing"
 run "$tanist" service start
-run "$tanist" service install >/dev/null
+run "$tanist" service install --trust-folder >/dev/null
 is running || fail "$(status)"
 
 say "stop ends well"
@@ -154,7 +159,8 @@ cp "$setup" "$c/setup.exe"
 program="$c/Program Files/Tanist"
 tanist='C:\Program Files\Tanist\tanist.exe'
 uninstall='HKLM\Software\Microsoft\Windows\CurrentVersion\Uninstall\Tanist'
-install() { run 'C:\setup.exe' /S "$@"; }
+# Wine can't say whose a folder is.
+install() { run 'C:\setup.exe' /S /TRUSTFOLDER "$@"; }
 # It goes on from a copy of itself, and its folder goes last.
 remove() {
     run 'C:\Program Files\Tanist\uninstall.exe' /S "$1"

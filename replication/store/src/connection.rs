@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig, limits::Limit};
 
-use crate::{DATABASE_FILE, Options, PAGE_SIZE, error::StoreError, inserted};
+use crate::{DATABASE_FILE, Options, PAGE_SIZE, error::StoreError, inserted, private};
 
 /// Earlier versions can lose committed writes when one connection checkpoints while another writes.
 const OLDEST_LIBRARY: i32 = 3_051_003;
@@ -52,6 +52,9 @@ pub(crate) fn open(dir: &Path, usage: Use, options: &Options) -> Result<Connecti
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if usage == Use::Writer {
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
+    }
+    if usage == Use::Writer {
+        private::touch(&path).map_err(|source| StoreError::io(&path, "make the database", source))?;
     }
     let connection = Connection::open_with_flags(&path, flags).map_err(error("open the database"))?;
     let set_up = || -> Result<(), rusqlite::Error> {

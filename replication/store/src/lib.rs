@@ -21,6 +21,7 @@ mod limits;
 mod migrate;
 mod outside;
 mod page_hash;
+pub mod private;
 mod reader;
 mod rejoin;
 mod restore;

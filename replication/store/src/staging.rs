@@ -12,7 +12,7 @@ use std::{
 
 use tanist_replication::Stamp;
 
-use crate::error::StoreError;
+use crate::{error::StoreError, private};
 
 /// File name in the data directory.
 pub(crate) const STAGING_FILE: &str = "rejoin.pages";
@@ -41,7 +41,7 @@ impl Staging {
             let path = path.clone();
             move |source| StoreError::io(&path, doing, source)
         };
-        let file = File::options()
+        let file = private::options()
             .read(true)
             .write(true)
             .create(true)

@@ -138,7 +138,8 @@ fn lock_held_while_a_master_leaves_is_waited_for_and_what_came_meanwhile_is_save
             assert!(matches!(pair.master.take_lock(), Err(StoreError::ForeignWrite { .. })));
             assert!(matches!(pair.master.apply(&[next]), Err(StoreError::ForeignWrite { .. })));
             let (rejoined, _) = rejoin(pair.backup_dir.path(), &mut pair.master).unwrap();
-            let report = tanist_store::divergence_directory(pair.master_dir.path(), &rejoined.report.unwrap());
+            let report =
+                tanist_store::divergence_directory(pair.master_dir.path(), &rejoined.report.unwrap());
             let rows = std::fs::read_to_string(report.join(tanist_store::ROWS_FILE)).unwrap();
             assert!(rows.contains("'too late'"), "told though the table is another by now: {rows}");
         } else {

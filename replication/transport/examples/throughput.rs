@@ -30,7 +30,7 @@ fn end(id: &str, key: &ClusterKey) -> Result<End, Box<dyn std::error::Error>> {
         cluster,
         me: id.clone(),
         incarnation,
-        key: key.clone(),
+        keys: key.clone().into(),
         addresses: vec![],
         admit_strangers: false,
         limits: Limits::default(),

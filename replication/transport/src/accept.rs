@@ -24,6 +24,7 @@ use crate::{
     Channel, HandshakeError, SecureStream, TransportEvent, dial,
     framing::BATCH,
     handshake::{self, Accepted, Hello, Verdict},
+    keys,
     transport::{Peer, Shared},
 };
 
@@ -123,7 +124,7 @@ async fn say_goodbye(mut socket: TcpStream) {
 }
 
 async fn carry(shared: &Arc<Shared>, id: u64, accepted: Accepted, address: SocketAddr) {
-    let Accepted { channel, hello, stream } = accepted;
+    let Accepted { channel, hello, stream, key } = accepted;
     let from = hello.from.clone();
     match channel {
         Channel::Control | Channel::Bulk => {}
@@ -141,7 +142,11 @@ async fn carry(shared: &Arc<Shared>, id: u64, accepted: Accepted, address: Socke
         return;
     }
     tracing::debug!(peer = %from, %channel, %address, "accepted");
-    let end = receive(shared, &from, channel, stream, &heard).await;
+    let mut ring = shared.config.keys.subscribe();
+    let end = tokio::select! {
+        end = receive(shared, &from, channel, stream, &heard) => end,
+        () = keys::dropped(&mut ring, key) => Err(keys::DROPPED.to_owned()),
+    };
     shared.remove_inbound(&from, channel, id);
     match end {
         Ok(reason) => tracing::debug!(peer = %from, %channel, %address, reason, "accepted connection ended"),

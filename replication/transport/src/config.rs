@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tanist_replication::MemberId;
 
-use crate::{Channel, ClusterId, ClusterKey};
+use crate::{Channel, ClusterId, KeyRing};
 
 /// Bounds on sizes, numbers and times. The defaults suit a local network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,8 +97,8 @@ pub struct Config {
     pub me: MemberId,
     /// Random for each start of the process: tells two live processes under one id apart.
     pub incarnation: [u8; 16],
-    /// The cluster's secret.
-    pub key: ClusterKey,
+    /// The cluster's secret: one, or two while it is changed.
+    pub keys: KeyRing,
     /// Where this member is reached: `host:port` each. Said when connecting, so that a peer whose list is out of date
     /// finds the way back.
     pub addresses: Vec<String>,

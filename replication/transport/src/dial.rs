@@ -12,7 +12,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Channel, Config, HandshakeError, Limits, SecureStream, handshake};
+use crate::{Channel, ClusterKey, Config, HandshakeError, Limits, SecureStream, handshake};
 
 /// Why no address of a member led to it.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +54,53 @@ pub(crate) fn tune(socket: &TcpStream, dead_after: Duration) {
     let _ = socket.set_tcp_user_timeout(Some(dead_after));
 }
 
-/// Dials `to` until one of `addresses` leads to it.
+/// Dials `to` until one of `addresses` leads to it: with the key to dial with, and if that isn't known there with the other.
 pub(crate) async fn dial(
     config: &Config,
+    to: &MemberId,
+    addresses: &[String],
+    channel: Channel,
+) -> Result<SecureStream, OpenError> {
+    let keys = config.keys.now();
+    match (dial_with(config, &keys.key, to, addresses, channel).await, &keys.other) {
+        (Err(OpenError::Handshake { source: HandshakeError::Key, .. }), Some(other)) => {
+            dial_with(config, other, to, addresses, channel).await
+        }
+        (dialled, _) => dialled,
+    }
+}
+
+/// Whether the member at one of `addresses` accepts `key`. Both ends show it, and nothing else is said: to the member it is a
+/// connection that ended early.
+///
+/// # Errors
+/// When none of the addresses leads to a member of the cluster. A key that isn't accepted is [`HandshakeError::Key`] in
+/// [`OpenError::Handshake`].
+pub async fn try_key(config: &Config, key: &ClusterKey, addresses: &[String]) -> Result<(), OpenError> {
+    let limits = &config.limits;
+    let mut failures = Failures::default();
+    for address in resolve(addresses, limits, &mut failures).await {
+        let (address, connected) = connect(address, limits.connect_timeout).await;
+        let mut socket = match connected {
+            Ok(socket) => socket,
+            Err(error) => {
+                failures.add_connect(address, &error);
+                continue;
+            }
+        };
+        let proving = handshake::prove_on(&mut socket, config, key, Channel::Control);
+        match timeout(limits.handshake_timeout, proving).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(source)) => failures.add_handshake(address, source),
+            Err(_) => failures.add_handshake(address, HandshakeError::Timeout),
+        }
+    }
+    Err(failures.into_error())
+}
+
+async fn dial_with(
+    config: &Config,
+    key: &ClusterKey,
     to: &MemberId,
     addresses: &[String],
     channel: Channel,
@@ -90,7 +134,7 @@ pub(crate) async fn dial(
             }
         };
         tune(&socket, limits.dead_after(channel));
-        match timeout(limits.handshake_timeout, handshake::dial(socket, config, to, channel)).await {
+        match timeout(limits.handshake_timeout, handshake::dial(socket, config, key, to, channel)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(source)) => failures.add_handshake(address, source),
             Err(_) => failures.add_handshake(address, HandshakeError::Timeout),

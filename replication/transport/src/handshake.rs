@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    Channel, ClusterId, Config, PROTOCOL_VERSION,
+    Channel, ClusterId, ClusterKey, Config, PROTOCOL_VERSION,
+    keys::KeyMark,
     noise::{self, Opener, Sealer, TAG},
     preamble::{self, Answer, Opening, Status},
     stream::SecureStream,
@@ -135,19 +136,49 @@ pub(crate) struct HelloAnswer {
 pub(crate) async fn dial(
     mut socket: TcpStream,
     config: &Config,
+    key: &ClusterKey,
     to: &MemberId,
     channel: Channel,
 ) -> Result<SecureStream, HandshakeError> {
     let address = socket.peer_addr()?;
-    let ends = dial_on(&mut socket, config, to, channel).await?;
-    Ok(SecureStream::new(socket, ends, config.limits.message(channel), to.clone(), address))
+    let ends = dial_on(&mut socket, config, key, to, channel).await?;
+    let (limit, key) = (config.limits.message(channel), KeyMark::of(key));
+    Ok(SecureStream::new(socket, ends, limit, to.clone(), address, key))
 }
 
 /// The dialling side's steps, on any stream.
 pub(crate) async fn dial_on(
     socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
     config: &Config,
+    key: &ClusterKey,
     to: &MemberId,
+    channel: Channel,
+) -> Result<(Sealer, Opener), HandshakeError> {
+    let (mut sealer, mut opener) = prove_on(socket, config, key, channel).await?;
+    let hello = Hello {
+        from: config.me.clone(),
+        to: to.clone(),
+        incarnation: config.incarnation,
+        addresses: config.addresses.clone(),
+    };
+    send_sealed(socket, &mut sealer, &hello).await?;
+    let answer: HelloAnswer = receive_sealed(socket, &mut opener).await?;
+    match answer.verdict {
+        Verdict::Welcome if answer.from == *to => {}
+        Verdict::Welcome | Verdict::WrongMember => {
+            return Err(HandshakeError::WrongMember { found: answer.from, expected: to.clone() });
+        }
+        Verdict::IdInUse => return Err(HandshakeError::IdInUse(config.me.clone())),
+        Verdict::UnknownMember => return Err(HandshakeError::NotKnownThere(config.me.clone())),
+    }
+    Ok((sealer, opener))
+}
+
+/// The dialling side's steps up to where both ends have shown the key, and nobody has said yet who he is.
+pub(crate) async fn prove_on(
+    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    config: &Config,
+    key: &ClusterKey,
     channel: Channel,
 ) -> Result<(Sealer, Opener), HandshakeError> {
     let opening = Opening {
@@ -173,29 +204,10 @@ pub(crate) async fn dial_on(
         Status::UnknownMember => return Err(HandshakeError::NotKnownThere(config.me.clone())),
     }
 
-    let mut noise =
-        noise::handshake(&config.key, &prologue, true).map_err(|_| HandshakeError::NoRandomness)?;
+    let mut noise = noise::handshake(key, &prologue, true).map_err(|_| HandshakeError::NoRandomness)?;
     send_handshake(socket, &mut noise).await?;
     receive_handshake(socket, &mut noise).await?;
-    let (mut sealer, mut opener) =
-        noise::split(noise).map_err(|_| HandshakeError::Malformed("handshake not finished"))?;
-    let hello = Hello {
-        from: config.me.clone(),
-        to: to.clone(),
-        incarnation: config.incarnation,
-        addresses: config.addresses.clone(),
-    };
-    send_sealed(socket, &mut sealer, &hello).await?;
-    let answer: HelloAnswer = receive_sealed(socket, &mut opener).await?;
-    match answer.verdict {
-        Verdict::Welcome if answer.from == *to => {}
-        Verdict::Welcome | Verdict::WrongMember => {
-            return Err(HandshakeError::WrongMember { found: answer.from, expected: to.clone() });
-        }
-        Verdict::IdInUse => return Err(HandshakeError::IdInUse(config.me.clone())),
-        Verdict::UnknownMember => return Err(HandshakeError::NotKnownThere(config.me.clone())),
-    }
-    Ok((sealer, opener))
+    noise::split(noise).map_err(|_| HandshakeError::Malformed("handshake not finished"))
 }
 
 /// A connection that another member dialled.
@@ -203,6 +215,8 @@ pub(crate) struct Accepted {
     pub(crate) channel: Channel,
     pub(crate) hello: Hello,
     pub(crate) stream: SecureStream,
+    /// The key that it was made with.
+    pub(crate) key: KeyMark,
 }
 
 /// The accepting side. `knows` says who is a member; `judge` has the last word. The caller bounds the time.
@@ -214,11 +228,11 @@ pub(crate) async fn accept(
     judge: impl FnOnce(&Hello, Channel) -> Verdict,
 ) -> Result<Accepted, HandshakeError> {
     let Some(stream) = socket.as_mut() else { return Err(HandshakeError::Closed) };
-    let (channel, hello, ends) = accept_on(stream, config, knows, judge).await?;
+    let (channel, hello, ends, key) = accept_on(stream, config, knows, judge).await?;
     let Some(stream) = socket.take() else { return Err(HandshakeError::Closed) };
     let limit = config.limits.message(channel);
-    let stream = SecureStream::new(stream, ends, limit, hello.from.clone(), address);
-    Ok(Accepted { channel, hello, stream })
+    let stream = SecureStream::new(stream, ends, limit, hello.from.clone(), address, key);
+    Ok(Accepted { channel, hello, stream, key })
 }
 
 /// The accepting side's steps, on any stream.
@@ -227,7 +241,7 @@ pub(crate) async fn accept_on(
     config: &Config,
     knows: impl Fn(&MemberId) -> bool,
     judge: impl FnOnce(&Hello, Channel) -> Verdict,
-) -> Result<(Channel, Hello, (Sealer, Opener)), HandshakeError> {
+) -> Result<(Channel, Hello, (Sealer, Opener), KeyMark), HandshakeError> {
     let mut prologue = Vec::new();
     let opening = Opening::read(stream, &mut prologue).await;
     let result = match opening {
@@ -260,15 +274,17 @@ pub(crate) async fn accept_on(
     let opening = result?;
     prologue.extend(answer);
 
-    let mut noise =
-        noise::handshake(&config.key, &prologue, false).map_err(|_| HandshakeError::NoRandomness)?;
-    if let Err(error) = receive_handshake(stream, &mut noise).await {
-        if matches!(error, HandshakeError::Key) {
-            // An empty message tells the dialling side.
-            stream.write_all(&[0, 0]).await?;
+    let message = receive_message(stream).await?;
+    let (mut noise, key) = match key_of(&message, config, &prologue) {
+        Err(error) => {
+            if matches!(error, HandshakeError::Key) {
+                // An empty message tells the dialling side.
+                stream.write_all(&[0, 0]).await?;
+            }
+            return Err(error);
         }
-        return Err(error);
-    }
+        Ok(found) => found,
+    };
     send_handshake(stream, &mut noise).await?;
     let (mut sealer, mut opener) =
         noise::split(noise).map_err(|_| HandshakeError::Malformed("handshake not finished"))?;
@@ -286,7 +302,24 @@ pub(crate) async fn accept_on(
         Verdict::IdInUse => return Err(HandshakeError::IdInUse(hello.from)),
         Verdict::UnknownMember => return Err(HandshakeError::UnknownMember(hello.from)),
     }
-    Ok((opening.channel, hello, (sealer, opener)))
+    Ok((opening.channel, hello, (sealer, opener), key))
+}
+
+/// By which of our keys the dialling side's first message was made.
+fn key_of(
+    message: &[u8],
+    config: &Config,
+    prologue: &[u8],
+) -> Result<(HandshakeState, KeyMark), HandshakeError> {
+    let mut wrong = HandshakeError::Key;
+    for key in config.keys.now().all() {
+        let mut noise = noise::handshake(key, prologue, false).map_err(|_| HandshakeError::NoRandomness)?;
+        match read_handshake(message, &mut noise) {
+            Ok(()) => return Ok((noise, KeyMark::of(key))),
+            Err(error) => wrong = error,
+        }
+    }
+    Err(wrong)
 }
 
 pub(crate) async fn send_handshake(
@@ -304,6 +337,10 @@ pub(crate) async fn receive_handshake(
     noise: &mut HandshakeState,
 ) -> Result<(), HandshakeError> {
     let message = receive_message(socket).await?;
+    read_handshake(&message, noise)
+}
+
+fn read_handshake(message: &[u8], noise: &mut HandshakeState) -> Result<(), HandshakeError> {
     let mut payload = [0; MAX_MESSAGE];
     if message.is_empty() {
         return Err(HandshakeError::Key);
@@ -312,7 +349,7 @@ pub(crate) async fn receive_handshake(
     if message.len() < 32 + TAG {
         return Err(HandshakeError::Malformed("a handshake message that is too short"));
     }
-    noise.read_message(&message, &mut payload).map_err(|_| HandshakeError::Key)?;
+    noise.read_message(message, &mut payload).map_err(|_| HandshakeError::Key)?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     Channel, Config, FrameError, HandshakeError, OpenError, SecureStream, TransportEvent, dial,
-    framing::BATCH, queue::Queue, quiet::Quiet,
+    framing::BATCH, keys, queue::Queue, quiet::Quiet,
 };
 
 /// A link that lived this long is dialled again at once.
@@ -177,6 +177,7 @@ impl Link {
     }
 
     async fn pump(&mut self, stream: SecureStream, since: Instant) -> Result<End, FrameError> {
+        let (key, mut keys) = (stream.key(), self.config.keys.subscribe());
         let (mut sender, receiver) = stream.into_split();
         // The peer sends nothing on this connection; its end is all there is to read.
         let mut incoming = receiver.socket;
@@ -216,6 +217,7 @@ impl Link {
                     }
                     reason = end_of(&mut incoming) => return Ok(End::Lost(reason)),
                     changed = self.orders.changed() => if changed.is_err() { return Ok(End::Over) },
+                    () = keys::dropped(&mut keys, key) => return Ok(End::Lost(keys::DROPPED.to_owned())),
                     () = sleep(limits.keepalive) => encoder.sign_of_life()?,
                 }
                 continue;
@@ -231,6 +233,7 @@ impl Link {
                     }
                 }
                 reason = end_of(&mut incoming) => return Ok(End::Lost(reason)),
+                () = keys::dropped(&mut keys, key) => return Ok(End::Lost(keys::DROPPED.to_owned())),
                 // The next round says why.
                 () = broken_off(&mut self.orders, since) => {}
             }

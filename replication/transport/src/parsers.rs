@@ -89,7 +89,7 @@ pub fn accept(peer: Peer<'_>) -> Result<(Channel, MemberId), HandshakeError> {
         };
         handshake::accept_on(&mut here, &config, knows, judge).await
     };
-    let (channel, hello, _) = ready(async { tokio::join!(accepting, play_dialler(there, peer)).0 })?;
+    let (channel, hello, ..) = ready(async { tokio::join!(accepting, play_dialler(there, peer)).0 })?;
     Ok((channel, hello.from))
 }
 
@@ -100,8 +100,10 @@ pub fn accept(peer: Peer<'_>) -> Result<(Channel, MemberId), HandshakeError> {
 pub fn dial(peer: Peer<'_>) -> Result<(), HandshakeError> {
     let config = config("pc-1");
     let (mut here, there) = duplex(1 << 14);
-    let dialling =
-        async move { handshake::dial_on(&mut here, &config, &member("pc-2"), Channel::Control).await };
+    let dialling = async move {
+        let key = config.keys.now().key;
+        handshake::dial_on(&mut here, &config, &key, &member("pc-2"), Channel::Control).await
+    };
     ready(async { tokio::join!(dialling, play_acceptor(there, peer)).0 }).map(drop)
 }
 
@@ -115,7 +117,8 @@ async fn play_dialler(mut stream: DuplexStream, peer: Peer<'_>) -> Result<(), Ha
         return send_raw(&mut stream, proof, peer.hello).await;
     }
     Answer::read(&mut stream, &mut prologue).await?;
-    let mut noise = noise::handshake(&config.key, &prologue, true).map_err(|_| HandshakeError::Key)?;
+    let mut noise =
+        noise::handshake(&config.keys.now().key, &prologue, true).map_err(|_| HandshakeError::Key)?;
     handshake::send_handshake(&mut stream, &mut noise).await?;
     handshake::receive_handshake(&mut stream, &mut noise).await?;
     let (from, to, incarnation) = (config.me, member("pc-1"), config.incarnation);
@@ -135,7 +138,8 @@ async fn play_acceptor(mut stream: DuplexStream, peer: Peer<'_>) -> Result<(), H
     if let Some(proof) = peer.proof {
         return send_raw(&mut stream, proof, peer.hello).await;
     }
-    let mut noise = noise::handshake(&config.key, &prologue, false).map_err(|_| HandshakeError::Key)?;
+    let mut noise =
+        noise::handshake(&config.keys.now().key, &prologue, false).map_err(|_| HandshakeError::Key)?;
     handshake::receive_handshake(&mut stream, &mut noise).await?;
     handshake::send_handshake(&mut stream, &mut noise).await?;
     let answer = HelloAnswer { from: config.me, verdict: Verdict::Welcome };
@@ -245,7 +249,7 @@ fn config(me: &str) -> Config {
         cluster,
         me: member(me),
         incarnation: [7; 16],
-        key,
+        keys: key.into(),
         addresses: vec!["10.0.0.1:7450".to_owned()],
         admit_strangers: false,
         limits: Limits::default(),

@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     FrameError, Packet,
     framing::{Decoder, Encoder},
+    keys::KeyMark,
     noise::{Opener, Sealer},
 };
 
@@ -50,6 +51,7 @@ pub struct SecureStream {
     receiver: SecureReceiver,
     peer: MemberId,
     address: SocketAddr,
+    key: KeyMark,
 }
 
 impl SecureStream {
@@ -59,6 +61,7 @@ impl SecureStream {
         limit: usize,
         peer: MemberId,
         address: SocketAddr,
+        key: KeyMark,
     ) -> SecureStream {
         let (read, write) = socket.into_split();
         SecureStream {
@@ -71,7 +74,13 @@ impl SecureStream {
             receiver: SecureReceiver { socket: read, decoder: Box::new(Decoder::new(opener, limit)) },
             peer,
             address,
+            key,
         }
+    }
+
+    /// The key that it was made with.
+    pub(crate) fn key(&self) -> KeyMark {
+        self.key
     }
 
     /// Who is at the other end.

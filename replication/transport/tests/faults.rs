@@ -347,7 +347,7 @@ async fn word_of_the_end_counts_for_the_process_that_was_heard_last_alone() {
 async fn word_of_the_end_needs_the_key_and_a_known_member() {
     let known = config("b");
     let (mut a, b) = pair(config("a"), known.clone()).await;
-    let forged = tell(&Config { key: ClusterKey::generate(), ..known.clone() }, &a).await;
+    let forged = tell(&Config { keys: ClusterKey::generate().into(), ..known.clone() }, &a).await;
     assert!(matches!(&forged[..], [OpenError::Handshake { .. }]), "{forged:?}");
     let unknown = tell(&Config { me: id("c"), ..known }, &a).await;
     assert!(matches!(&unknown[..], [OpenError::Handshake { .. }]), "{unknown:?}");

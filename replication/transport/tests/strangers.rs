@@ -46,7 +46,7 @@ async fn still_good(a: &Member, b: &mut Member) {
 async fn other_key_is_named_on_the_dialling_side_and_known_members_go_on() {
     let (a, mut b) = pair(config("a"), config("b")).await;
     let mut other = config("c");
-    other.key = ClusterKey::generate();
+    other.keys = ClusterKey::generate().into();
     let c = Member::with(other);
     a.knows(&[(&b, b.address), (&c, c.address)]);
     b.knows(&[(&a, a.address), (&c, c.address)]);

@@ -10,6 +10,8 @@ use super::{
     format::Manifest,
     read::{CopyError, unpack_file, unpack_pages_of},
 };
+use tanist_store::private;
+
 use crate::durable;
 
 /// How copies are named at their end.
@@ -42,7 +44,7 @@ impl CopyFile {
         partial.push(".partial");
         let partial = PathBuf::from(partial);
         let fail = |source| CopyError::Io { doing: "write", path: partial.clone(), source };
-        let file = File::options()
+        let file = private::options()
             .read(true)
             .write(true)
             .create(true)

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tanist_replication::Stamp;
-use tanist_store::{KnownPages, PageSums, Snapshot, Utc};
+use tanist_store::{KnownPages, PageSums, Snapshot, Utc, private};
 
 use super::{
     CopyError, CopyFile, Manifest, Source,
@@ -90,7 +90,8 @@ impl Chain {
         }
         let fail = |doing, path: &Path, source| KeepError::Io { doing, path: path.to_owned(), source };
         if !self.directory.exists() {
-            fs::create_dir(&self.directory).map_err(|source| fail("make", &self.directory, source))?;
+            private::create_dir_all(&self.directory)
+                .map_err(|source| fail("make", &self.directory, source))?;
             durable::sync_entry(&self.directory)
                 .map_err(|source| fail("sync the name of", &self.directory, source))?;
         }

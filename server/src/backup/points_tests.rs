@@ -29,7 +29,7 @@ impl World {
         let source = Source {
             directory: directory.path().to_owned(),
             cluster: "wall".to_owned(),
-            key_mark: "00".repeat(16),
+            keys: tanist_transport::ClusterKey::from_bytes([7; 32]).into(),
             member: "pc-1".to_owned(),
         };
         write(&mut master, "CREATE TABLE t(x)");

@@ -19,14 +19,15 @@ use std::{
 use parking_lot::Mutex;
 use tanist_api::ScheduledCopies;
 use tanist_replication::Position;
-use tanist_store::{KnownPages, PageSums, Snapshot, Utc};
+use tanist_store::{KnownPages, PageSums, Snapshot, Utc, private};
 
 use super::{
     COPY_SUFFIX, CopyError, CopyFile, LEVEL, Manifest, Source, TakeError,
+    file::increments_of,
     increments::{self, Chain},
     read_manifest, write_copy,
 };
-use crate::config::Backup;
+use crate::{config::Backup, durable};
 
 /// After a failure it is tried again so soon.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
@@ -105,7 +106,9 @@ impl Keeper {
         let now = Instant::now();
         let mut copy_due = now + self.first_pause();
         let mut increment_due = self.config.increments.map(|pause| now + pause);
+        self.close_to_others();
         let (mut chain, mut looked) = (None, false);
+        let mut mark = self.source.key_mark();
         loop {
             // Without a copy to follow there is nothing to do before the next one.
             let next = increment_due.filter(|_| chain.is_some() || !looked);
@@ -113,6 +116,11 @@ impl Keeper {
             let pause = next.saturating_duration_since(Instant::now());
             if stopped.recv_timeout(pause) != Err(mpsc::RecvTimeoutError::Timeout) {
                 return;
+            }
+            if self.source.key_mark() != mark {
+                // Increments follow a copy of the same key.
+                mark = self.source.key_mark();
+                (chain, looked, copy_due) = (None, true, Instant::now());
             }
             if Instant::now() >= copy_due {
                 copy_due = Instant::now() + self.copy(&mut chain);
@@ -171,7 +179,7 @@ impl Keeper {
     fn find_chain(&self) -> Option<Chain> {
         let newest = self.kept().ok()?.pop()?;
         match Chain::open(&self.config.directory.join(&newest.name)) {
-            Ok((chain, manifest)) if manifest.key_mark == self.source.key_mark => {
+            Ok((chain, manifest)) if manifest.key_mark == self.source.key_mark() => {
                 self.show(manifest);
                 Some(chain)
             }
@@ -194,6 +202,15 @@ impl Keeper {
     fn show(&self, newest: Manifest) {
         let position = Some(newest.position().to_string());
         *self.board.lock() = ScheduledCopies { made_at: Some(newest.made_at), position, failed: None };
+    }
+
+    /// Copies that others may read, from before. The directory may be for more than this, and stays as it is.
+    fn close_to_others(&self) {
+        for copy in self.kept().into_iter().flatten() {
+            let copy = self.config.directory.join(copy.name);
+            durable::tell_mended(&self.config.directory, &private::mend_file(&copy));
+            durable::tell_mended(&self.config.directory, &private::mend(&increments_of(&copy)));
+        }
     }
 
     /// Goes on where an earlier process was, as far as the clock can be believed.
@@ -219,7 +236,7 @@ impl Keeper {
         if position == Position::ZERO {
             return Ok(None);
         }
-        fs::create_dir_all(directory).map_err(fail("make"))?;
+        private::create_dir_all(directory).map_err(fail("make"))?;
         self.remove_partial().map_err(fail("clear"))?;
         let found = fs4::available_space(directory).map_err(fail("look for room in"))?;
         if found < expected {
@@ -339,7 +356,7 @@ mod tests {
         let source = Source {
             directory: data.to_owned(),
             cluster: "wall".to_owned(),
-            key_mark: "00".repeat(16),
+            keys: tanist_transport::ClusterKey::from_bytes([7; 32]).into(),
             member: "pc-1".to_owned(),
         };
         let increments = Some(Duration::from_secs(60));

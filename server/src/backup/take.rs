@@ -11,6 +11,7 @@ use std::{
 
 use tanist_replication::Stamp;
 use tanist_store::{Changes, ChangesError, KnownPages, PageSums, Snapshot, StoreError, Target, Utc};
+use tanist_transport::{ClusterKey, KeyRing};
 
 use super::{
     LEVEL,
@@ -25,26 +26,32 @@ pub(crate) struct Source {
     pub(crate) directory: PathBuf,
     /// The cluster's name.
     pub(crate) cluster: String,
-    /// See [`Manifest::key_mark`].
-    pub(crate) key_mark: String,
+    /// The cluster's keys as they are now.
+    pub(crate) keys: KeyRing,
     /// This machine.
     pub(crate) member: String,
 }
 
 impl Source {
-    pub(crate) fn of(config: &Config) -> Source {
+    /// Of a machine whose keys are in `keys`, also when they change.
+    pub(crate) fn of(config: &Config, keys: KeyRing) -> Source {
         Source {
             directory: config.data_dir.clone(),
             cluster: config.cluster.to_string(),
-            key_mark: key_mark(config),
+            keys,
             member: config.id.to_string(),
         }
+    }
+
+    /// See [`Manifest::key_mark`].
+    pub(crate) fn key_mark(&self) -> String {
+        key_mark(&self.keys.now().key)
     }
 }
 
 /// By which a copy's cluster is known again.
-pub(crate) fn key_mark(config: &Config) -> String {
-    hex(&config.key.derive("tanist 2026-11 mark of the cluster key in copies")[..16])
+pub(crate) fn key_mark(key: &ClusterKey) -> String {
+    hex(&key.derive("tanist 2026-11 mark of the cluster key in copies")[..16])
 }
 
 /// Why a copy can't be taken.
@@ -66,7 +73,12 @@ pub enum TakeError {
 /// # Errors
 /// As [`TakeError`] says; then `out` holds no whole copy, and that can be told from it.
 pub fn take(config: &Config, out: &mut impl Write) -> Result<Manifest, TakeError> {
-    write_copy(&Source::of(config), Snapshot::open(&config.data_dir)?, LEVEL, out)
+    write_copy(
+        &Source::of(config, KeyRing::new(config.keys())),
+        Snapshot::open(&config.data_dir)?,
+        LEVEL,
+        out,
+    )
 }
 
 /// Writes the snapshot to `out`, compressed by `level`.
@@ -133,7 +145,7 @@ impl<'w, W: Write> Frame<'w, W> {
         let hashed = self.encoder.finish()?;
         let manifest = Manifest {
             cluster: source.cluster.clone(),
-            key_mark: source.key_mark.clone(),
+            key_mark: source.key_mark(),
             member: source.member.clone(),
             made_at: self.made_at,
             term: target.stamp.position.term.0,

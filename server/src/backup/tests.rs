@@ -13,7 +13,7 @@ fn source(directory: &Path) -> Source {
     Source {
         directory: directory.to_owned(),
         cluster: "wall".to_owned(),
-        key_mark: "00".repeat(16),
+        keys: tanist_transport::ClusterKey::from_bytes([7; 32]).into(),
         member: "pc-1".to_owned(),
     }
 }
@@ -157,4 +157,24 @@ fn copy_that_is_not_finished_never_has_its_name() {
     write_copy(&source(directory.path()), snapshot, 9, &mut file).unwrap();
     file.finish(|_| {}).unwrap();
     assert!(path.exists());
+}
+
+#[test]
+fn copy_bears_the_mark_of_the_key_that_is_in_use_when_it_is_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut master = Database::open(directory.path(), Options::default()).unwrap();
+    master.become_master().unwrap();
+    let source = source(directory.path());
+    let mark = || {
+        let snapshot = tanist_store::Snapshot::open(directory.path()).unwrap();
+        write_copy(&source, snapshot, 1, &mut std::io::sink()).unwrap().key_mark
+    };
+    let before = mark();
+    assert_eq!(before, mark());
+    let keys = tanist_transport::ClusterKey::from_bytes([8; 32]);
+    source.keys.set(tanist_transport::Keys {
+        key: keys,
+        other: Some(tanist_transport::ClusterKey::from_bytes([7; 32])),
+    });
+    assert_ne!(before, mark());
 }

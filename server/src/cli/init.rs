@@ -1,7 +1,6 @@
 //! `tanist init`: a commented configuration and a new cluster key.
 
 use std::{
-    io::Write as _,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -13,7 +12,7 @@ use tanist_client::Client;
 use tanist_transport::ClusterKey;
 
 use super::Usage;
-use crate::{auth::operator_token, config::Config};
+use crate::{auth::operator_token, config::Config, secret};
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
@@ -44,6 +43,9 @@ pub(super) struct InitArgs {
     /// Overwrite files.
     #[arg(long)]
     force: bool,
+    /// Windows: believe what stands in a --dir below ProgramData although it isn't administrators', or nobody can say whose it is.
+    #[arg(long)]
+    trust_folder: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -139,6 +141,9 @@ pub(super) async fn init(args: &InitArgs) -> anyhow::Result<()> {
             );
         }
     }
+    // Closed to others before a secret is in it.
+    #[cfg(windows)]
+    tanist_windows::close(&args.dir, args.trust_folder).map_err(anyhow::Error::msg)?;
     let key = match &args.key_file {
         None => ClusterKey::generate(),
         Some(path) => {
@@ -175,7 +180,7 @@ pub(super) async fn init(args: &InitArgs) -> anyhow::Result<()> {
     }
     std::fs::create_dir_all(&args.dir).with_context(|| format!("make {}", args.dir.display()))?;
     write_secret(&key_path, &format!("{}\n", key.to_text()))?;
-    std::fs::write(&config_path, text).with_context(|| format!("write {}", config_path.display()))?;
+    write_secret(&config_path, &text)?;
     // What was written must be readable: a name with a space, say, is found here and not at the first start.
     Config::load(&config_path)?;
     println!("Wrote {} and {}.", config_path.display(), key_path.display());
@@ -256,7 +261,7 @@ fn config_text(cluster: &Joined, me: &Planned, data_dir: &str) -> String {
 cluster = "{}"             # peers of another cluster are refused
 id = "{}"                  # this machine, one of the members below
 data_dir = {:<15} # relative to this file: state.db (yours to read), node.db (this machine's votes)
-key_file = "cluster.key"   # the secret that all members share
+key_file = "cluster.key"   # the secret that all members share; `tanist key` changes it
 
 [listen]
 peer = "{listen}:{}"       # for the other machines; always encrypted
@@ -329,8 +334,10 @@ backup_time = "30m"        # or that doesn't take all of it in this time: meanwh
 silent_after = "5s"        # a managed node whose agent gives no sign of life for so long counts as silent
 
 # [tls]                    # clients speak https:// then; name the machines' URLs so, and give clients the authority: --ca-file
-# cert_file = "tls.crt"
+# cert_file = "tls.crt"    # these files are read again when they change
 # key_file = "tls.key"
+# client_ca_file = "clients.crt"        # only clients with a certificate that these authorities have signed are let in
+# client_certificates = "required"      # or "optional": without one they are let in too, with a wrong one not
 
 # [audit]                  # who has changed what by SQL is on record (SELECT * FROM tanist_v_audit), never the values of parameters
 # sql = true               # default: where [auth] tokens = true
@@ -378,15 +385,7 @@ format = "text"            # or "json"
 }
 
 fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600);
-    }
-    let mut file = options.open(path).with_context(|| format!("write {}", path.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))
+    secret::replace(path, text).with_context(|| format!("write {}", path.display()))
 }
 
 #[cfg(test)]

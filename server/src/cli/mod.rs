@@ -13,6 +13,7 @@ mod divergence;
 mod doctor;
 mod handover;
 mod init;
+mod key;
 mod members;
 mod node;
 mod options;
@@ -95,6 +96,8 @@ enum Command {
     Members(members::MembersArgs),
     /// Make, show and revoke the tokens by which clients are known.
     Token(token::TokenArgs),
+    /// Change the cluster's key while the cluster serves.
+    Key(key::KeyArgs),
     /// Keep a managed node at its desired state: runs on the node, calls your program, reports what came of it.
     Agent(agent::AgentArgs),
     /// Go on without a majority that is gone for good: on a stopped machine, by an operator's word.
@@ -151,6 +154,35 @@ struct DevArgs {
 #[error("{0}")]
 struct Usage(String);
 
+/// By which certificates machines are known, and this client to them.
+#[derive(Debug, Args)]
+struct Certificates {
+    /// Certificates (PEM) of the authority that has signed the machines', for https:// hosts.
+    #[arg(long, env = "TANIST_CA_FILE")]
+    ca_file: Option<PathBuf>,
+    /// This client's certificate (PEM), where the machines ask for one.
+    #[arg(long, env = "TANIST_CLIENT_CERT", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, env = "TANIST_CLIENT_KEY", requires = "client_cert")]
+    client_key: Option<PathBuf>,
+}
+
+impl Certificates {
+    fn give(&self, mut builder: Builder) -> anyhow::Result<Builder> {
+        let read = |name: &str, path: &PathBuf| {
+            std::fs::read(path).with_context(|| format!("{name}: read {}", path.display()))
+        };
+        if let Some(path) = &self.ca_file {
+            builder = builder.ca_pem(&read("--ca-file", path)?)?;
+        }
+        if let (Some(cert), Some(key)) = (&self.client_cert, &self.client_key) {
+            builder = builder.identity_pem(&read("--client-cert", cert)?, &read("--client-key", key)?)?;
+        }
+        Ok(builder)
+    }
+}
+
 /// How to reach a cluster.
 #[derive(Debug, Args)]
 struct Connection {
@@ -163,9 +195,8 @@ struct Connection {
     /// The configuration file of a machine of the cluster: its cluster key allows everything, without a token.
     #[arg(long, conflicts_with = "token")]
     config: Option<PathBuf>,
-    /// Certificates (PEM) of the authority that has signed the machines', for https:// hosts.
-    #[arg(long, env = "TANIST_CA_FILE")]
-    ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    certificates: Certificates,
     /// JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -182,10 +213,7 @@ impl Connection {
     fn builder(&self) -> anyhow::Result<Builder> {
         let deadline = std::time::Duration::from_secs(self.deadline);
         let mut builder = Client::builder().hosts(&self.hosts).deadline(deadline);
-        if let Some(path) = &self.ca_file {
-            let pem = std::fs::read(path).with_context(|| format!("--ca-file: read {}", path.display()))?;
-            builder = builder.ca_pem(&pem)?;
-        }
+        builder = self.certificates.give(builder)?;
         Ok(match self.bearer()? {
             Some(token) => builder.token(&token)?,
             None => builder,
@@ -259,6 +287,7 @@ pub fn main() -> ExitCode {
             Command::Members(args) => members::members(&args).await,
             Command::Agent(args) => agent::agent(&args).await,
             Command::Token(args) => token::token(&args).await,
+            Command::Key(args) => key::key(&args).await,
             Command::Recover(args) => recover::recover(&args),
             Command::Backup(args) => backup::backup(&args).await,
             Command::Verify(args) => verify::verify(&args),

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
-use tanist_store::{DATABASE_FILE, Inspection, inspect};
+use tanist_store::{DATABASE_FILE, Inspection, inspect, private};
 
 use super::{backup::progress_bar, table};
 use crate::{
@@ -147,7 +147,7 @@ pub(super) fn unpack_point(point: &Point, database: &Path, quiet: bool) -> anyho
 
 /// Unpacks a copy into a new file, with progress.
 fn unpack_to(path: &Path, manifest: &Manifest, database: &Path, quiet: bool) -> anyhow::Result<()> {
-    let file = File::options().write(true).create_new(true).open(database);
+    let file = private::options().write(true).create_new(true).open(database);
     let file = file.with_context(|| format!("make {}", database.display()))?;
     let mut out = BufWriter::new(file);
     let bar = progress_bar(Some(manifest.database_bytes()), quiet);

@@ -14,10 +14,11 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use tanist_store::private;
 use tanist_transport::ClusterKey;
 use tokio::process::{Child, Command};
 
-use crate::config::Config;
+use crate::{config::Config, secret};
 
 /// A new cluster has found its master long before.
 const NO_MASTER: Duration = Duration::from_secs(60);
@@ -80,7 +81,7 @@ pub async fn dev(options: DevOptions) -> anyhow::Result<()> {
     };
     let directory = match (&options.dir, &temporary) {
         (Some(dir), _) => {
-            std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+            private::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
             std::path::absolute(dir).with_context(|| format!("open {}", dir.display()))?
         }
         (None, Some(temporary)) => temporary.path().to_owned(),
@@ -136,9 +137,8 @@ fn prepare(directory: &Path, count: usize) -> anyhow::Result<Vec<DevMachine>> {
         .collect::<Result<_, _>>()
         .context("find free ports on 127.0.0.1")?;
     let key = directory.join("cluster.key");
-    std::fs::write(&key, format!("{}\n", ClusterKey::generate().to_text()))
+    secret::replace(&key, &format!("{}\n", ClusterKey::generate().to_text()))
         .with_context(|| format!("write {}", key.display()))?;
-    restrict(&key)?;
     let machines: Vec<DevMachine> = (0..count)
         .map(|index| {
             let id = name(index);
@@ -160,7 +160,7 @@ fn prepare(directory: &Path, count: usize) -> anyhow::Result<Vec<DevMachine>> {
 
 fn write_config(machine: &DevMachine, machines: &[DevMachine]) -> anyhow::Result<()> {
     let folder = machine.config.parent().context("a configuration file without a folder")?;
-    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    private::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let http = machine.http.trim_start_matches("http://");
     let mut text = format!(
         "cluster = \"dev\"\nid = \"{}\"\ndata_dir = \"data\"\nkey_file = \"../cluster.key\"\n\n\
@@ -176,25 +176,14 @@ fn write_config(machine: &DevMachine, machines: &[DevMachine]) -> anyhow::Result
             member.http
         );
     }
-    std::fs::write(&machine.config, text).with_context(|| format!("write {}", machine.config.display()))
-}
-
-#[cfg(unix)]
-fn restrict(path: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .with_context(|| format!("restrict {}", path.display()))
-}
-
-#[cfg(not(unix))]
-fn restrict(_: &Path) -> anyhow::Result<()> {
-    Ok(())
+    private::write(&machine.config, text.as_bytes())
+        .with_context(|| format!("write {}", machine.config.display()))
 }
 
 fn start(machine: &DevMachine, log: &str) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("find the tanist program")?;
     let log_file = machine.config.with_file_name("tanist.log");
-    let output = std::fs::OpenOptions::new()
+    let output = private::options()
         .create(true)
         .append(true)
         .open(&log_file)

@@ -4,10 +4,12 @@
 //! lines, never more, and says so in the file when it can again. `tracing-appender` rolls by time alone, which bounds nothing.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write},
     path::PathBuf,
 };
+
+use tanist_store::private;
 
 use crate::config::LogFiles;
 
@@ -28,6 +30,10 @@ impl LogFile {
     /// Opens the file, so that a directory that can't be used is found at the start.
     pub(super) fn open(files: &LogFiles) -> io::Result<LogFile> {
         let mut log = LogFile { files: files.clone(), file: None, length: 0, lost: None };
+        for age in 0..files.max_files {
+            // Of before, which others could read.
+            let _ = private::mend_file(&log.path(age));
+        }
         log.reopen()?;
         Ok(log)
     }
@@ -40,8 +46,8 @@ impl LogFile {
     }
 
     fn reopen(&mut self) -> io::Result<&mut File> {
-        fs::create_dir_all(&self.files.directory)?;
-        let file = OpenOptions::new().create(true).append(true).open(self.path(0))?;
+        private::create_dir_all(&self.files.directory)?;
+        let file = private::options().create(true).append(true).open(self.path(0))?;
         self.length = file.metadata()?.len();
         Ok(self.file.insert(file))
     }

@@ -24,6 +24,7 @@ use crate::{
 pub async fn run(path: &Path, mut host: Host) -> anyhow::Result<()> {
     let text = Config::read(path)?;
     let mut config = Config::parse(path, &text)?;
+    config.check_secrets(path)?;
     let files = config.log.files.clone().or_else(|| host.log_directory.take().map(LogFiles::of));
     let logging = Logging::start(&config, files.as_ref(), host.observer.take())?;
     log_panics();
@@ -31,7 +32,7 @@ pub async fn run(path: &Path, mut host: Host) -> anyhow::Result<()> {
         tracing::warn!(file = %path.display(), "{warning}");
     }
     warn_of_write_filters();
-    let mut reload = Reload::watch(path, text);
+    let mut reload = Reload::watch(path, text, &config);
     'start: loop {
         let mut server = Server::start(config.clone()).await?;
         if config.end_notice {

@@ -60,6 +60,10 @@ fn compare(section: &str, old: &Table, new: &Table, differing: &mut Vec<String>)
 impl Config {
     /// Takes over what a running machine can; see [`Changes::live`].
     pub fn take_over(&mut self, new: Config) {
+        if self.key_file.is_some() && self.key_file == new.key_file {
+            self.key = new.key;
+            self.other_key = new.other_key;
+        }
         self.health = new.health;
         self.hooks = new.hooks;
         self.log.filter = new.log.filter;

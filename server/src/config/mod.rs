@@ -7,12 +7,15 @@ mod discovery;
 mod hooks;
 mod raw;
 mod resolved;
+pub mod secrets;
+mod tls;
 mod units;
 
 pub use changes::Changes;
 pub use discovery::Discovery;
 pub use hooks::{Hooks, Service};
-pub use resolved::{Backup, Config, ConfigError, Health, HttpLimits, Listen, Log, LogFiles, LogFormat, Tls};
+pub use resolved::{Backup, Config, ConfigError, Health, HttpLimits, Listen, Log, LogFiles, LogFormat};
+pub use tls::{ClientCertificates, Tls};
 pub(crate) use units::{
     ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address,
 };

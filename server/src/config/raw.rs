@@ -135,6 +135,8 @@ pub(super) struct RawNodes {
 pub(super) struct RawTls {
     pub(super) cert_file: Option<String>,
     pub(super) key_file: Option<String>,
+    pub(super) client_ca_file: Option<String>,
+    pub(super) client_certificates: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

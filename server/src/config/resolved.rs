@@ -11,12 +11,14 @@ use std::{
 use http::HeaderValue;
 use tanist_replication::{Config as NodeConfig, Member, MemberId, Rank, Timing};
 use tanist_store::Options;
-use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits as LinkLimits};
+use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, KeyRing, Limits as LinkLimits};
 
 use super::{
+    Tls,
     discovery::Discovery,
     hooks::{Hooks, Service},
     raw::{Raw, RawAudit, RawBackup, RawHealth, RawLimits, RawLog, RawMember, RawTiming},
+    secrets,
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
 use crate::{audit, auth::operator_token, backup::schedule::is_same, reader::ReadPoolConfig, sql::SqlLimits};
@@ -111,15 +113,6 @@ pub struct Audit {
     pub kept: audit::Kept,
 }
 
-/// The certificate by which clients know this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    /// Certificates as PEM, this machine's first.
-    pub cert_file: PathBuf,
-    /// Its private key as PEM.
-    pub key_file: PathBuf,
-}
-
 /// When this machine reports that it isn't fit to reign.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
@@ -203,6 +196,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The cluster's secret.
     pub key: ClusterKey,
+    /// A second one that is accepted while the first is changed; see `docs/key.md`.
+    pub other_key: Option<ClusterKey>,
     /// The file that the secret stands in; `None`: the configuration file itself.
     pub key_file: Option<PathBuf>,
     /// Where it listens.
@@ -264,6 +259,12 @@ pub(super) struct Fields<'a> {
     path: &'a Path,
 }
 
+impl<'a> Fields<'a> {
+    pub(super) fn of(path: &'a Path) -> Fields<'a> {
+        Fields { path }
+    }
+}
+
 impl Fields<'_> {
     pub(super) fn error(&self, field: &str, found: impl ToString, expected: &str) -> ConfigError {
         ConfigError::Field {
@@ -323,12 +324,14 @@ fn usize_of(bytes: u64) -> usize {
 }
 
 impl Config {
-    /// Reads and checks a configuration file. Relative paths in it count from its folder.
+    /// Reads and checks a configuration file, and that its secrets are secret. Relative paths in it count from its folder.
     ///
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        Config::parse(path, &Config::read(path)?)
+        let config = Config::parse(path, &Config::read(path)?)?;
+        config.check_secrets(path)?;
+        Ok(config)
     }
 
     /// Reads a configuration file's text.
@@ -367,7 +370,8 @@ impl Config {
             fields.error("cluster", format!("{:?}", raw.cluster), "1 to 63 letters, digits, '-', '_' or '.'")
         })?;
         let id = member_id(&fields, "id", &raw.id)?;
-        let key = key(&fields, folder, raw.key.as_deref(), raw.key_file.as_deref())?;
+        let keys = secrets::keys(&fields, folder, raw.key.as_deref(), raw.key_file.as_deref())?;
+        let tls = Tls::of(&fields, folder, raw.tls)?;
         let members = members(&fields, &raw.member)?;
         if !members.iter().any(|member| member.id == id) {
             let names = members.iter().map(|member| member.id.as_str()).collect::<Vec<_>>().join(", ");
@@ -385,11 +389,12 @@ impl Config {
         addresses(&fields, "listen.peer", &listen.peer)?;
         let http = addresses(&fields, "listen.http", &listen.http)?;
         let reachable = !http.iter().all(|address| address.ip().is_loopback());
-        if reachable && !raw.auth.tokens && !raw.listen.insecure {
+        let known = tls.as_ref().is_some_and(Tls::admits_only_known);
+        if reachable && !raw.auth.tokens && !known && !raw.listen.insecure {
             return Err(fields.error(
                 "listen.http",
                 format!("{:?}, which others can reach, and no access control", listen.http),
-                "a loopback address, or tokens = true in [auth], or insecure = true in [listen] on a network where everybody may \
+                "a loopback address, or tokens = true in [auth], or client_ca_file in [tls], or insecure = true in [listen] on a network where everybody may \
                  read and write",
             ));
         }
@@ -442,7 +447,8 @@ impl Config {
             cluster,
             id,
             data_dir,
-            key,
+            key: keys.key,
+            other_key: keys.other,
             key_file: raw.key_file.map(|name| folder.join(name)),
             listen,
             silent_after: fields.duration(
@@ -453,18 +459,7 @@ impl Config {
             )?,
             tokens: raw.auth.tokens,
             audit: audit_of(&fields, &raw.audit, raw.auth.tokens)?,
-            tls: match (raw.tls.cert_file, raw.tls.key_file) {
-                (None, None) => None,
-                (Some(cert), Some(key)) => {
-                    Some(Tls { cert_file: folder.join(cert), key_file: folder.join(key) })
-                }
-                (Some(_), None) => {
-                    return Err(fields.error("tls.key_file", "nothing", "the key of tls.cert_file"));
-                }
-                (None, Some(_)) => {
-                    return Err(fields.error("tls.cert_file", "nothing", "the certificate of tls.key_file"));
-                }
-            },
+            tls,
             members,
             timing: timing.clone(),
             end_notice: raw.timing.end_notice.unwrap_or(cfg!(windows)),
@@ -570,7 +565,7 @@ impl Config {
             cluster: self.cluster.clone(),
             me: self.id.clone(),
             incarnation,
-            key: self.key.clone(),
+            keys: KeyRing::new(self.keys()),
             addresses: self.me().peer_addresses.clone(),
             admit_strangers: true,
             limits: LinkLimits { bulk_message, queue_bytes, ..LinkLimits::default() },
@@ -609,35 +604,6 @@ fn without_keys(text: &str) -> String {
 fn member_id(fields: &Fields<'_>, field: &str, text: &str) -> Result<MemberId, ConfigError> {
     text.parse()
         .map_err(|_| fields.error(field, format!("{text:?}"), "1 to 63 letters, digits, '-', '_' or '.'"))
-}
-
-fn key(
-    fields: &Fields<'_>,
-    folder: &Path,
-    key: Option<&str>,
-    file: Option<&str>,
-) -> Result<ClusterKey, ConfigError> {
-    let expected = "32 bytes as base64 or hexadecimal, as `tanist init` makes it";
-    match (key, file) {
-        (Some(text), None) => {
-            text.parse().map_err(|_| fields.error("key", format!("{} characters", text.len()), expected))
-        }
-        (None, Some(name)) => {
-            let path = folder.join(name);
-            let text = std::fs::read_to_string(&path).map_err(|error| {
-                fields.error(
-                    "key_file",
-                    format!("{} ({error})", path.display()),
-                    "a readable file with the cluster key",
-                )
-            })?;
-            text.parse().map_err(|_| fields.error("key_file", path.display(), expected))
-        }
-        (None, None) => {
-            Err(fields.error("key_file", "nothing", "a file with the cluster key (or `key` itself)"))
-        }
-        (Some(_), Some(_)) => Err(fields.error("key", "both key and key_file", "one of the two")),
-    }
 }
 
 fn origins(fields: &Fields<'_>, found: &[String]) -> Result<Vec<HeaderValue>, ConfigError> {

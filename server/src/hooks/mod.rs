@@ -18,6 +18,7 @@ use std::{
 };
 
 use tanist_replication::{Complaint, Term};
+use tanist_store::private;
 use tokio::{
     process::Command,
     sync::{mpsc, watch},
@@ -265,7 +266,7 @@ impl Parts {
             return;
         }
         let done = match term {
-            Some(term) => std::fs::write(&file, format!("{}\n", term.0)),
+            Some(term) => private::write(&file, format!("{}\n", term.0).as_bytes()),
             None => std::fs::remove_file(&file),
         };
         if let Err(error) = done {

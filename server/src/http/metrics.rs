@@ -70,6 +70,14 @@ pub(super) async fn get(State(state): State<AppState>) -> Result<Response, ApiEr
     if fresh != u64::MAX {
         gauge("staleness_milliseconds", "How long ago this replica is known to have been current", fresh);
     }
+    if let Some(secured) = &inner.tls {
+        let expires = u64::try_from(secured.borrow().expires).unwrap_or(0);
+        gauge(
+            "tls_certificate_end_seconds",
+            "When the certificate for clients ends, in seconds since 1970",
+            expires,
+        );
+    }
     gauge(
         "sync_set_members",
         "Members that must have a write on disk before it is answered",

@@ -26,7 +26,7 @@ mod socket;
 mod state;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 mod untaken;
 mod watched_tables;
 
@@ -46,15 +46,15 @@ use hyper_util::{
 use tanist_api::code;
 use tanist_replication::Term;
 use tanist_store::PageSums;
+use tanist_transport::KeyRing;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::{
-    auth::Tokens,
+    auth::{Operators, Tokens},
     backup::{Source, schedule},
     clock,
     config::{Config, HttpLimits},
@@ -72,8 +72,8 @@ use openapi::{
     operations::{cluster as shown, data},
 };
 use socket::{Socket, Usage};
+pub(crate) use tls::Secured;
 pub use tls::TlsError;
-pub(crate) use tls::acceptor;
 
 /// How long a request waits for a position, or for the acknowledgement of what it read.
 const WAIT: Duration = Duration::from_secs(5);
@@ -122,6 +122,8 @@ struct Inner {
     max_staleness: Duration,
     /// Whether changes by users' SQL are recorded.
     audit: bool,
+    /// By what clients know this machine, as it is now; `None`: plain HTTP.
+    tls: Option<watch::Receiver<Secured>>,
 }
 
 /// What the handlers work with.
@@ -144,20 +146,39 @@ pub(crate) struct Parts {
     pub(crate) sums: Option<Arc<PageSums>>,
     /// Limits on requests, as they are now.
     pub(crate) limits: watch::Receiver<HttpLimits>,
+    /// The tokens made of the cluster's keys, as they are now.
+    pub(crate) operators_tokens: Operators,
+    /// The cluster's keys, as they are now.
+    pub(crate) keys: KeyRing,
+    /// By what clients know this machine, as it is now; `None`: plain HTTP.
+    pub(crate) tls: Option<watch::Receiver<Secured>>,
 }
 
 impl AppState {
     /// Puts the parts together.
     #[must_use]
     pub(crate) fn new(parts: Parts, config: &Config) -> AppState {
-        let Parts { gate, writer, operators, readers, presence, hub, scheduled, sums, limits } = parts;
+        let Parts {
+            gate,
+            writer,
+            operators,
+            readers,
+            presence,
+            hub,
+            scheduled,
+            sums,
+            limits,
+            operators_tokens,
+            keys,
+            tls,
+        } = parts;
         AppState(Arc::new(Inner {
             gate,
             writer,
             presence,
             answers: metrics::Answers::default(),
             cors: config.listen.cors.clone(),
-            tokens: config.tokens.then(|| Tokens::new(&config.key, readers.clone())),
+            tokens: config.tokens.then(|| Tokens::new(operators_tokens, readers.clone())),
             readers,
             operators,
             rates: rate::Rates::default(),
@@ -167,12 +188,13 @@ impl AppState {
             watchers: Arc::new(Semaphore::new(config.limits.watchers)),
             catching_up: Arc::new(Semaphore::new(events::CATCHING_UP)),
             copies: Arc::new(Semaphore::new(backup::COPIES)),
-            source: Source::of(config),
+            source: Source::of(config, keys),
             scheduled,
             sums,
             max_staleness: config.timing.lease,
             audit: config.audit.sql,
             limits,
+            tls,
         }))
     }
 }
@@ -286,7 +308,6 @@ pub fn router(state: AppState) -> Router {
 /// When the socket can't be used at all.
 pub async fn serve(
     listener: std::net::TcpListener,
-    tls: Option<TlsAcceptor>,
     state: AppState,
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
@@ -294,6 +315,7 @@ pub async fn serve(
     let connections = Arc::new(Semaphore::new(state.0.limits().connections));
     let hub = Arc::clone(&state.0.hub);
     let (close_watchers, closed) = watch::channel(false);
+    let secured = state.0.tls.clone();
     let router = router(state);
     let mut builder = hyper::server::conn::http1::Builder::new();
     // Without `pipeline_flush`: with it hyper takes a streamed body as fast as it comes, whether the client reads or not.
@@ -332,7 +354,9 @@ pub async fn serve(
             });
         let service = TowerToHyperService::new(service);
         let stream = Socket::new(stream, peer, Arc::clone(&usage));
-        let (builder, tls, watcher) = (builder.clone(), tls.clone(), graceful.watcher());
+        // A new certificate counts from the next connection on.
+        let tls = secured.as_ref().map(|secured| secured.borrow().acceptor.clone());
+        let (builder, watcher) = (builder.clone(), graceful.watcher());
         let closed = watchers_closed(closed.clone(), usage);
         let connection = async move {
             match tls {

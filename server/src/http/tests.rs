@@ -102,6 +102,8 @@ impl Machine {
         };
         let feeder = Feeder::start(parts).unwrap();
         let writer = WriterHandle::new(Arc::clone(&inbox));
+        let operators_tokens = crate::auth::Operators::default();
+        operators_tokens.set(&config.keys());
         let state = AppState::new(
             http::Parts {
                 gate: Arc::clone(&gate),
@@ -113,12 +115,14 @@ impl Machine {
                 scheduled: None,
                 sums: Some(sums),
                 limits,
+                operators_tokens,
+                keys: tanist_transport::KeyRing::new(config.keys()),
+                tls: None,
             },
             &config,
         );
         let served = state.clone();
-        let serving =
-            tokio::spawn(async move { http::serve(listener, None, served, stopped).await.unwrap() });
+        let serving = tokio::spawn(async move { http::serve(listener, served, stopped).await.unwrap() });
         let (store, stop) = (Some(store), Some(stop));
         Machine { address, gate, inbox, store, stop, hub, _feeder: feeder, serving, directory, state }
     }

@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tanist_replication::{Position, Stamp};
 
-use crate::{connection, error::StoreError, rejoin::Rejoin, utc::Utc};
+use crate::{connection, error::StoreError, private, rejoin::Rejoin, utc::Utc};
 
 pub use rows::TableDifference;
 
@@ -116,7 +116,8 @@ fn save_in(
     let data_dir = rejoin.database.dir.clone();
     let parent = data_dir.join(DIVERGENCE_DIR);
     remove(saving)?;
-    fs::create_dir_all(saving).map_err(|source| StoreError::io(saving, "create the directory", source))?;
+    private::create_dir_all(saving)
+        .map_err(|source| StoreError::io(saving, "create the directory", source))?;
     let stamp = rejoin.database.stamp;
     let saved_at = Utc::of(context.now);
     let Position { term, txid } = stamp.position;
@@ -159,7 +160,7 @@ fn save_pages(
 ) -> Result<(), StoreError> {
     let path = saving.join(PAGES_FILE);
     let error = |source| StoreError::io(&path, "save replaced pages", source);
-    let file = File::create(&path).map_err(error)?;
+    let file = create(&path).map_err(error)?;
     let mut out = zstd::stream::write::Encoder::new(BufWriter::new(file), 1).map_err(error)?;
     rejoin.replaced(|page, image| {
         report.replaced_pages += 1;
@@ -188,7 +189,7 @@ fn save_rows(
     }
     let scratch = saving.join("cluster.db");
     let error = |source| StoreError::io(&scratch, "write the scratch copy", source);
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(&scratch).map_err(error)?);
+    let mut out = BufWriter::with_capacity(1 << 20, create(&scratch).map_err(error)?);
     rejoin.resulting(|page, image| {
         if page == 1 {
             let mut image = image.to_vec();
@@ -219,13 +220,18 @@ fn save_rows(
     fs::remove_file(&scratch).map_err(|source| StoreError::io(&scratch, "remove the scratch copy", source))
 }
 
+/// Makes a file anew.
+fn create(path: &Path) -> std::io::Result<File> {
+    private::options().write(true).create(true).truncate(true).open(path)
+}
+
 /// Writes a file and syncs it.
 fn write_file<T>(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<T>,
 ) -> Result<T, StoreError> {
     let run = || {
-        let mut out = BufWriter::new(File::create(path)?);
+        let mut out = BufWriter::new(create(path)?);
         let result = write(&mut out)?;
         out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
         Ok(result)

@@ -39,7 +39,7 @@ pub fn config(me: &str) -> Config {
         cluster: "test".parse().unwrap(),
         me: id(me),
         incarnation,
-        key: key(),
+        keys: key().into(),
         addresses: vec![],
         admit_strangers: false,
         limits: Limits { dial_backoff_max: Duration::from_millis(50), ..Limits::default() },

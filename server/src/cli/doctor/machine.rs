@@ -13,8 +13,12 @@ use crate::{
     causes::in_words,
     cli::bench::probe,
     clock,
-    config::Config,
+    config::{
+        Config,
+        secrets::{self, Readers},
+    },
     durable::{DirectoryLock, DurableError},
+    http::{Secured, tls::Ends},
 };
 
 /// Syncs faster than this don't reach anything that keeps data without power.
@@ -38,6 +42,7 @@ enum Process {
 pub(super) async fn look(file: &Path, config: &Config) -> anyhow::Result<Vec<Finding>> {
     let mut findings = vec![];
     findings.extend(secrecy(file, config));
+    findings.extend(certificate(config));
     let (process, finding) = process(config);
     findings.push(finding);
     findings.push(port("peer port", &config.listen.peer, process).await);
@@ -60,39 +65,44 @@ pub(super) async fn look(file: &Path, config: &Config) -> anyhow::Result<Vec<Fin
     Ok(findings)
 }
 
-/// Who else can read the file with the cluster's key.
-fn secrecy(file: &Path, config: &Config) -> Option<Finding> {
-    #[cfg(unix)]
-    {
-        readers(config.key_file.as_deref().unwrap_or(file), &config.data_dir)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = (file, config);
-        None
-    }
+/// Who else can read each file with a secret, by the rule that the machine itself goes by.
+fn secrecy(file: &Path, config: &Config) -> Vec<Finding> {
+    const CHECK: &str = "secrecy";
+    let judge = |(_, path): (_, PathBuf)| {
+        let shown = path.display();
+        match secrets::readers(&path, &config.data_dir) {
+            Ok(Readers::Nobody) => Finding::good(CHECK, format!("nobody else can read {shown}")),
+            Ok(Readers::Group(group)) => {
+                let found =
+                    format!("besides root only group {group}, which root has given it to, can read {shown}");
+                Finding::good(CHECK, found)
+            }
+            Err((mode, may)) => {
+                let found = format!(
+                    "{shown} is a secret, and others can read it (mode {mode:o}): the machine refuses it"
+                );
+                Finding::bad(CHECK, found, format!("chmod {may:o} {shown}"))
+            }
+        }
+    };
+    config.secret_files(file).into_iter().map(judge).collect()
 }
 
-/// A service has the data directory, and reads root's key by its group (`tanist service install`): that group alone may.
-#[cfg(unix)]
-fn readers(key: &Path, data: &Path) -> Option<Finding> {
-    use std::os::unix::fs::MetadataExt as _;
-    const CHECK: &str = "secrecy";
-    let metadata = std::fs::metadata(key).ok()?;
-    let group = std::fs::metadata(data).ok().map(|data| data.gid()).filter(|group| *group == metadata.gid());
-    let may = if group.is_some() { 0o640 } else { 0o600 };
-    let mode = metadata.mode() & 0o777;
-    let key = key.display();
-    if mode & 0o077 & !may != 0 {
-        let found = format!("{key} holds the cluster's key, and others can read it (mode {mode:o})");
-        return Some(Finding::warning(CHECK, found, format!("chmod {may:o} {key}")));
-    }
-    Some(match group.filter(|_| mode & 0o040 != 0) {
-        Some(group) => Finding::good(
-            CHECK,
-            format!("besides its owner only the data directory's group ({group}) can read the key in {key}"),
-        ),
-        None => Finding::good(CHECK, format!("nobody else can read the key in {key}")),
+/// How long the certificate for clients is good.
+fn certificate(config: &Config) -> Option<Finding> {
+    const CHECK: &str = "certificate";
+    const RENEW: &str = "Put a new one in its place: it is read at once.";
+    Some(match Secured::load(config.tls.as_ref()?) {
+        Err(error) => {
+            Finding::bad(CHECK, error.to_string(), "Put the file right: the machine doesn't start so.")
+        }
+        Ok(secured) => match Ends::now(secured.expires)? {
+            Ends::Later(days) => Finding::good(CHECK, format!("good for {days} days")),
+            Ends::Soon(days) => Finding::warning(CHECK, format!("ends in {days} days"), RENEW),
+            Ends::Ended(days) => {
+                Finding::bad(CHECK, format!("ended {days} days ago: clients refuse it"), RENEW)
+            }
+        },
     })
 }
 
@@ -341,33 +351,53 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn key_is_for_its_owner_and_the_service_s_group() {
-        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+    fn secrets_are_judged_as_the_machine_judges_them() {
+        use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::TempDir::new().unwrap();
-        let (key, data) = (dir.path().join("cluster.key"), dir.path().join("data"));
-        std::fs::write(&key, "").unwrap();
-        let look = |mode| {
+        let (file, key) = (dir.path().join("tanist.toml"), dir.path().join("cluster.key"));
+        let text = "cluster = \"wall\"\nid = \"a\"\nkey_file = \"cluster.key\"\n\
+                    [[member]]\nid = \"a\"\nrank = 1\npeer = [\"127.0.0.1:7450\"]\n";
+        for path in [&key, &dir.path().join("cluster.key.next")] {
+            std::fs::write(path, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        for (mode, verdict) in [(0o600, Verdict::Good), (0o640, Verdict::Bad), (0o644, Verdict::Bad)] {
             std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
-            readers(&key, &data).unwrap()
+            let config = Config::parse(&file, text).unwrap();
+            let found = secrecy(&file, &config);
+            assert_eq!(found.len(), 2, "both keys: {found:?}");
+            assert_eq!(found[0].verdict, verdict, "{mode:o}");
+            assert_eq!(config.check_secrets(&file).is_ok(), verdict == Verdict::Good, "{mode:o}");
+            let advice = found[0].advice.clone().unwrap_or_default();
+            assert_eq!(advice.starts_with("chmod 600 "), verdict == Verdict::Bad, "{advice}");
+        }
+    }
+
+    #[test]
+    fn certificate_whose_end_is_near_is_told() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (cert_file, key_file) = (dir.path().join("t.crt"), dir.path().join("t.key"));
+        let config = |days: i64| {
+            let now = clock::wall_ms().unwrap() / 1000;
+            let end = i64::try_from(now).unwrap() + days * 24 * 3600 + 60;
+            let key = rcgen::KeyPair::generate().unwrap();
+            let mut parameters = rcgen::CertificateParams::new(vec!["pc-1".to_owned()]).unwrap();
+            // rcgen has no other way from a number of seconds.
+            let epoch = rcgen::date_time_ymd(1970, 1, 1);
+            parameters.not_after = epoch + Duration::from_secs(end.unsigned_abs());
+            std::fs::write(&cert_file, parameters.self_signed(&key).unwrap().pem()).unwrap();
+            std::fs::write(&key_file, key.serialize_pem()).unwrap();
+            let text = format!(
+                "cluster = \"wall\"\nid = \"a\"\nkey = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\
+                 [tls]\ncert_file = {cert_file:?}\nkey_file = {key_file:?}\n\
+                 [[member]]\nid = \"a\"\nrank = 1\npeer = [\"127.0.0.1:7450\"]\n"
+            );
+            certificate(&Config::parse(Path::new("tanist.toml"), &text).unwrap()).unwrap()
         };
-        // Before there is a data directory no group has a reason to read it.
-        assert_eq!(look(0o600).verdict, Verdict::Good);
-        let shared = look(0o640);
-        assert!(shared.verdict == Verdict::Warning && shared.advice.unwrap().starts_with("chmod 600 "));
-        std::fs::create_dir(&data).unwrap();
-        let group = std::fs::metadata(&key).unwrap().gid();
-        chown(&data, None, Some(group)).unwrap();
-        assert_eq!(look(0o600).verdict, Verdict::Good);
-        let shared = look(0o640);
-        assert!(shared.verdict == Verdict::Good && shared.found.contains(&group.to_string()), "{shared:?}");
-        for mode in [0o644, 0o660] {
-            let open = look(mode);
-            assert_eq!(open.verdict, Verdict::Warning, "{mode:o}");
-            assert!(open.advice.unwrap().starts_with("chmod 640 "), "the service goes on reading it");
-        }
-        if chown(&data, None, Some(group + 1)).is_ok() {
-            assert_eq!(look(0o640).verdict, Verdict::Warning, "another group's");
-        }
+        assert_eq!(config(40).verdict, Verdict::Good);
+        let soon = config(29);
+        assert!(soon.verdict == Verdict::Warning && soon.found.contains("29 days"), "{soon:?}");
+        assert_eq!(config(-2).verdict, Verdict::Bad);
     }
 
     #[cfg(unix)]

@@ -13,7 +13,7 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use super::table;
+use super::{Certificates, table};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
@@ -21,9 +21,8 @@ pub(super) struct DoctorArgs {
     /// This machine's configuration file.
     #[arg(long, default_value = "tanist.toml")]
     config: PathBuf,
-    /// Certificates (PEM) of the authority that has signed the machines', for https:// addresses.
-    #[arg(long, env = "TANIST_CA_FILE")]
-    ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    certificates: Certificates,
     /// JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -71,7 +70,8 @@ impl Finding {
 
 pub(super) async fn doctor(args: &DoctorArgs) -> anyhow::Result<()> {
     let mut findings = vec![];
-    match Config::load(&args.config) {
+    // What others may read is a finding of its own below.
+    match Config::read(&args.config).and_then(|text| Config::parse(&args.config, &text)) {
         Err(error) => {
             findings.push(Finding::bad(
                 "configuration",
@@ -83,7 +83,7 @@ pub(super) async fn doctor(args: &DoctorArgs) -> anyhow::Result<()> {
             let found = format!("{} is {} of {}", args.config.display(), config.id, config.cluster);
             findings.push(Finding::good("configuration", found));
             findings.extend(machine::look(&args.config, &config).await?);
-            findings.extend(peers::look(&config, args.ca_file.as_deref()).await?);
+            findings.extend(peers::look(&config, &args.certificates).await?);
         }
     }
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();

@@ -3,17 +3,15 @@
 use std::{
     io::ErrorKind,
     net::SocketAddr,
-    path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use tanist_api::Cluster;
 use tanist_client::{Client, Error};
 use tanist_replication::{Member, quorum};
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{Finding, machine::resolve};
+use super::{Certificates, Finding, machine::resolve};
 use crate::{clock, config::Config};
 
 /// A machine that doesn't answer for so long isn't reached.
@@ -32,16 +30,13 @@ struct Said {
 }
 
 /// Looks at all other members.
-pub(super) async fn look(config: &Config, ca_file: Option<&Path>) -> anyhow::Result<Vec<Finding>> {
+pub(super) async fn look(config: &Config, certificates: &Certificates) -> anyhow::Result<Vec<Finding>> {
     let others: Vec<&Member> = config.members.iter().filter(|member| member.id != config.id).collect();
     if others.is_empty() {
         return Ok(vec![Finding::good("peers", "none: a cluster of one machine")]);
     }
-    let mut builder = Client::builder().deadline(PATIENCE).token(&config.operator_token())?;
-    if let Some(path) = ca_file {
-        let pem = std::fs::read(path).with_context(|| format!("--ca-file: read {}", path.display()))?;
-        builder = builder.ca_pem(&pem)?;
-    }
+    let builder = Client::builder().deadline(PATIENCE).token(&config.operator_token())?;
+    let builder = certificates.give(builder)?;
     let urls: Vec<_> = config.members.iter().flat_map(|member| &member.urls).cloned().collect();
     let client = match urls.is_empty() {
         true => None,

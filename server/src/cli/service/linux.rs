@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use tanist_windows::firewall::{self, Firewall};
+
 use super::{Plan, ServiceStatus, unit, writable};
 use crate::config::Config;
 
@@ -25,11 +27,11 @@ pub(super) fn install(plan: &Plan) -> anyhow::Result<()> {
     let name = plan.account.as_deref().unwrap_or(unit::USER);
     let user = find_or_make(name, &plan.name)?;
     for path in writable(&plan.config) {
-        give(path, user, 0o750)?;
+        give(path, user, 0o700)?;
     }
     for path in secrets(&plan.file, &plan.config) {
-        share(path, user)?;
-        must_read(name, path)?;
+        share(&path, user)?;
+        must_read(name, &path)?;
     }
     write_unit(&unit_path(&plan.name), &unit::text(plan))?;
     systemctl(&["daemon-reload"])?;
@@ -61,6 +63,12 @@ pub(super) fn status(name: &str) -> anyhow::Result<ServiceStatus> {
     let properties = "--property=LoadState,ActiveState,UnitFileState,MainPID";
     let shown = call("systemctl", &["show", properties, &unit_name(name)])?;
     Ok(parsed(name, &shown))
+}
+
+pub(super) fn firewall(firewall: &Firewall) -> anyhow::Result<()> {
+    let words: Vec<_> =
+        firewall::rules(firewall).iter().map(|words| format!("netsh {}", words.join(" "))).collect();
+    bail!("`service firewall` is for Windows; there it would call:\n{}", words.join("\n"))
 }
 
 pub(super) fn run(_: &str, _: &Path) -> anyhow::Result<()> {
@@ -188,9 +196,10 @@ fn give(path: &Path, user: User, mode: u32) -> anyhow::Result<()> {
 }
 
 /// The configuration and what it names that only root may read so far.
-fn secrets<'p>(file: &'p Path, config: &'p Config) -> Vec<&'p Path> {
-    let tls = config.tls.as_ref().map(|tls| [tls.cert_file.as_path(), &tls.key_file]);
-    [file].into_iter().chain(config.key_file.as_deref()).chain(tls.into_iter().flatten()).collect()
+fn secrets(file: &Path, config: &Config) -> Vec<PathBuf> {
+    let mut files = vec![file.to_owned()];
+    files.extend(config.watched_files().into_iter().map(|(_, path)| path).filter(|path| path.exists()));
+    files
 }
 
 /// Lets the user's group read a file of root's; what others may is left as it is.
@@ -263,11 +272,11 @@ mod tests {
     fn directory_is_made_for_the_user_and_anothers_is_refused() {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("a").join("data");
-        give(&path, me(), 0o750).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o750);
-        give(&path, me(), 0o750).unwrap();
+        give(&path, me(), 0o700).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        give(&path, me(), 0o700).unwrap();
         let other = User { id: me().id + 1, group: 1 };
-        let error = give(&path, other, 0o750).unwrap_err().to_string();
+        let error = give(&path, other, 0o700).unwrap_err().to_string();
         assert!(error.contains("chown -R") && error.contains("data"), "{error}");
     }
 
@@ -280,7 +289,8 @@ mod tests {
         fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
         let config = Config::parse(&file, text).unwrap();
         let tls_key = dir.path().join("c.key");
-        assert_eq!(secrets(&file, &config), [file.as_path(), &key, Path::new("/etc/c.crt"), &tls_key]);
+        fs::write(&tls_key, "").unwrap();
+        assert_eq!(secrets(&file, &config), [file.clone(), key.clone(), tls_key]);
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
         share(&key, User { id: me().id + 1, group: me().group }).unwrap();
         assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o640);

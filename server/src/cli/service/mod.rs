@@ -10,6 +10,7 @@ mod unit;
 mod windows;
 
 use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,6 +18,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use tanist_windows::firewall::{self, Firewall};
 
 use super::Usage;
 use crate::config::Config;
@@ -64,6 +66,9 @@ struct Setup {
     config: PathBuf,
     #[arg(long, help = ACCOUNT_HELP)]
     account: Option<String>,
+    /// Windows: believe what stands in a folder below ProgramData although it isn't administrators', or nobody can say whose it is.
+    #[arg(long)]
+    trust_folder: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,6 +86,15 @@ enum ServiceCommand {
     },
     /// Print what `install` would write: the unit of systemd, or the settings of the service on Windows.
     Unit(Setup),
+    /// Windows: let the firewall pass the other machines, by their addresses, and clients. To be repeated when machines come or move.
+    Firewall {
+        /// The machine's configuration file.
+        #[arg(long, default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+        /// In which kinds of networks: private, domain, public, with commas between, or any.
+        #[arg(long, default_value = "private", value_parser = firewall::profile)]
+        profile: String,
+    },
     /// Start it, and wait until it takes part.
     Start(Name),
     /// Stop it, and wait until it has handed over and ended.
@@ -151,6 +165,9 @@ pub(super) fn service(args: &ServiceArgs) -> anyhow::Result<()> {
             Ok(())
         }
         ServiceCommand::Unit(install) => system::print(&plan(install)?),
+        ServiceCommand::Firewall { config, profile } => {
+            system::firewall(&opened(&Config::load(config)?, profile)?)
+        }
         ServiceCommand::Start(name) => {
             system::start(checked(&name.name)?)?;
             println!("{} runs.", name.name);
@@ -188,6 +205,9 @@ struct Plan {
     /// This program.
     program: PathBuf,
     account: Option<String>,
+    /// See [`Setup::trust_folder`].
+    #[cfg_attr(not(windows), expect(dead_code))]
+    trust_folder: bool,
 }
 
 fn plan(install: &Setup) -> anyhow::Result<Plan> {
@@ -197,7 +217,26 @@ fn plan(install: &Setup) -> anyhow::Result<Plan> {
     // A service that can't start is found here, and not at the next boot.
     let config = Config::load(&file)?;
     let program = std::env::current_exe().context("find this program")?;
-    Ok(Plan { name, file, config, program, account: install.account.clone() })
+    let (account, trust_folder) = (install.account.clone(), install.trust_folder);
+    Ok(Plan { name, file, config, program, account, trust_folder })
+}
+
+/// What the firewall has to let in for this machine.
+fn opened(config: &Config, profile: &str) -> anyhow::Result<Firewall> {
+    let resolve = |address: &str| -> anyhow::Result<Vec<SocketAddr>> {
+        Ok(address.to_socket_addrs().with_context(|| format!("resolve {address}"))?.collect())
+    };
+    let peer_port = resolve(&config.listen.peer)?.first().map_or(0, SocketAddr::port);
+    let http = resolve(&config.listen.http)?;
+    let http_port = http.iter().find(|address| !address.ip().is_loopback()).map(SocketAddr::port);
+    let mut peers = vec![];
+    for member in config.members.iter().filter(|member| member.id != config.id) {
+        for address in &member.peer_addresses {
+            peers.extend(resolve(address)?.iter().map(SocketAddr::ip));
+        }
+    }
+    let program = std::env::current_exe().context("find this program")?.display().to_string();
+    Ok(Firewall { program, peer_port, http_port, peers, profile: profile.to_owned() })
 }
 
 /// A stop hands over, lets requests end and closes the database: limits of a few seconds each, see `Server::stop`.
@@ -243,7 +282,7 @@ fn text(status: &ServiceStatus) -> String {
 mod system {
     use std::path::Path;
 
-    use super::{Plan, ServiceStatus};
+    use super::{Firewall, Plan, ServiceStatus};
 
     fn none<T>() -> anyhow::Result<T> {
         anyhow::bail!(
@@ -254,6 +293,9 @@ mod system {
         none()
     }
     pub(super) fn install(_: &Plan) -> anyhow::Result<()> {
+        none()
+    }
+    pub(super) fn firewall(_: &Firewall) -> anyhow::Result<()> {
         none()
     }
     pub(super) fn start(_: &str) -> anyhow::Result<()> {

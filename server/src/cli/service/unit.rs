@@ -57,7 +57,7 @@ pub(super) fn text(plan: &Plan) -> String {
          Group={user}\n\
          UMask=0027\n\
          StateDirectory={name}\n\
-         StateDirectoryMode=0750\n\
+         StateDirectoryMode=0700\n\
          {writes}\
          LimitNOFILE=65536\n\
          # Heartbeats go before other work.\n\
@@ -129,6 +129,7 @@ mod tests {
              [[member]]\nid = \"pc-1\"\nrank = 1\npeer = [\"127.0.0.1:7450\"]\n"
         );
         Plan {
+            trust_folder: false,
             name: "tanist".into(),
             file: file.into(),
             config: Config::parse(Path::new(file), &text).unwrap(),

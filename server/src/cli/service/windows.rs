@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use tanist_windows::{
     Access, Control, EventLog, Installation, Session,
     events::{Entry, FAILED, Operators, Severity},
+    firewall::Firewall,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -67,7 +68,8 @@ pub(super) fn print(plan: &Plan) -> anyhow::Result<()> {
 fn folders(plan: &Plan) -> Vec<(PathBuf, Access)> {
     let folder = plan.file.parent().unwrap_or(Path::new(".")).to_owned();
     let mut folders = vec![(folder.clone(), Access::Read)];
-    folders.extend(writable(&plan.config).into_iter().map(|folder| (folder.to_owned(), Access::Write)));
+    let access = |folder: &Path| if *folder == plan.config.data_dir { Access::Data } else { Access::Write };
+    folders.extend(writable(&plan.config).into_iter().map(|folder| (folder.to_owned(), access(folder))));
     if plan.config.log.files.is_none() {
         folders.push((logs(&plan.file), Access::Write));
     }
@@ -81,14 +83,24 @@ fn logs(file: &Path) -> PathBuf {
 
 pub(super) fn install(plan: &Plan) -> anyhow::Result<()> {
     let installation = installation(plan);
+    // Before anything that stands there is used.
+    let files = plan.config.watched_files().into_iter().map(|(_, file)| file).chain([plan.file.clone()]);
+    for place in folders(plan).into_iter().map(|(folder, _)| folder).chain(files) {
+        tanist_windows::check(&place, plan.trust_folder).map_err(failed)?;
+    }
     for setting in tanist_windows::install(&installation)? {
         println!("Note: this system doesn't know {setting} of services.");
     }
     // The account is there when the service is.
     for (folder, access) in folders(plan) {
-        tanist_windows::restrict(&folder, &installation.account, access).map_err(failed)?;
+        tanist_windows::restrict(&folder, &installation.account, access, plan.trust_folder)
+            .map_err(failed)?;
     }
     tanist_windows::register_source().map_err(failed)
+}
+
+pub(super) fn firewall(firewall: &Firewall) -> anyhow::Result<()> {
+    tanist_windows::set_firewall(firewall).map_err(failed)
 }
 
 pub(super) fn start(name: &str) -> anyhow::Result<()> {
