@@ -9,6 +9,7 @@ use rusqlite::{CachedStatement, Connection};
 use tanist_replication::{Reign, Stamp, Term};
 
 use crate::{
+    account,
     authorizer::{foreign_key_to_reserved, reserved_in_sequence, reserved_names},
     database::{Captured, Database, Mode},
     error::StoreError,
@@ -176,6 +177,9 @@ impl<'d> Batch<'d> {
         self.database.limits.set_spill(start, limit.saturating_mul(2), limit_bytes);
         let result = self.in_savepoint(true, run);
         self.database.limits.lift();
+        if account::is_beyond() {
+            self.database.writer.flush_prepared_statement_cache();
+        }
         result
     }
 
