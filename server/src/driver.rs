@@ -108,6 +108,10 @@ pub(crate) enum Control {
     Health(Option<Complaint>),
     /// A required hook lets this machine reign, or why it doesn't; apart from its health.
     Refuse(Option<Complaint>),
+    /// The store thread is stuck; `None`: it goes on.
+    Stuck(Option<Complaint>),
+    /// This machine can't go on, and why: its process must end.
+    End(String),
     /// Change the members.
     ChangeMembers {
         /// What shall be.
@@ -184,6 +188,9 @@ pub enum DriverError {
     /// The replica can't be trusted any more.
     #[error("the replica's disk failed: {0}")]
     Store(String),
+    /// It does nothing any more, so another machine must take over.
+    #[error("{0}, for longer than can be waited for")]
+    Stuck(String),
     /// A restored database is for a new cluster alone.
     #[error(
         "this machine's database was {reason}, for a new cluster, but {peer} belongs to one that has begun. If that one is right,          empty this machine's data directory; if this one is, empty the other machines' and start them anew"
@@ -211,8 +218,8 @@ struct Driver {
     reign: Option<Term>,
     /// Why it began.
     reason: String,
-    /// Why this machine isn't fit to reign: what was seen of it, and what its hook says.
-    unfit: [Option<Complaint>; 2],
+    /// Why this machine isn't fit to reign: what was seen of it, what its hook says, what became of its store thread.
+    unfit: [Option<Complaint>; 3],
     /// Answers that wait for the acknowledgement of their transaction.
     waiting: VecDeque<Waiting>,
     acknowledged: Txid,
@@ -256,7 +263,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
         hard: None,
         reign: None,
         reason: String::new(),
-        unfit: [None, None],
+        unfit: [None, None, None],
         waiting: VecDeque::new(),
         acknowledged: Txid::ZERO,
         last_view: Instant::now(),
@@ -427,6 +434,11 @@ impl Driver {
             Control::Force { why, respond } => self.hand_over(Event::Force { why }, respond)?,
             Control::Health(unhealthy) => self.judge(0, unhealthy)?,
             Control::Refuse(refusal) => self.judge(1, refusal)?,
+            Control::Stuck(stuck) => self.judge(2, stuck)?,
+            Control::End(why) => {
+                self.event(Event::StorageFailed(why.clone()))?;
+                return Err(DriverError::Stuck(why));
+            }
             Control::ChangeMembers { edit, respond } => match edit.on(&self.parts.node.status().record) {
                 Ok(change) => {
                     let first = self.changed.replace(respond);

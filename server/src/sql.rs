@@ -34,6 +34,8 @@ pub enum SqlErrorKind {
     Timeout,
     /// It writes too much.
     TooLarge,
+    /// It needs more memory, or more temporary files, than users' SQL may have.
+    NoRoom,
     /// Its result is too large.
     ResultTooLarge,
     /// Its parameters don't fit.
@@ -67,6 +69,7 @@ impl SqlError {
             Some(ErrorCode::ConstraintViolation) => SqlErrorKind::Constraint,
             Some(ErrorCode::OperationInterrupted) => SqlErrorKind::Timeout,
             Some(ErrorCode::TooBig) => SqlErrorKind::TooLarge,
+            Some(ErrorCode::OutOfMemory) => SqlErrorKind::NoRoom,
             _ => SqlErrorKind::Sql,
         };
         let sqlite_code = error.sqlite_error().map(|error| error.extended_code);
@@ -96,16 +99,39 @@ impl SqlError {
         error.explain(Some(why), None)
     }
 
+    /// A statement that goes on although it was told to end.
+    #[must_use]
+    pub(crate) fn stuck() -> SqlError {
+        SqlError::new(0, SqlErrorKind::Timeout, "").explain(None, None)
+    }
+
     /// Says why the connection stopped or denied the statement.
     #[must_use]
     pub fn explain(mut self, why: Option<Interrupted>, denied: Option<String>) -> SqlError {
         match (self.kind, why, denied) {
+            (_, Some(Interrupted::Memory { limit_bytes }), _) => {
+                self.kind = SqlErrorKind::NoRoom;
+                self.message = format!(
+                    "it needs more memory than is left for SQL of {limit_bytes} bytes; one request gets half of them at most \
+                     (limits.sql_memory)"
+                );
+            }
+            (_, Some(Interrupted::TempSpace { limit_bytes }), _) => {
+                self.kind = SqlErrorKind::NoRoom;
+                self.message = format!(
+                    "it sorts or keeps more than there is room for on the disk: {limit_bytes} bytes (limits.sql_temp)"
+                );
+            }
+            (SqlErrorKind::Sql | SqlErrorKind::NoRoom, Some(Interrupted::Deadline), _) => {
+                self.kind = SqlErrorKind::Timeout;
+                self.message = LATE.to_owned();
+            }
             (SqlErrorKind::Timeout, Some(Interrupted::TooLarge { limit_bytes }), _) => {
                 self.kind = SqlErrorKind::TooLarge;
                 self.message = too_large(limit_bytes);
             }
             (SqlErrorKind::Timeout, ..) => {
-                self.message = "stopped: it ran longer than the limit (limits.statement_time)".to_owned();
+                self.message = LATE.to_owned();
             }
             (SqlErrorKind::Denied, _, Some(what)) => self.message = format!("not allowed here: {what}"),
             _ => {}
@@ -127,6 +153,12 @@ impl SqlError {
         }
     }
 }
+
+const LATE: &str = "stopped: it ran longer than the limit (limits.statement_time)";
+/// What a value costs an answer beside its bytes, so that many small ones don't take much more memory than they count.
+const EACH: usize = 8;
+/// The same for a blob, which is an object in the answer.
+const EACH_BLOB: usize = 128;
 
 fn too_large(limit_bytes: u64) -> String {
     format!("the transaction writes more than the limit of {limit_bytes} bytes (replication.max_transaction)")
@@ -195,8 +227,9 @@ fn run_one(
         for column in 0..columns.len() {
             let value = row.get_ref(column).map_err(sqlite)?;
             let size = match value {
-                ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
-                _ => 8,
+                ValueRef::Text(bytes) => bytes.len().max(EACH),
+                ValueRef::Blob(bytes) => bytes.len() + EACH_BLOB,
+                _ => EACH,
             };
             budget.bytes = budget.bytes.checked_sub(size).ok_or_else(|| {
                 SqlError::new(

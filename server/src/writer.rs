@@ -102,7 +102,10 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         checkpoints,
     };
     loop {
-        match inbox.next(IDLE) {
+        inbox.pulse().rest();
+        let work = inbox.next(IDLE);
+        inbox.pulse().begin(&work);
+        match work {
             Work::Command(Command::Stop) => break,
             Work::Command(command) => writer.command(command),
             Work::Apply(transactions) => writer.apply(&transactions),
@@ -112,6 +115,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         writer.checkpoint();
     }
     writer.syncer.flush();
+    inbox.pulse().rest();
 }
 
 struct Writer<'a> {
@@ -310,7 +314,10 @@ impl Writer<'_> {
         let mut waiting = writes.into_iter();
         let mut later = Vec::new();
         while let Some(write) = waiting.next() {
-            match run_write(&mut batch, &write.request, &self.config.sql) {
+            self.inbox.pulse().statements(write.request.time_limit);
+            let ran = run_write(&mut batch, &write.request, &self.config.sql);
+            self.inbox.pulse().work();
+            match ran {
                 Ok(Ok(result)) => done.push((write, result)),
                 Ok(Err(error)) => {
                     let _ = write.respond.send(Err(error));
