@@ -1,6 +1,7 @@
 //! The HTTP side on a real socket, with a real read pool and a store thread that answers as the writer does.
 
 mod events;
+mod shares;
 
 use std::{
     net::SocketAddr,
