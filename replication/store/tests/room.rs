@@ -1,4 +1,5 @@
 //! Users' SQL gets so much memory and so much room for sorting, and no more; the server's own SQL always gets its own.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
