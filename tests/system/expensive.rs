@@ -87,6 +87,25 @@ fn call(dice: &mut Dice, functions: &[(String, i64)]) -> String {
     }
 }
 
+/// What is looked for is nearly everywhere: functions that compare at each place take longest over that.
+fn nearly(dice: &mut Dice) -> String {
+    let size = *dice.of(&[1_000_000, 20_000_000, 40_000_000]);
+    let part = *dice.of(&[10_000, 40_000, 2_000_000]).min(&(size / 2));
+    let pattern = part.min(40_000);
+    let call = match dice.roll(6) {
+        0 => format!("instr(a, substr(a, 1, {part}) || 'b')"),
+        1 => format!("replace(a, substr(a, 1, {part}) || 'b', 'c')"),
+        2 => format!("a LIKE '%' || substr(a, 1, {pattern}) || 'b%'"),
+        3 => format!("a GLOB '*' || substr(a, 1, {pattern}) || 'b*'"),
+        4 => format!("trim(a, printf('%.{part}c', 'b') || 'a')"),
+        _ => format!(
+            "(SELECT json_patch(o, replace(o, 'k', 'j')) FROM (SELECT json_group_object('k' || i, 1) AS o FROM \
+             (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {pattern}) SELECT i FROM n)))"
+        ),
+    };
+    format!("octet_length({call})")
+}
+
 const NUMBERS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000000)";
 
 /// A statement, and whether it writes.
@@ -94,7 +113,15 @@ fn statement(dice: &mut Dice, functions: &[(String, i64)]) -> (String, bool) {
     let count = *dice.of(&[10, 1000, 100_000, 1_000_000_000]);
     let number = format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {count})");
     let size = *dice.of(&[100, 10_000, 1_000_000]);
-    match dice.roll(20) {
+    match dice.roll(24) {
+        20..=22 => {
+            let call = nearly(dice);
+            (format!("SELECT {call} FROM (SELECT printf('%.40000000c', 'a') AS a)"), false)
+        }
+        23 => {
+            let call = nearly(dice);
+            (format!("INSERT INTO heap SELECT {call} FROM (SELECT printf('%.40000000c', 'a') AS a)"), true)
+        }
         0..=5 => (format!("SELECT octet_length({})", call(dice, functions)), false),
         6 => {
             let all: Vec<_> = (0..5).map(|_| format!("octet_length({})", call(dice, functions))).collect();
