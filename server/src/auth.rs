@@ -74,7 +74,8 @@ impl Operators {
         *self.0.write() = keys.all().map(|key| hash(&operator_token(key))).collect();
     }
 
-    fn have(&self, token: &Hash) -> bool {
+    /// Whether it is one of them.
+    pub(crate) fn have(&self, token: &Hash) -> bool {
         self.0.read().contains(token)
     }
 }

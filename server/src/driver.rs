@@ -53,7 +53,8 @@ const HOOK: usize = 1;
 const STORE: usize = 2;
 const TERM: usize = 3;
 const SCHEMA: usize = 4;
-const JUDGES: usize = 5;
+const STUCK: usize = 5;
+const JUDGES: usize = 6;
 
 /// Everything the driver needs.
 pub(crate) struct Parts {
@@ -119,6 +120,10 @@ pub(crate) enum Control {
     Health(Option<Complaint>),
     /// A required hook lets this machine reign, or why it doesn't; apart from its health.
     Refuse(Option<Complaint>),
+    /// The store thread is stuck; `None`: it goes on.
+    Stuck(Option<Complaint>),
+    /// This machine can't go on, and why: its process must end.
+    End(String),
     /// Change the members.
     ChangeMembers {
         /// What shall be.
@@ -195,6 +200,9 @@ pub enum DriverError {
     /// The replica can't be trusted any more.
     #[error("the replica's disk failed: {0}")]
     Store(String),
+    /// It does nothing any more, so another machine must take over.
+    #[error("{0}, for longer than can be waited for")]
+    Stuck(String),
     /// A restored database is for a new cluster alone.
     #[error(
         "this machine's database was {reason}, for a new cluster, but {peer} belongs to one that has begun. If that one is right,          empty this machine's data directory; if this one is, empty the other machines' and start them anew"
@@ -223,7 +231,7 @@ struct Driver {
     /// Why it began.
     reason: String,
     /// Why this machine isn't fit to reign: what was seen of it, what its hook says, what keeps it from writing, why it couldn't
-    /// begin a term, and why it can't.
+    /// begin a term, why it can't, and what became of its store thread.
     unfit: [Option<Complaint>; JUDGES],
     /// When it couldn't.
     term_failed: Option<Instant>,
@@ -459,6 +467,11 @@ impl Driver {
             Control::Force { why, respond } => self.hand_over(Event::Force { why }, respond)?,
             Control::Health(unhealthy) => self.judge(SEEN, unhealthy)?,
             Control::Refuse(refusal) => self.judge(HOOK, refusal)?,
+            Control::Stuck(stuck) => self.judge(STUCK, stuck)?,
+            Control::End(why) => {
+                self.event(Event::StorageFailed(why.clone()))?;
+                return Err(DriverError::Stuck(why));
+            }
             Control::ChangeMembers { edit, respond } => match edit.on(&self.parts.node.status().record) {
                 Ok(change) => {
                     let first = self.changed.replace(respond);

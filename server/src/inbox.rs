@@ -16,6 +16,7 @@ use crate::{
     pacing::{Pace, Pacing},
     rejoin::Link,
     watch::WatchTable,
+    watchdog::Pulse,
     write::{WriteDone, WriteError, WriteRequest},
 };
 
@@ -108,13 +109,19 @@ pub struct Inbox {
     state: Mutex<State>,
     ready: Condvar,
     limits: InboxLimits,
+    pulse: Pulse,
 }
 
 impl Inbox {
     /// An empty inbox, closed to writes.
     #[must_use]
     pub fn new(limits: InboxLimits) -> Inbox {
-        Inbox { state: Mutex::default(), ready: Condvar::new(), limits }
+        Inbox { state: Mutex::default(), ready: Condvar::new(), limits, pulse: Pulse::default() }
+    }
+
+    /// What the store thread is at.
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Queues a command.

@@ -43,6 +43,7 @@ pub mod state;
 mod stop;
 mod view;
 mod watch;
+mod watchdog;
 pub mod write;
 mod writer;
 

@@ -1,11 +1,14 @@
-//! The read pool: a few threads, each with a read-only connection of its own, and a bounded queue.
+//! The read pool: a few threads, each with a read-only connection of its own, and a bounded queue. The server's own reads
+//! have threads and a queue of their own, so that no statement of a user's is in their way.
 //!
-//! Owns snapshots and their positions. Never decides how fresh is fresh enough: `http/query.rs` does.
+//! Owns snapshots and their positions, and the replacement of threads that are stuck. Never decides how fresh is fresh
+//! enough: `http/query.rs` does.
 
 use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
@@ -21,9 +24,17 @@ use tanist_store::{PageSums, Reader, StoreError, open_reader};
 use tokio::sync::oneshot;
 
 use crate::{
+    clock,
     inbox::{Command, Inbox},
     sql::{self, SqlError, SqlLimits},
 };
+
+/// Threads for the server's own reads.
+const OWN_THREADS: usize = 2;
+/// The server's own reads that may wait.
+const OWN_QUEUE: usize = 1024;
+/// A read that goes on for so long past its limit is stuck: it is in the middle of something that SQLite can't leave.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Settings of the pool.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +57,11 @@ pub enum ReadError {
     /// Too many reads wait.
     #[error("too many reads wait")]
     Overloaded,
+    /// All threads are in statements that don't end.
+    #[error(
+        "all readers are stuck in statements that don't end; they were told to long ago (limits.statement_time)"
+    )]
+    Stuck,
     /// This machine holds no data.
     #[error("this machine is a witness and holds no data")]
     Witness,
@@ -80,13 +96,9 @@ pub struct ReadDone {
 
 type Answer = Result<ReadDone, ReadError>;
 
-enum Job {
-    Statements {
-        statements: Vec<Statement>,
-        respond: oneshot::Sender<Answer>,
-    },
-    /// A read of the server's own.
-    Own(OwnRead),
+struct Job {
+    statements: Vec<Statement>,
+    respond: oneshot::Sender<Answer>,
 }
 
 /// Gets the reader, or why there is none; says whether the reader is to be kept.
@@ -94,13 +106,97 @@ type OwnRead = Box<dyn FnOnce(Result<&mut Reader, ReadError>, &Source) -> bool +
 
 /// A handle on the pool; cheap to clone. The threads end with the last handle.
 #[derive(Clone)]
-pub struct ReadPool {
-    jobs: Option<SyncSender<Job>>,
+pub struct ReadPool(Option<Queues>);
+
+#[derive(Clone)]
+struct Queues {
+    jobs: SyncSender<Job>,
+    own: SyncSender<OwnRead>,
+    crew: Arc<Crew>,
 }
 
 impl std::fmt::Debug for ReadPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ReadPool")
+    }
+}
+
+/// The threads that run users' statements.
+struct Crew {
+    queue: Mutex<Receiver<Job>>,
+    source: Source,
+    desks: Mutex<Vec<Arc<Desk>>>,
+    /// Threads that were replaced and have not come back.
+    stuck: AtomicUsize,
+    /// All that were ever replaced.
+    replaced: AtomicU64,
+}
+
+/// What one thread is at.
+#[derive(Default)]
+struct Desk {
+    /// When it must have ended, by this process's clock; 0: it waits for work.
+    due_ns: AtomicU64,
+    /// Somebody else has its place.
+    given_up: AtomicBool,
+    respond: Mutex<Option<oneshot::Sender<Answer>>>,
+}
+
+impl Desk {
+    fn is_late(&self, now_ns: u64) -> bool {
+        let due = self.due_ns.load(Relaxed);
+        due != 0 && now_ns > due
+    }
+
+    fn answer(&self, answer: Answer) {
+        if let Some(respond) = self.respond.lock().take() {
+            let _ = respond.send(answer);
+        }
+    }
+}
+
+/// How the threads are.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReadersHealth {
+    /// Stuck now, replaced or not.
+    pub(crate) stuck: usize,
+    /// Replaced since the start.
+    pub(crate) replaced: u64,
+}
+
+impl Crew {
+    fn hire(self: &Arc<Crew>, index: usize) -> Arc<Desk> {
+        let desk = Arc::new(Desk::default());
+        let (crew, at) = (Arc::clone(self), Arc::clone(&desk));
+        let started = thread::Builder::new().name(format!("reader-{index}")).spawn(move || work(&crew, &at));
+        if let Err(error) = started {
+            tracing::error!(%error, "start a reader thread");
+        }
+        desk
+    }
+
+    fn look(self: &Arc<Crew>, now_ns: u64) {
+        let mut desks = self.desks.lock();
+        for index in 0..desks.len() {
+            let desk = Arc::clone(&desks[index]);
+            if !desk.is_late(now_ns) || desk.given_up.load(Relaxed) {
+                continue;
+            }
+            // Its client needn't wait for what nobody can end.
+            desk.answer(Err(ReadError::Sql(SqlError::stuck())));
+            if self.stuck.load(Relaxed) >= self.source.config.threads {
+                continue;
+            }
+            desk.given_up.store(true, Relaxed);
+            self.stuck.fetch_add(1, Relaxed);
+            self.replaced.fetch_add(1, Relaxed);
+            tracing::warn!(
+                reader = index,
+                limit = ?self.source.config.time_limit,
+                "a reader is stuck in a statement past its limit: another takes its place"
+            );
+            desks[index] = self.hire(index);
+        }
     }
 }
 
@@ -114,27 +210,50 @@ impl ReadPool {
         verified: Option<Verified>,
     ) -> ReadPool {
         if witness {
-            return ReadPool { jobs: None };
+            return ReadPool(None);
         }
         let verified = Arc::new(verified);
+        let source = || Source { directory: directory.to_owned(), config, verified: Arc::clone(&verified) };
         let (jobs, queue) = sync_channel(config.queue);
+        let crew = Arc::new(Crew {
+            queue: Mutex::new(queue),
+            source: source(),
+            desks: Mutex::default(),
+            stuck: AtomicUsize::new(0),
+            replaced: AtomicU64::new(0),
+        });
+        *crew.desks.lock() = (0..config.threads).map(|index| crew.hire(index)).collect();
+        let (own, queue) = sync_channel(OWN_QUEUE);
         let queue = Arc::new(Mutex::new(queue));
-        for index in 0..config.threads {
-            let queue = Arc::clone(&queue);
-            let source = Source { directory: directory.to_owned(), config, verified: Arc::clone(&verified) };
-            let started =
-                thread::Builder::new().name(format!("reader-{index}")).spawn(move || work(&queue, &source));
+        for index in 0..OWN_THREADS {
+            let (queue, source) = (Arc::clone(&queue), source());
+            let name = format!("reader-own-{index}");
+            let started = thread::Builder::new().name(name).spawn(move || work_for_own(&queue, &source));
             if let Err(error) = started {
                 tracing::error!(%error, "start a reader thread");
             }
         }
-        ReadPool { jobs: Some(jobs) }
+        ReadPool(Some(Queues { jobs, own, crew }))
     }
 
     /// Whether this machine holds no data.
     #[must_use]
     pub fn is_witness(&self) -> bool {
-        self.jobs.is_none()
+        self.0.is_none()
+    }
+
+    /// Replaces threads that are stuck. To be called now and then.
+    pub(crate) fn look(&self, now_ns: u64) {
+        if let Some(queues) = &self.0 {
+            queues.crew.look(now_ns);
+        }
+    }
+
+    /// How the threads are.
+    pub(crate) fn health(&self, now_ns: u64) -> ReadersHealth {
+        let Some(Queues { crew, .. }) = &self.0 else { return ReadersHealth::default() };
+        let late = crew.desks.lock().iter().filter(|desk| desk.is_late(now_ns)).count();
+        ReadersHealth { stuck: crew.stuck.load(Relaxed) + late, replaced: crew.replaced.load(Relaxed) }
     }
 
     /// Runs the statements on one snapshot.
@@ -142,8 +261,13 @@ impl ReadPool {
     /// # Errors
     /// See [`ReadError`].
     pub async fn read(&self, statements: Vec<Statement>) -> Answer {
+        let queues = self.0.as_ref().ok_or(ReadError::Witness)?;
+        let now = clock::now_ns();
+        if queues.crew.desks.lock().iter().all(|desk| desk.is_late(now)) {
+            return Err(ReadError::Stuck);
+        }
         let (respond, answer) = oneshot::channel();
-        self.send(Job::Statements { statements, respond })?;
+        send(&queues.jobs, Job { statements, respond })?;
         answer.await.unwrap_or_else(|_| Err(ReadError::Storage("the reader stopped".to_owned())))
     }
 
@@ -155,25 +279,26 @@ impl ReadPool {
         &self,
         read: impl Fn(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, ReadError> {
+        let queues = self.0.as_ref().ok_or(ReadError::Witness)?;
         let (respond, answer) = oneshot::channel();
-        self.send(Job::Own(Box::new(move |reader, source| {
+        let job: OwnRead = Box::new(move |reader, source| {
             let found = reader
-                .and_then(|reader| snapshot(reader, source, |connection, _| read(connection)))
+                .and_then(|reader| snapshot(reader, source, None, |connection, _| read(connection)))
                 .and_then(|found| found.map_err(|error| ReadError::Storage(error.to_string())));
             let keep = found.is_ok();
             let _ = respond.send(found);
             keep
-        })))?;
+        });
+        send(&queues.own, job)?;
         answer.await.unwrap_or_else(|_| Err(ReadError::Storage("the reader stopped".to_owned())))
     }
+}
 
-    fn send(&self, job: Job) -> Result<(), ReadError> {
-        let jobs = self.jobs.as_ref().ok_or(ReadError::Witness)?;
-        jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => ReadError::Overloaded,
-            TrySendError::Disconnected(_) => ReadError::Storage("no reader thread runs".to_owned()),
-        })
-    }
+fn send<T>(queue: &SyncSender<T>, job: T) -> Result<(), ReadError> {
+    queue.try_send(job).map_err(|error| match error {
+        TrySendError::Full(_) => ReadError::Overloaded,
+        TrySendError::Disconnected(_) => ReadError::Storage("no reader thread runs".to_owned()),
+    })
 }
 
 /// Where the reader threads read.
@@ -210,23 +335,36 @@ impl Verified {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, source: &Source) {
+fn work(crew: &Crew, desk: &Desk) {
     let mut reader: Option<Reader> = None;
     loop {
         // One thread waits in `recv` while it holds the lock; the others wait for the lock. Both end together.
-        let Ok(job) = queue.lock().recv() else { return };
-        let keep = match job {
-            Job::Statements { respond, .. } if respond.is_closed() => true, // nobody waits for it any more
-            Job::Statements { statements, respond } => {
-                let answer = read(&mut reader, source, &statements);
-                let keep = !matches!(answer, Err(ReadError::Storage(_)));
-                let _ = respond.send(answer);
-                keep
-            }
-            Job::Own(run) => run(opened(&mut reader, source), source),
-        };
+        let Ok(Job { statements, respond }) = crew.queue.lock().recv() else { return };
+        if respond.is_closed() {
+            continue; // nobody waits for it any more
+        }
+        *desk.respond.lock() = Some(respond);
+        let answer = read(&mut reader, &crew.source, desk, &statements);
+        let keep = !matches!(answer, Err(ReadError::Storage(_)));
+        desk.due_ns.store(0, Relaxed);
+        desk.answer(answer);
+        if desk.given_up.load(Relaxed) {
+            crew.stuck.fetch_sub(1, Relaxed);
+            tracing::info!("a reader that was stuck has come back, and ends");
+            return;
+        }
         if !keep {
             reader = None; // opened anew for the next one
+        }
+    }
+}
+
+fn work_for_own(queue: &Mutex<Receiver<OwnRead>>, source: &Source) {
+    let mut reader: Option<Reader> = None;
+    loop {
+        let Ok(run) = queue.lock().recv() else { return };
+        if !run(opened(&mut reader, source), source) {
+            reader = None;
         }
     }
 }
@@ -247,10 +385,16 @@ fn opened<'r>(slot: &'r mut Option<Reader>, source: &Source) -> Result<&'r mut R
 fn snapshot<T>(
     reader: &mut Reader,
     source: &Source,
+    desk: Option<&Desk>,
     read: impl Fn(&Connection, Position) -> T,
 ) -> Result<T, ReadError> {
     let until = Instant::now() + ADOPTION_TIME;
     loop {
+        if let Some(desk) = desk {
+            let most = (source.config.time_limit + GRACE).as_nanos();
+            let due = clock::now_ns().saturating_add(u64::try_from(most).unwrap_or(u64::MAX));
+            desk.due_ns.store(due, Relaxed);
+        }
         reader.set_deadline(Some(Instant::now() + source.config.time_limit));
         match reader.snapshot(|connection, stamp| read(connection, stamp.position)) {
             Err(StoreError::Rotten { .. }) if Instant::now() < until => thread::sleep(LOOK_AGAIN),
@@ -265,10 +409,10 @@ fn snapshot<T>(
     }
 }
 
-fn read(slot: &mut Option<Reader>, source: &Source, statements: &[Statement]) -> Answer {
+fn read(slot: &mut Option<Reader>, source: &Source, desk: &Desk, statements: &[Statement]) -> Answer {
     let reader = opened(slot, source)?;
     let limits = &source.config.sql;
-    let (result, position) = snapshot(reader, source, |connection, position| {
+    let (result, position) = snapshot(reader, source, Some(desk), |connection, position| {
         (sql::run(connection, statements, limits), position)
     })?;
     match result {

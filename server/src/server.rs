@@ -43,6 +43,7 @@ use crate::{
     scrub::{self, ScrubThread},
     view,
     watch::{Feeder, FeederParts, Hub, Kept},
+    watchdog,
     write::WriterHandle,
     writer::{self, WriterConfig},
 };
@@ -244,6 +245,8 @@ impl Server {
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let lock = DirectoryLock::take(&config.data_dir)?;
         durable::close_to_others(&config.data_dir);
+        tanist_store::prepare(&config.data_dir)?;
+        tanist_store::set_sql_room(config.limits.sql_memory, config.limits.sql_temp);
         let tls = config.tls.as_ref().map(http::Secured::load).transpose()?;
         let http_listener = listen("listen.http", &config.listen.http)?;
         let peer_listener = listen("listen.peer", &config.listen.peer)?;
@@ -431,6 +434,7 @@ impl Server {
         };
 
         let (stop_http, http_stopped) = oneshot::channel();
+        let pulse = Arc::clone(&inbox);
         let (writer, readers) = (
             WriterHandle::new(inbox),
             ReadPool::start(&config.data_dir, config.read_pool(), witness, verified),
@@ -445,6 +449,11 @@ impl Server {
                 silent_after: config.silent_after,
             }))
         });
+        let watchdog = tokio::spawn(watchdog::watch(watchdog::Parts {
+            inbox: pulse,
+            readers: readers.clone(),
+            control: operators.clone(),
+        }));
         let (live_limits, limits) = watch::channel(config.limits.clone());
         let operators_tokens = Operators::default();
         operators_tokens.set(&config.keys());
@@ -483,7 +492,7 @@ impl Server {
             driver: Some(driver),
             store,
             scrub,
-            beside: health.into_iter().chain(nodes).chain(expiry).collect(),
+            beside: health.into_iter().chain(nodes).chain(expiry).chain([watchdog]).collect(),
             feeder,
             schedule,
             hooks: Some(hooks),

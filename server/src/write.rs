@@ -108,6 +108,11 @@ impl WriterHandle {
         WriterHandle { inbox }
     }
 
+    /// Whether the store thread is stuck.
+    pub(crate) fn is_stuck(&self, now_ns: u64) -> bool {
+        self.inbox.pulse().is_stuck(now_ns)
+    }
+
     /// Begins or ends the telling of a table's rows, and waits until that is acknowledged (R7). Repeating it is harmless.
     ///
     /// # Errors

@@ -126,7 +126,10 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
     };
     writer.look_at_schema();
     loop {
-        match inbox.next(writer.patience()) {
+        inbox.pulse().rest();
+        let work = inbox.next(writer.patience());
+        inbox.pulse().begin(&work);
+        match work {
             Work::Command(Command::Stop) => break,
             Work::Command(command) => writer.command(command),
             Work::Apply(transactions) => writer.apply(&transactions),
@@ -136,6 +139,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         writer.checkpoint();
     }
     writer.syncer.flush();
+    inbox.pulse().rest();
 }
 
 struct Writer<'a> {
@@ -390,7 +394,10 @@ impl Writer<'_> {
         let mut waiting = writes.into_iter();
         let mut later = Vec::new();
         while let Some(write) = waiting.next() {
-            match run_write(&mut batch, &write.request, &self.config.sql) {
+            self.inbox.pulse().statements(write.request.time_limit);
+            let ran = run_write(&mut batch, &write.request, &self.config.sql);
+            self.inbox.pulse().work();
+            match ran {
                 Ok(Ok(result)) => done.push((write, result)),
                 Ok(Err(error)) => {
                     let _ = write.respond.send(Err(error));
@@ -669,7 +676,11 @@ fn run_statements(
             }
             Ok(serde_json::to_vec(&results).unwrap_or_default())
         }
-        Ok(Err(error)) if error.sqlite_code.is_some_and(|code| blames_disk(code, batch.directory())) => {
+        // Whatever a limit has stopped may look like a failing disk.
+        Ok(Err(error))
+            if batch.interrupted().is_none()
+                && error.sqlite_code.is_some_and(|code| blames_disk(code, batch.directory())) =>
+        {
             return Err(StoreError::Statement { message: error.message });
         }
         Ok(Err(error)) => Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied()))),
@@ -700,9 +711,10 @@ fn run_change(batch: &mut Batch<'_>, change: &Change, time_limit: Duration) -> R
         Ok(done) => Ok(done.encode()),
         Err(ChangeError::Refused(refusal)) => Err(WriteError::State(refusal)),
         Err(ChangeError::Sqlite(source))
-            if source
-                .sqlite_error()
-                .is_some_and(|error| blames_disk(error.extended_code, batch.directory())) =>
+            if batch.interrupted().is_none()
+                && source
+                    .sqlite_error()
+                    .is_some_and(|error| blames_disk(error.extended_code, batch.directory())) =>
         {
             return Err(StoreError::Sqlite { doing: "change the state", source });
         }

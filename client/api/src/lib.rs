@@ -291,6 +291,8 @@ pub mod code {
     pub const STATEMENT_TIMEOUT: &str = "statement-timeout";
     /// The transaction wrote more than the limit (413).
     pub const TRANSACTION_TOO_LARGE: &str = "transaction-too-large";
+    /// A statement needs more memory, or more room for sorting, than there is for SQL (413).
+    pub const SQL_MEMORY: &str = "sql-memory";
     /// The answer would have more rows or bytes than the limit (413).
     pub const RESULT_TOO_LARGE: &str = "result-too-large";
     /// The request body is larger than the limit (413).
@@ -346,7 +348,7 @@ pub mod code {
     pub const INTERNAL: &str = "internal";
 
     /// All of them.
-    pub const ALL: [&str; 32] = [
+    pub const ALL: [&str; 33] = [
         DATABASE_LOCKED,
         OUTSIDE_WRITE,
         BAD_REQUEST,
@@ -355,6 +357,7 @@ pub mod code {
         SQL_DENIED,
         STATEMENT_TIMEOUT,
         TRANSACTION_TOO_LARGE,
+        SQL_MEMORY,
         RESULT_TOO_LARGE,
         BODY_TOO_LARGE,
         IDEMPOTENCY_MISMATCH,

@@ -14,7 +14,7 @@ use rusqlite::{
     hooks::{AuthAction, AuthContext, Authorization},
 };
 
-use crate::tables;
+use crate::{account, tables};
 
 /// Triggers that tell the rows of users' tables begin so.
 const WATCH_TRIGGER: &str = "tanist_watch_";
@@ -84,7 +84,7 @@ struct Shared {
 
 /// The switch between users' SQL and the server's own on one connection.
 #[derive(Debug, Clone)]
-pub(crate) struct UserMode(Arc<Shared>);
+pub(crate) struct UserMode(Arc<Shared>, u64);
 
 /// Users' SQL until dropped.
 pub(crate) struct UserModeOn<'m>(&'m UserMode);
@@ -92,13 +92,16 @@ pub(crate) struct UserModeOn<'m>(&'m UserMode);
 impl Drop for UserModeOn<'_> {
     fn drop(&mut self) {
         self.0.0.on.store(false, Relaxed);
+        account::run_own();
     }
 }
 
 impl UserMode {
     /// Installs the authorizer, switched to the server's own SQL.
     pub(crate) fn install(connection: &mut Connection) -> Result<UserMode, rusqlite::Error> {
-        let mode = UserMode(Arc::new(Shared::default()));
+        // In KiB when it is below zero, as everywhere here.
+        let cache: i64 = connection.pragma_query_value(None, "cache_size", |row| row.get(0))?;
+        let mode = UserMode(Arc::new(Shared::default()), cache.min(0).unsigned_abs() << 10);
         let shared = Arc::clone(&mode.0);
         connection.authorizer(Some(move |context: AuthContext<'_>| shared.decide(&context)))?;
         Ok(mode)
@@ -111,6 +114,7 @@ impl UserMode {
         self.0.declared.store(false, Relaxed);
         self.0.renumbered.store(false, Relaxed);
         self.0.on.store(true, Relaxed);
+        account::run_users(self.1);
         UserModeOn(self)
     }
 

@@ -9,6 +9,7 @@ use rusqlite::{CachedStatement, Connection};
 use tanist_replication::{Reign, Stamp, Term};
 
 use crate::{
+    account,
     authorizer::{foreign_key_to_reserved, reserved_in_sequence, reserved_names},
     database::{Captured, Database, Mode},
     error::StoreError,
@@ -219,8 +220,15 @@ impl<'d> Batch<'d> {
         // While it runs, only a request far over the limit is stopped, since that costs the whole batch.
         let limit_bytes = self.database.options.max_transaction_bytes;
         self.database.limits.set_spill(start, limit.saturating_mul(2), limit_bytes);
-        let result = self.in_savepoint(true, run);
-        self.database.limits.lift();
+        let result = self.in_savepoint(true, |database| {
+            let result = run(database);
+            // The end of the savepoint is the server's own: interrupted, it would look like a disk that refuses.
+            database.limits.lift();
+            result
+        });
+        if account::is_beyond() {
+            self.database.writer.flush_prepared_statement_cache();
+        }
         result
     }
 

@@ -5,12 +5,15 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Once,
     time::Duration,
 };
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig, limits::Limit};
 
-use crate::{DATABASE_FILE, Options, PAGE_SIZE, error::StoreError, inserted, private};
+use crate::{
+    DATABASE_FILE, Options, PAGE_SIZE, error::StoreError, functions, inserted, private, sqlite_file,
+};
 
 /// Earlier versions can lose committed writes when one connection checkpoints while another writes.
 const OLDEST_LIBRARY: i32 = 3_051_003;
@@ -20,6 +23,69 @@ const WAL_FILE_LIMIT: i64 = 16 << 20;
 const CACHED_STATEMENTS: usize = 128;
 /// Longest text or blob, in bytes: no single value may take the memory of a small machine.
 pub(crate) const LONGEST_VALUE: i32 = 64 << 20;
+
+/// Limits of SQLite's for hostile SQL, <https://sqlite.org/security.html>. Ordinary applications are far from them.
+const LIMITS: [(Limit, i32); 11] = [
+    (Limit::SQLITE_LIMIT_LENGTH, LONGEST_VALUE),
+    (Limit::SQLITE_LIMIT_SQL_LENGTH, 64 << 20),
+    (Limit::SQLITE_LIMIT_COLUMN, 2000),
+    (Limit::SQLITE_LIMIT_EXPR_DEPTH, 1000),
+    (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 500),
+    (Limit::SQLITE_LIMIT_VDBE_OP, 1_000_000),
+    (Limit::SQLITE_LIMIT_FUNCTION_ARG, 127),
+    (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50_000),
+    (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 32_766),
+    (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 100),
+    (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+];
+/// Folder in the data directory for what SQLite sorts beyond its cache.
+const TEMP_DIRECTORY: &str = "temp";
+/// How SQLite's temporary files begin.
+const TEMP_FILES: &str = "etilqs_";
+
+/// Makes SQLite count what users' SQL takes, and put temporary files into a folder of `dir`; clears what a process that was
+/// killed has left there. Call it before anything in the process uses SQLite; only the first call decides about the folder.
+///
+/// # Errors
+/// When the folder can't be made.
+pub fn prepare(dir: &Path) -> Result<(), StoreError> {
+    let temp = dir.join(TEMP_DIRECTORY);
+    if !sqlite_file::prepare(&temp) {
+        tracing::warn!(
+            "this process has used SQLite before: memory of users' SQL isn't bounded (limits.sql_memory)"
+        );
+    }
+    let io = |error| StoreError::io(&temp, "make the folder for temporary files", error);
+    std::fs::create_dir_all(&temp).map_err(io)?;
+    for entry in std::fs::read_dir(&temp).map_err(io)?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(TEMP_FILES) {
+            // One that is in use on Windows stays.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// [`prepare`], unless somebody has done that. Without its folder SQLite takes one of the system's.
+pub(crate) fn prepare_once(dir: &Path) {
+    static FIRST: Once = Once::new();
+    FIRST.call_once(|| {
+        if !sqlite_file::is_prepared()
+            && let Err(error) = prepare(dir)
+        {
+            tracing::warn!(%error, "temporary files go where the system has room for them");
+        }
+    });
+}
+
+/// What connections need on which users' SQL runs.
+fn harden(connection: &Connection) -> Result<(), rusqlite::Error> {
+    for (limit, value) in LIMITS {
+        connection.set_limit(limit, value)?;
+    }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    functions::install(connection)
+}
 
 /// The database file in a data directory.
 pub(crate) fn database_path(dir: &Path) -> PathBuf {
@@ -60,10 +126,11 @@ pub(crate) fn open(dir: &Path, usage: Use, options: &Options) -> Result<Connecti
     let set_up = || -> Result<(), rusqlite::Error> {
         connection.busy_timeout(Duration::from_millis(options.busy_timeout_ms.into()))?;
         connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
-        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST_VALUE)?;
+        harden(&connection)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         if usage == Use::Writer {
             inserted::watch_inserts(&connection)?;
+            connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
             connection.pragma_update(None, "page_size", PAGE_SIZE)?;
             let mode: String =
                 connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
@@ -141,8 +208,9 @@ pub(crate) fn open_read_only(dir: &Path, cache_bytes: u64) -> Result<Connection,
         let connection = Connection::open_with_flags(&path, flags)?;
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
-        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST_VALUE)?;
+        harden(&connection)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         connection.pragma_update(None, "query_only", true)?;
         set_cache(&connection, cache_bytes)?;
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;

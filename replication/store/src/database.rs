@@ -114,6 +114,7 @@ impl Database {
     /// Typed by cause and naming the file: not a database, damaged, read-only, disk full, locked by another process,
     /// unfit SQLite library, impossible position rows.
     pub fn open(dir: &Path, options: Options) -> Result<Database, StoreError> {
+        connection::prepare_once(dir);
         connection::check_library()?;
         let path = connection::database_path(dir);
         let mut writer = connection::open(dir, Use::Writer, &options)?;

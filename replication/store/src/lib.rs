@@ -3,6 +3,7 @@
 //! Owns `state.db` and its write-ahead log (WAL). Never starts a thread, never opens a socket, never decides who is
 //! master. Read `database.rs` next, then `batch.rs` (master) and `apply.rs` (backup).
 
+mod account;
 mod apply;
 mod authorizer;
 mod batch;
@@ -16,6 +17,7 @@ mod database;
 mod divergence;
 mod encode;
 mod error;
+mod functions;
 mod inserted;
 mod limits;
 mod migrate;
@@ -35,13 +37,14 @@ mod utc;
 mod verify;
 mod wal;
 
+pub use account::{Usage, set_sql_room, sql_usage};
 pub use apply::Applied;
 pub use authorizer::{is_denied, is_reserved};
 pub use batch::{Batch, prepare_user};
 pub use changes::{Changes, ChangesError, KnownPages};
 pub use checkpoint::{CheckpointOutcome, Checkpointer, WalSync};
 pub use checksum::{checksum_of, database_checksum};
-pub use connection::check_file;
+pub use connection::{check_file, prepare};
 pub use copy::CopyOut;
 pub use database::{Captured, Database};
 pub use divergence::{

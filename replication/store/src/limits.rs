@@ -13,7 +13,7 @@ use std::{
 
 use rusqlite::Connection;
 
-use crate::sqlite_file::SpillMeter;
+use crate::{account, sqlite_file::SpillMeter};
 
 /// Why a statement was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,16 @@ pub enum Interrupted {
         /// What it may hold, in bytes.
         limit_bytes: u64,
     },
+    /// It needed more memory than users' SQL may have.
+    Memory {
+        /// What all of it may have, in bytes.
+        limit_bytes: u64,
+    },
+    /// It needed more room for sorting on the disk than users' SQL may have.
+    TempSpace {
+        /// What all of it may have, in bytes.
+        limit_bytes: u64,
+    },
 }
 
 impl fmt::Display for Interrupted {
@@ -33,6 +43,12 @@ impl fmt::Display for Interrupted {
             Interrupted::Deadline => f.write_str("statement ran past its deadline"),
             Interrupted::TooLarge { limit_bytes } => {
                 write!(f, "transaction writes more than {limit_bytes} bytes")
+            }
+            Interrupted::Memory { limit_bytes } => {
+                write!(f, "statement needs more memory than there is for SQL ({limit_bytes} bytes)")
+            }
+            Interrupted::TempSpace { limit_bytes } => {
+                write!(f, "statement needs more temporary files than there is room for ({limit_bytes} bytes)")
             }
         }
     }
@@ -83,6 +99,7 @@ impl Limits {
         });
         self.0.deadline_nanos.store(nanos, Relaxed);
         self.0.interrupted.store(0, Relaxed);
+        account::begin(deadline);
     }
 
     /// Statements are interrupted once more than `pages` were spilled since the count stood at `start`; the limit behind
@@ -98,6 +115,7 @@ impl Limits {
     pub(crate) fn lift(&self) {
         self.0.deadline_nanos.store(NEVER, Relaxed);
         self.0.spill_pages.store(u32::MAX, Relaxed);
+        account::lift();
     }
 
     /// Why the last statement was interrupted, since a limit was last set.
@@ -105,7 +123,7 @@ impl Limits {
         match self.0.interrupted.load(Relaxed) {
             1 => Some(Interrupted::Deadline),
             2 => Some(Interrupted::TooLarge { limit_bytes: self.0.limit_bytes.load(Relaxed) }),
-            _ => None,
+            _ => account::refused(),
         }
     }
 }

@@ -9,10 +9,11 @@ use std::{
     time::Instant,
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, limits::Limit};
 use tanist_replication::Stamp;
 
 use crate::{
+    account,
     authorizer::UserMode,
     connection,
     error::StoreError,
@@ -40,8 +41,10 @@ pub struct Reader {
 pub fn open_reader(dir: &Path, cache_bytes: u64, sums: Option<Arc<PageSums>>) -> Result<Reader, StoreError> {
     let path = connection::database_path(dir);
     let mut connection = connection::open_read_only(dir, cache_bytes)?;
-    let mut hooks =
-        || Ok((UserMode::install(&mut connection)?, Limits::install(&mut connection, limits::READS)?));
+    let mut hooks = || {
+        connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+        Ok((UserMode::install(&mut connection)?, Limits::install(&mut connection, limits::READS)?))
+    };
     let (user_mode, limits) = hooks().map_err(|error| StoreError::sqlite(&path, "open a reader", error))?;
     if sums.is_some() {
         verify::watch(&connection).map_err(|error| StoreError::sqlite(&path, "open a reader", error))?;
@@ -58,6 +61,9 @@ impl Reader {
     pub fn snapshot<T>(&mut self, read: impl FnOnce(&Connection, Stamp) -> T) -> Result<T, StoreError> {
         let verified = self.sums.clone().map(Snapshot::begin);
         let result = self.read(verified.as_ref(), read);
+        if account::is_beyond() {
+            self.connection.flush_prepared_statement_cache();
+        }
         match verified.as_ref().and_then(Snapshot::wrong) {
             Some(page) => Err(StoreError::Rotten { page }),
             None => result,
@@ -116,6 +122,10 @@ struct EndSnapshot<'c>(&'c Connection);
 
 impl Drop for EndSnapshot<'_> {
     fn drop(&mut self) {
+        // SQLite itself ends it when there was no memory.
+        if self.0.is_autocommit() {
+            return;
+        }
         if let Err(error) = self.0.execute_batch("ROLLBACK") {
             tracing::error!(%error, "end a snapshot");
         }

@@ -1,14 +1,23 @@
 //! What SQLite's safe interface doesn't give: the header of the WAL index, reads of the WAL file, pager counters, a look at
-//! pages as they are read, the row id of the last insert to be set.
+//! pages as they are read, the row id of the last insert to be set, memory and temporary files that are counted, functions of
+//! our own.
 //!
-//! Owns all unsafe code of the crate. Never writes and never opens a file: it reads through the file objects of a
+//! Owns, with the two modules below it, all unsafe code of the crate. Never writes and never opens a file: it reads through the file objects of a
 //! connection (a second handle on the database would drop its POSIX locks). Read `wal.rs` next.
 #![allow(unsafe_code)]
+
+mod function;
+mod room;
 
 use std::{ffi::c_void, ptr, sync::atomic};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, Error, ffi, functions::Context};
+
+pub(crate) use function::{
+    Call, Failure, Function, ValueKind, add_function, let_indexes_help, longest_pattern,
+};
+pub(crate) use room::{is_prepared, prepare};
 
 /// The WAL index's header: where the WAL ends for every reader now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -80,20 +80,30 @@ pub struct HttpLimits {
     pub result: usize,
     /// How long a request's statements may run together.
     pub statement_time: Duration,
+    /// Bytes of memory that all of users' SQL may take beside page caches and the threads' own parts.
+    pub sql_memory: u64,
+    /// Bytes of temporary files that all of users' SQL may have.
+    pub sql_temp: u64,
     /// How long a request waits for a master to be found, counted from when the last one was lost.
     pub master_wait: Duration,
     /// Bytes of large answers that clients haven't taken yet.
     pub answers: usize,
     /// Requests under way.
     pub concurrent_requests: usize,
+    /// Requests under way of one token's holder, or of one address where there are no tokens.
+    pub concurrent_requests_per_client: usize,
     /// Requests per second of one client; `None`: as many as it likes.
     pub requests_per_second: Option<NonZeroU32>,
     /// Open connections.
     pub connections: usize,
+    /// Open connections from one address.
+    pub connections_per_address: usize,
     /// How long answers of idempotent writes are kept.
     pub request_retention: Duration,
     /// Watchers of events; they count as connections too, but not as requests.
     pub watchers: usize,
+    /// Watchers of one token's holder, or from one address where there are no tokens.
+    pub watchers_per_client: usize,
     /// How long events are kept.
     pub event_retention: Duration,
     /// Events kept at most.
@@ -857,6 +867,12 @@ fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigErro
         let expected = "a number from 1 to 1000000, or 0 for no limit";
         return Err(fields.error("limits.requests_per_second", requests_per_second, expected));
     }
+    let concurrent_requests =
+        fields.count("limits.concurrent_requests", raw.concurrent_requests, 1024, 65_536)?;
+    // A control room's screens may have one address, and one token: half of all is much, and leaves the others theirs.
+    let share = |field: &str, asked: Option<usize>, all: usize| {
+        fields.count(field, asked, (all / 2).max(64).min(all), all)
+    };
     let result = fields.bytes("limits.result", raw.result.as_ref(), 8 << 20, (1024, 1 << 30))?;
     // At least one answer must fit.
     let (usual, range) = ((64 << 20).max(2 * result), (result.max(1 << 20), 1 << 32));
@@ -873,19 +889,32 @@ fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigErro
             ms(5000),
             (ms(10), ms(600_000)),
         )?,
+        // Of a machine with 2 GB; a value of the greatest length must fit, twice.
+        sql_memory: fields.bytes(
+            "limits.sql_memory",
+            raw.sql_memory.as_ref(),
+            256 << 20,
+            (16 << 20, 1 << 40),
+        )?,
+        sql_temp: fields.bytes("limits.sql_temp", raw.sql_temp.as_ref(), 1 << 30, (1 << 20, 1 << 44))?,
         master_wait: fields.duration(
             "limits.master_wait",
             raw.master_wait.as_ref(),
             ms(2000),
             (ms(0), ms(60_000)),
         )?,
-        concurrent_requests: fields.count(
-            "limits.concurrent_requests",
-            raw.concurrent_requests,
-            1024,
-            65_536,
+        concurrent_requests,
+        concurrent_requests_per_client: share(
+            "limits.concurrent_requests_per_client",
+            raw.concurrent_requests_per_client,
+            concurrent_requests,
         )?,
         connections,
+        connections_per_address: share(
+            "limits.connections_per_address",
+            raw.connections_per_address,
+            connections,
+        )?,
         request_retention: fields.duration(
             "limits.request_retention",
             raw.request_retention.as_ref(),
@@ -893,6 +922,7 @@ fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigErro
             (ms(1000), hour * 24 * 30),
         )?,
         watchers,
+        watchers_per_client: share("limits.watchers_per_client", raw.watchers_per_client, watchers)?,
         event_retention: fields.duration(
             "limits.event_retention",
             raw.event_retention.as_ref(),

@@ -7,7 +7,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::Method,
+    http::{HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -15,7 +15,13 @@ use futures_util::FutureExt as _;
 use tanist_api::Access;
 use tokio::sync::SemaphorePermit;
 
-use super::{ApiError, AppState, authorize, error, execute, openapi::Routes, rate, socket::Usage};
+use super::{
+    ApiError, AppState, authorize, error, execute,
+    openapi::Routes,
+    rate,
+    shares::{self, Reserved, Share, Who},
+    socket::Usage,
+};
 
 /// The limits that a route counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +66,12 @@ impl Entrance {
 /// Passes a request, or answers it.
 pub(super) async fn pass(State(entrance): State<Arc<Entrance>>, request: Request, next: Next) -> Response {
     let state = &entrance.state;
+    let reserved = request.extensions().get::<Reserved>().is_some();
     let answered = AssertUnwindSafe(answer(&entrance, request, next)).catch_unwind().await;
     let mut response = answered.unwrap_or_else(error::panicked);
+    if reserved && !response.status().is_success() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     state.0.answers.count(response.status());
     // Every answer says where this replica stands; those of reads and writes have said it more precisely already.
     if !response.headers().contains_key(tanist_api::HEADER_POSITION) {
@@ -78,7 +88,7 @@ async fn answer(entrance: &Entrance, mut request: Request, next: Next) -> Respon
         Err(error) => return error.into_response(),
     };
     let response = match admit(entrance, &request) {
-        Ok(_permit) => {
+        Ok(_admitted) => {
             let usage = request.extensions().get::<Arc<Usage>>().cloned();
             let response = next.run(request).await;
             let untaken = &entrance.state.0.untaken;
@@ -94,16 +104,39 @@ async fn answer(entrance: &Entrance, mut request: Request, next: Next) -> Respon
 }
 
 /// Refuses what is too much, rather than queueing without end. The permit is held while the request runs.
-fn admit<'e>(entrance: &'e Entrance, request: &Request) -> Result<Option<SemaphorePermit<'e>>, ApiError> {
+fn admit<'e>(entrance: &'e Entrance, request: &Request) -> Result<Admitted<'e>, ApiError> {
     let (state, limits) = (&entrance.state, entrance.limits(request));
     if limits == Limits::None {
-        return Ok(None);
+        return Ok(Admitted::default());
+    }
+    let operator = shares::is_operator(state, request);
+    if !operator && request.extensions().get::<Reserved>().is_some() {
+        return Err(ApiError::overloaded(
+            "all connections are taken, or all of this address's; what is left is for operators (limits.connections, \
+             limits.connections_per_address)",
+        ));
     }
     rate::check(state, request)?;
     if limits == Limits::Rate {
-        return Ok(None);
+        return Ok(Admitted::default());
+    }
+    let refused = |_| ApiError::overloaded("too many requests are under way (limits.concurrent_requests)");
+    if operator {
+        let permit = state.0.requests.try_acquire().or_else(|_| state.0.operators_requests.try_acquire());
+        return Ok(Admitted { _permit: Some(permit.map_err(refused)?), _share: None });
     }
     state.0.untaken.check()?;
-    let refused = |_| ApiError::overloaded("too many requests are under way (limits.concurrent_requests)");
-    state.0.requests.try_acquire().map(Some).map_err(refused)
+    let who = Who::of(request);
+    let share = state.0.requests_each.take(who.clone());
+    let share = share
+        .ok_or_else(|| shares::full(&who, "requests under way", "limits.concurrent_requests_per_client"))?;
+    let permit = state.0.requests.try_acquire().map_err(refused)?;
+    Ok(Admitted { _permit: Some(permit), _share: Some(share) })
+}
+
+/// What a request holds while it runs.
+#[derive(Default)]
+struct Admitted<'e> {
+    _permit: Option<SemaphorePermit<'e>>,
+    _share: Option<Share>,
 }

@@ -112,6 +112,7 @@ impl ApiError {
             SqlErrorKind::Denied => (StatusCode::FORBIDDEN, code::SQL_DENIED),
             SqlErrorKind::Timeout => (StatusCode::REQUEST_TIMEOUT, code::STATEMENT_TIMEOUT),
             SqlErrorKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, code::TRANSACTION_TOO_LARGE),
+            SqlErrorKind::NoRoom => (StatusCode::PAYLOAD_TOO_LARGE, code::SQL_MEMORY),
             SqlErrorKind::ResultTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, code::RESULT_TOO_LARGE),
         };
         let mut api = ApiError::new(status, code, error.to_string());
@@ -179,7 +180,7 @@ impl ApiError {
     /// A read without an answer.
     pub fn read(error: ReadError) -> ApiError {
         match error {
-            ReadError::Overloaded => ApiError::overloaded("too many reads wait"),
+            stuck @ (ReadError::Overloaded | ReadError::Stuck) => ApiError::overloaded(stuck.to_string()),
             ReadError::Sql(error) => ApiError::sql(error),
             ReadError::Witness => ApiError::new(
                 StatusCode::SERVICE_UNAVAILABLE,

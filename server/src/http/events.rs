@@ -21,7 +21,12 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{ApiError, AppState, Inner, WAIT, authorize::judge, socket::Usage};
+use super::{
+    ApiError, AppState, Inner, WAIT,
+    authorize::judge,
+    shares::{self, Share, Who},
+    socket::Usage,
+};
 use crate::{
     clock,
     reader::{ReadError, ReadPool},
@@ -54,9 +59,7 @@ pub(super) async fn get(State(state): State<AppState>, request: Request) -> Resu
     if state.readers.is_witness() {
         return Err(ApiError::read(ReadError::Witness));
     }
-    let permit = Arc::clone(&state.watchers)
-        .try_acquire_owned()
-        .map_err(|_| ApiError::overloaded("too many watchers (limits.watchers)"))?;
+    let (permit, share) = place(&access.state, &request)?;
     let presence = state.hub.enter();
     let newest = newest(state, presence.hub(), after).await?;
     let oldest = presence.hub().oldest();
@@ -81,6 +84,7 @@ pub(super) async fn get(State(state): State<AppState>, request: Request) -> Resu
         allowed_until: Instant::now() + KEEP_ALIVE,
         quiet_until: Instant::now() + KEEP_ALIVE,
         _permit: permit,
+        _share: share,
     };
     let events = stream::unfold(watcher, |mut watcher| async move {
         watcher.next().await.map(|frame| (Ok::<_, Infallible>(frame), watcher))
@@ -90,6 +94,24 @@ pub(super) async fn get(State(state): State<AppState>, request: Request) -> Resu
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
     Ok((headers, Body::from_stream(events)).into_response())
+}
+
+/// A watcher's place, and what it takes of its client's share.
+fn place(app: &AppState, request: &Request) -> Result<(OwnedSemaphorePermit, Option<Share>), ApiError> {
+    let state = &*app.0;
+    let permit = Arc::clone(&state.watchers).try_acquire_owned();
+    if shares::is_operator(app, request) {
+        let permit = permit.or_else(|_| Arc::clone(&state.operators_watchers).try_acquire_owned());
+        return Ok((permit.map_err(|_| too_many())?, None));
+    }
+    let who = Who::of(request);
+    let share = state.watchers_each.take(who.clone());
+    let share = share.ok_or_else(|| shares::full(&who, "watchers", "limits.watchers_per_client"))?;
+    Ok((permit.map_err(|_| too_many())?, Some(share)))
+}
+
+fn too_many() -> ApiError {
+    ApiError::overloaded("too many watchers (limits.watchers)")
 }
 
 /// After which event, and which of them. `Last-Event-ID` wins: a browser that connects again sends both.
@@ -219,6 +241,7 @@ struct Watcher {
     allowed_until: Instant,
     quiet_until: Instant,
     _permit: OwnedSemaphorePermit,
+    _share: Option<Share>,
 }
 
 impl Watcher {

@@ -24,6 +24,9 @@ pub(super) async fn ready(State(state): State<AppState>) -> Result<Response, Api
     let view = gate.view();
     let position = view.cluster.position.clone();
     let now = clock::now_ns();
+    if state.0.writer.is_stuck(now) {
+        return Err(ApiError::not_fresh("the store thread is stuck in one piece of work"));
+    }
     if gate.is_open(now).is_some() {
         return Ok(Json(Ready { role: Role::Master, position }).into_response());
     }

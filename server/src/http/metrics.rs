@@ -66,6 +66,20 @@ pub(super) async fn get(State(state): State<AppState>) -> Result<Response, ApiEr
         "Newest acknowledged transaction this machine knows",
         txid(&cluster.acknowledged),
     );
+    gauge(
+        "store_stuck",
+        "1 while the store thread is stuck in one piece of work",
+        inner.writer.is_stuck(now).into(),
+    );
+    let readers = inner.readers.health(now);
+    gauge(
+        "readers_stuck",
+        "Reader threads that are stuck in a statement past its limit",
+        readers.stuck as u64,
+    );
+    let usage = tanist_store::sql_usage();
+    gauge("sql_memory_bytes", "Memory that users' SQL takes beyond the threads' own parts", usage.memory);
+    gauge("sql_temp_bytes", "Temporary files of SQL", usage.temp);
     let fresh = view.fresh_as_of_ns.map_or(u64::MAX, |at| now.saturating_sub(at) / 1_000_000);
     if fresh != u64::MAX {
         gauge("staleness_milliseconds", "How long ago this replica is known to have been current", fresh);
@@ -113,6 +127,9 @@ pub(super) async fn get(State(state): State<AppState>) -> Result<Response, ApiEr
             }
         }
     }
+    let replaced = Counter::<u64>::default();
+    replaced.inc_by(readers.replaced);
+    registry.register("readers_replaced", "Reader threads that were stuck and replaced", replaced);
     let answers = Family::<Labels, Counter>::default();
     for (class, count) in CLASSES.iter().zip(&inner.answers.0) {
         answers.get_or_create(&vec![("class", (*class).to_owned())]).inc_by(count.load(Relaxed));

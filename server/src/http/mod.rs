@@ -22,6 +22,7 @@ pub mod parsers;
 mod path;
 mod query;
 mod rate;
+mod shares;
 mod socket;
 mod state;
 #[cfg(test)]
@@ -48,7 +49,7 @@ use tanist_replication::Term;
 use tanist_store::PageSums;
 use tanist_transport::KeyRing;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
 use tower::ServiceExt as _;
@@ -71,6 +72,7 @@ use openapi::{
     Routes,
     operations::{cluster as shown, data},
 };
+use shares::{RESERVE, RESERVE_EACH, Reserved, Share, Shares, Who};
 use socket::{Socket, Usage};
 pub(crate) use tls::Secured;
 pub use tls::TlsError;
@@ -79,6 +81,8 @@ pub use tls::TlsError;
 const WAIT: Duration = Duration::from_secs(5);
 /// How long a client may take to send its request's head.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// The same on a connection of the operators' reserve.
+const RESERVED_HEAD_TIME: Duration = Duration::from_secs(2);
 /// How long a client may take to send its request's body.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// What a connection may keep of a request's head, or of an answer that its client doesn't take, in bytes.
@@ -101,11 +105,16 @@ struct Inner {
     /// They may change while requests run.
     limits: watch::Receiver<HttpLimits>,
     requests: Semaphore,
+    requests_each: Arc<Shares>,
+    /// Beside them, for operators alone.
+    operators_requests: Semaphore,
     untaken: untaken::Untaken,
     rates: rate::Rates,
     presence: Arc<Presence>,
     hub: Arc<Hub>,
     watchers: Arc<Semaphore>,
+    watchers_each: Arc<Shares>,
+    operators_watchers: Arc<Semaphore>,
     catching_up: Arc<Semaphore>,
     /// Copies that may be begun.
     copies: Arc<Semaphore>,
@@ -117,6 +126,8 @@ struct Inner {
     sums: Option<Arc<PageSums>>,
     answers: metrics::Answers,
     cors: Vec<HeaderValue>,
+    /// The tokens made of the cluster's keys, as they are now.
+    operators_tokens: Operators,
     /// Whose tokens are whose; `None`: everybody may do everything.
     tokens: Option<Tokens>,
     max_staleness: Duration,
@@ -178,14 +189,19 @@ impl AppState {
             presence,
             answers: metrics::Answers::default(),
             cors: config.listen.cors.clone(),
+            operators_tokens: operators_tokens.clone(),
             tokens: config.tokens.then(|| Tokens::new(operators_tokens, readers.clone())),
             readers,
             operators,
             rates: rate::Rates::default(),
             requests: Semaphore::new(config.limits.concurrent_requests),
+            requests_each: Shares::new(config.limits.concurrent_requests_per_client),
+            operators_requests: Semaphore::new(RESERVE),
             untaken: untaken::Untaken::new(config.limits.answers),
             hub,
             watchers: Arc::new(Semaphore::new(config.limits.watchers)),
+            watchers_each: Shares::new(config.limits.watchers_per_client),
+            operators_watchers: Arc::new(Semaphore::new(RESERVE)),
             catching_up: Arc::new(Semaphore::new(events::CATCHING_UP)),
             copies: Arc::new(Semaphore::new(backup::COPIES)),
             source: Source::of(config, keys),
@@ -302,6 +318,65 @@ pub fn router(state: AppState) -> Router {
     router.with_state(state)
 }
 
+/// Who may connect.
+struct Doors {
+    connections: Arc<Semaphore>,
+    each: Arc<Shares>,
+    reserve: Arc<Semaphore>,
+    reserve_each: Arc<Shares>,
+}
+
+/// Room for a connection that is still to come.
+struct Room {
+    permit: OwnedSemaphorePermit,
+    reserved: bool,
+}
+
+/// A connection's room.
+struct Entered {
+    _permit: OwnedSemaphorePermit,
+    _share: Share,
+    reserved: bool,
+}
+
+impl Doors {
+    fn new(limits: &HttpLimits) -> Doors {
+        Doors {
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            each: Shares::new(limits.connections_per_address),
+            reserve: Arc::new(Semaphore::new(RESERVE)),
+            reserve_each: Shares::new(RESERVE_EACH),
+        }
+    }
+
+    /// Waits for room, in the reserve if there is none else.
+    async fn room(&self) -> Room {
+        loop {
+            let (permit, reserved) = tokio::select! {
+                biased;
+                permit = Arc::clone(&self.connections).acquire_owned() => (permit, false),
+                permit = Arc::clone(&self.reserve).acquire_owned() => (permit, true),
+            };
+            // Nobody closes them.
+            if let Ok(permit) = permit {
+                return Room { permit, reserved };
+            }
+        }
+    }
+
+    /// Who is over his share gets a place in the reserve, if there is one.
+    fn enter(&self, room: Room, origin: rate::Origin) -> Option<Entered> {
+        let who = Who::Address(Some(origin));
+        let Room { permit, reserved } = room;
+        if !reserved && let Some(share) = self.each.take(who.clone()) {
+            return Some(Entered { _permit: permit, _share: share, reserved });
+        }
+        let share = self.reserve_each.take(who)?;
+        let permit = if reserved { permit } else { Arc::clone(&self.reserve).try_acquire_owned().ok()? };
+        Some(Entered { _permit: permit, _share: share, reserved: true })
+    }
+}
+
 /// Serves until told to stop; then lets requests that have begun finish.
 ///
 /// # Errors
@@ -312,7 +387,7 @@ pub async fn serve(
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let connections = Arc::new(Semaphore::new(state.0.limits().connections));
+    let doors = Doors::new(&state.0.limits());
     let hub = Arc::clone(&state.0.hub);
     let (close_watchers, closed) = watch::channel(false);
     let secured = state.0.tls.clone();
@@ -324,9 +399,9 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
-        // Beyond the limit, further connections wait in the system's queue.
+        // Beyond the limit and the reserve, further connections wait in the system's queue.
         let permit = tokio::select! {
-            permit = Arc::clone(&connections).acquire_owned() => permit,
+            permit = doors.room() => permit,
             _ = &mut stop => break,
         };
         let accepted = tokio::select! {
@@ -341,22 +416,33 @@ pub async fn serve(
                 continue;
             }
         };
+        let origin = rate::Origin::of(peer.ip());
+        let Some(entered) = doors.enter(permit, origin) else {
+            tracing::debug!(%peer, "a connection beyond limits.connections_per_address, and beyond the reserve");
+            continue;
+        };
+        let reserved = entered.reserved;
         let _ = stream.set_nodelay(true);
         let usage = Arc::new(Usage::default());
         let for_requests = Arc::clone(&usage);
-        let origin = rate::Origin::of(peer.ip());
         let service =
             router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
                 for_requests.begin();
                 request.extensions_mut().insert(Arc::clone(&for_requests));
                 request.extensions_mut().insert(origin);
+                if reserved {
+                    request.extensions_mut().insert(Reserved);
+                }
                 request
             });
         let service = TowerToHyperService::new(service);
         let stream = Socket::new(stream, peer, Arc::clone(&usage));
         // A new certificate counts from the next connection on.
         let tls = secured.as_ref().map(|secured| secured.borrow().acceptor.clone());
-        let (builder, watcher) = (builder.clone(), graceful.watcher());
+        let (mut builder, watcher) = (builder.clone(), graceful.watcher());
+        if reserved {
+            builder.header_read_timeout(RESERVED_HEAD_TIME);
+        }
         let closed = watchers_closed(closed.clone(), usage);
         let connection = async move {
             match tls {
@@ -374,7 +460,7 @@ pub async fn serve(
             }
         };
         tokio::spawn(async move {
-            let _permit = permit;
+            let _entered = entered;
             tokio::select! {
                 // A client that breaks off or sends no HTTP is its own affair.
                 ended = connection => if let Err(error) = ended {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod events;
+mod shares;
 
 use std::{
     net::SocketAddr,

@@ -21,6 +21,8 @@ pub enum SqlErrorKind {
     Timeout,
     /// It writes too much.
     TooLarge,
+    /// It needs more memory, or more temporary files, than users' SQL may have.
+    NoRoom,
     /// Its result is too large.
     ResultTooLarge,
     /// Its parameters don't fit.
@@ -87,6 +89,7 @@ impl SqlError {
             Some(ErrorCode::ConstraintViolation) => SqlErrorKind::Constraint,
             Some(ErrorCode::OperationInterrupted) => SqlErrorKind::Timeout,
             Some(ErrorCode::TooBig) => SqlErrorKind::TooLarge,
+            Some(ErrorCode::OutOfMemory) => SqlErrorKind::NoRoom,
             _ => SqlErrorKind::Sql,
         };
         let mut place = None;
@@ -122,16 +125,39 @@ impl SqlError {
         error.explain(Some(why), None)
     }
 
+    /// A statement that goes on although it was told to end.
+    #[must_use]
+    pub(crate) fn stuck() -> SqlError {
+        SqlError::new(0, SqlErrorKind::Timeout, "").explain(None, None)
+    }
+
     /// Says why the connection stopped or denied the statement.
     #[must_use]
     pub fn explain(mut self, why: Option<Interrupted>, denied: Option<String>) -> SqlError {
         match (self.kind, why, denied) {
+            (_, Some(Interrupted::Memory { limit_bytes }), _) => {
+                self.kind = SqlErrorKind::NoRoom;
+                self.message = format!(
+                    "it needs more memory than is left for SQL of {limit_bytes} bytes; one request gets half of them at most \
+                     (limits.sql_memory)"
+                );
+            }
+            (_, Some(Interrupted::TempSpace { limit_bytes }), _) => {
+                self.kind = SqlErrorKind::NoRoom;
+                self.message = format!(
+                    "it sorts or keeps more than there is room for on the disk: {limit_bytes} bytes (limits.sql_temp)"
+                );
+            }
+            (SqlErrorKind::Sql | SqlErrorKind::NoRoom, Some(Interrupted::Deadline), _) => {
+                self.kind = SqlErrorKind::Timeout;
+                self.message = LATE.to_owned();
+            }
             (SqlErrorKind::Timeout, Some(Interrupted::TooLarge { limit_bytes }), _) => {
                 self.kind = SqlErrorKind::TooLarge;
                 self.message = too_large(limit_bytes);
             }
             (SqlErrorKind::Timeout, ..) => {
-                self.message = "stopped: it ran longer than the limit (limits.statement_time)".to_owned();
+                self.message = LATE.to_owned();
             }
             (SqlErrorKind::Denied, _, Some(what)) => self.message = format!("not allowed here: {what}"),
             _ => {}
@@ -153,6 +179,8 @@ impl SqlError {
         }
     }
 }
+
+const LATE: &str = "stopped: it ran longer than the limit (limits.statement_time)";
 
 fn too_large(limit_bytes: u64) -> String {
     format!("the transaction writes more than the limit of {limit_bytes} bytes (replication.max_transaction)")

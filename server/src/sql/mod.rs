@@ -17,6 +17,11 @@ pub use error::{Place, SqlError, SqlErrorKind};
 
 use verb::Verb;
 
+/// What a value costs an answer beside its bytes, so that many small ones don't take much more memory than they count.
+const EACH: usize = 8;
+/// The same for a blob, which is an object in the answer.
+const EACH_BLOB: usize = 128;
+
 /// Limits on results.
 #[derive(Debug, Clone, Copy)]
 pub struct SqlLimits {
@@ -145,8 +150,9 @@ fn values(
     for column in 0..columns {
         let value = row.get_ref(column).map_err(|error| SqlError::from_sqlite(index, &error))?;
         let size = match value {
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
-            _ => 8,
+            ValueRef::Text(bytes) => bytes.len().max(EACH),
+            ValueRef::Blob(bytes) => bytes.len() + EACH_BLOB,
+            _ => EACH,
         };
         budget.bytes = budget.bytes.checked_sub(size).ok_or_else(|| {
             let message = "the result has more bytes than limits.result";

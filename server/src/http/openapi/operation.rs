@@ -47,6 +47,7 @@ const READ: &Problems = &[
     (400, code::BAD_REQUEST),
     (408, code::STATEMENT_TIMEOUT),
     (413, code::RESULT_TOO_LARGE),
+    (413, code::SQL_MEMORY),
     (500, code::STORAGE),
     (503, code::NOT_FRESH),
     (503, code::OVERLOADED),
@@ -58,6 +59,7 @@ const WRITTEN: &Problems = &[
     (413, code::TRANSACTION_TOO_LARGE),
     (503, code::DATABASE_LOCKED),
     (503, code::OUTSIDE_WRITE),
+    (413, code::SQL_MEMORY),
     (503, code::NOT_ENOUGH_BACKUPS),
     (503, code::OUTCOME_UNKNOWN),
     (503, code::OVERLOADED),
@@ -70,8 +72,12 @@ const CHANGE: &Problems = &[
     (422, code::IDEMPOTENCY_MISMATCH),
 ];
 /// What users' SQL can be told.
-pub(super) const SQL: &Problems =
-    &[(400, code::SQL_ERROR), (403, code::SQL_DENIED), (408, code::STATEMENT_TIMEOUT)];
+pub(super) const SQL: &Problems = &[
+    (400, code::SQL_ERROR),
+    (403, code::SQL_DENIED),
+    (408, code::STATEMENT_TIMEOUT),
+    (413, code::SQL_MEMORY),
+];
 
 /// See the module.
 pub(in crate::http) struct Operation {
