@@ -326,10 +326,14 @@ fn documented_list_of_what_is_ours_is_whole() {
     let batch = database.begin(Term(1)).unwrap();
     let names = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
     let mut names = batch.connection().prepare(names).unwrap();
-    let names = names.query_map([], |row| row.get::<_, String>(0)).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+    let names =
+        names.query_map([], |row| row.get::<_, String>(0)).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
     let document = include_str!("../../../docs/sql.md");
     for name in &names {
-        assert!(name.starts_with("tanist_") && document.contains(&format!("`{name}`")), "{name} isn't in docs/sql.md");
+        assert!(
+            name.starts_with("tanist_") && document.contains(&format!("`{name}`")),
+            "{name} isn't in docs/sql.md"
+        );
     }
     assert!(names.len() > 10, "{names:?}");
 }
