@@ -414,6 +414,28 @@ async fn min_position_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn copy_waits_for_the_position_that_it_is_to_hold() {
+    let machine = Machine::master("").await;
+    let copy = async |position: String| {
+        let head = format!(
+            "GET /v1/backup HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntanist-min-position: {position}\r\n\r\n"
+        );
+        machine.send(head.as_bytes()).await
+    };
+    let now = *machine.gate.stored().borrow();
+    let next = format!("{}.{}", now.term, now.txid.0 + 1);
+    let (copied, written) = tokio::join!(copy(next.clone()), async {
+        // Whichever comes first: the copy holds the write.
+        tokio::task::yield_now().await;
+        machine.execute(INSERT).await
+    });
+    assert_eq!((copied.0, written.0), (200, 200), "{} {}", copied.1, written.1);
+    assert!(copied.1.contains(&format!("tanist-position: {next}\r\n")), "{}", copied.1);
+    assert_problem("bad", &copy("soon".to_owned()).await, 400, &["term.txid"]);
+    assert_problem("never", &copy("9.9".to_owned()).await, 503, &["not-fresh", "9.9"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn statements_are_stopped_at_their_limits() {
     let machine =
         Machine::master("[limits]\nstatement_time = \"200ms\"\nrows = 10\nresult = \"4KiB\"\n").await;
