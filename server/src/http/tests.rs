@@ -69,7 +69,8 @@ impl Machine {
         let directory = tempfile::tempdir().unwrap();
         let text = format!(
             "cluster = \"test\"\nid = \"pc-1\"\nkey = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\
-             {extra}\n[[member]]\nid = \"pc-1\"\nrank = 1\npeer = [\"127.0.0.1:1\"]\nurl = [\"http://127.0.0.1:1\"]\n"
+             data_dir = '{}'\n{extra}\n[[member]]\nid = \"pc-1\"\nrank = 1\npeer = [\"127.0.0.1:1\"]\nurl = [\"http://127.0.0.1:1\"]\n",
+            directory.path().display()
         );
         let config = Config::parse(Path::new("tanist.toml"), &text).unwrap();
         let mut database = Database::open(directory.path(), Options::default()).unwrap();
