@@ -132,6 +132,6 @@ fn machine_that_missed_the_last_records_learns_from_the_others_whom_they_wait_fo
     let known = c.machines[reigns].node.as_ref().unwrap().status().holds_all;
     let sync_set = c.sync_set(reigns);
     assert_eq!(known.len(), 5, "a master knows it of all: {known:?}");
-    assert!(known.iter().all(|(id, holds)| *holds == sync_set.contains(id)), "{known:?}");
+    assert!(known.iter().all(|(id, holds)| *holds == sync_set.contains(id.as_str())), "{known:?}");
     settle(c);
 }
