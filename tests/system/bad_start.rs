@@ -19,6 +19,7 @@ fn assert_refused(config: &std::path::Path, names: &[&str]) {
         assert!(text.contains(name), "expected {name:?} in: {text}");
     }
     assert!(!text.contains("panicked"), "{text}");
+    assert!(text.matches("(os error").count() <= 1, "the system's word is told once: {text}");
 }
 
 #[test]

@@ -28,6 +28,45 @@ fn one<'f>(findings: &'f [String], check: &str) -> &'f str {
     found.unwrap_or_else(|| panic!("{check} isn't in {findings:#?}"))
 }
 
+/// `tanist dev` on one machine, until it says that a cluster runs; then it is asked to stop.
+#[cfg(unix)]
+fn dev_until_it_runs(directory: &std::path::Path) -> String {
+    let mut child = Command::new(binary())
+        .args(["dev", "--machines", "1", "--dir"])
+        .arg(directory)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while let Some(Ok(line)) = lines.next() {
+        said += &format!("{line}\n");
+        if line.contains("runs on this computer") {
+            break;
+        }
+    }
+    let id = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+    lines.for_each(drop);
+    child.wait().unwrap();
+    said
+}
+
+#[cfg(unix)]
+#[test]
+fn dev_goes_on_with_a_directory_in_which_tokens_were_turned_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let said = dev_until_it_runs(directory.path());
+    assert!(said.contains("runs on this computer"), "{said}");
+    let config = directory.path().join("pc-1").join("tanist.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replacen("\n\n[[member]]", "\n\n[auth]\ntokens = true\n\n[[member]]", 1))
+        .unwrap();
+    assert!(std::fs::read_to_string(&config).unwrap().contains("tokens = true"));
+    let said = dev_until_it_runs(directory.path());
+    assert!(said.contains("runs on this computer"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_tells_what_is_wrong_and_changes_nothing() {
     let mut cluster = Cluster::start(&Layout::of(3)).await;

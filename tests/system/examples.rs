@@ -42,7 +42,11 @@ fn controllers_lose_no_part_and_wait_for_a_person_where_they_must() {
     assert!(made == counted && made >= 80, "{text}");
     assert!(text.contains("ctl-2 has taken over.") && text.contains(" requests, none failed."), "{text}");
     assert!(text.contains("no master: the acknowledged data is on ctl-1, ctl-2"), "{text}");
-    assert!(text.contains("out of sight: tanist: no majority of the voters answers"), "{text}");
+    assert!(
+        text.contains("out of sight: tanist: no majority of the voters answers")
+            && text.contains("tanist recover"),
+        "{text}"
+    );
     assert!(text.contains("Left behind: ctl-1, witness.") && text.contains("ctl-2 has gone on."), "{text}");
 }
 

@@ -48,6 +48,12 @@ async fn lost_holders_are_waited_for_until_an_operator_gives_them_up() {
             .then_some(())
         })
         .await;
+    // The list of members says what the notice says: yes of these two, and of nobody else that he doesn't hold all.
+    let view = cluster.view(4).await.unwrap();
+    let known: Vec<_> = view.members.iter().map(|member| member.in_sync).collect();
+    assert_eq!(known, [Some(true), Some(true), None, None, None], "{view:?}");
+    let (code, text) = tanist(&["status", "--hosts", &cluster.url(4)]);
+    assert!(code == Some(0) && text.matches("unknown").count() >= 3, "{text}");
     let hosts = cluster.hosts();
     let (code, text) = tanist(&["promote", "pc-5", "--force", "--hosts", &hosts]);
     assert!(code == Some(2) && text.contains("--accept-data-loss") && text.contains("pc-1, pc-2"), "{text}");

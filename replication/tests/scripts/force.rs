@@ -119,10 +119,19 @@ fn machine_that_missed_the_last_records_learns_from_the_others_whom_they_wait_fo
     c.run(LONG);
     assert_eq!(c.serving(), None);
     for node in [1, 3, 4] {
-        let notice = c.machines[node].node.as_ref().unwrap().status().notice.unwrap();
+        let status = c.machines[node].node.as_ref().unwrap().status();
+        let notice = status.notice.unwrap();
         assert!(notice.contains("the acknowledged data is on a, c;"), "{}: {notice}", c.name(node));
+        // Said alike: yes of these, and of the others nobody knows.
+        let known: Vec<_> = status.holds_all.iter().map(|(id, holds)| (id.as_str(), *holds)).collect();
+        assert_eq!(known, [("a", true), ("c", true)], "{}", c.name(node));
     }
     c.start(2);
     c.await_master(LONG);
+    let reigns = c.serving().unwrap();
+    let known = c.machines[reigns].node.as_ref().unwrap().status().holds_all;
+    let sync_set = c.sync_set(reigns);
+    assert_eq!(known.len(), 5, "a master knows it of all: {known:?}");
+    assert!(known.iter().all(|(id, holds)| *holds == sync_set.contains(id.as_str())), "{known:?}");
     settle(c);
 }

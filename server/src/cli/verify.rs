@@ -97,7 +97,7 @@ fn verify_directory(args: &VerifyArgs) -> anyhow::Result<()> {
         let found = look_at_point(point, args.scratch.as_deref(), args.json);
         let wrong = match &found {
             Ok(found) => found.problems.first().map(|problem| format!("{}: {problem}", point.copy.display())),
-            Err(error) => Some(in_words(&error)),
+            Err(error) => Some(in_words(error)),
         };
         let wrong: Vec<_> = wrong.into_iter().chain(point.broken.as_ref().map(ToString::to_string)).collect();
         let (from, to) = (&point.manifest, point.newest());

@@ -70,7 +70,8 @@ impl Machine {
         let directory = tempfile::tempdir().unwrap();
         let text = format!(
             "cluster = \"test\"\nid = \"pc-1\"\nkey = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\
-             {extra}\n[[member]]\nid = \"pc-1\"\nrank = 1\npeer = [\"127.0.0.1:1\"]\nurl = [\"http://127.0.0.1:1\"]\n"
+             data_dir = '{}'\n{extra}\n[[member]]\nid = \"pc-1\"\nrank = 1\npeer = [\"127.0.0.1:1\"]\nurl = [\"http://127.0.0.1:1\"]\n",
+            directory.path().display()
         );
         let config = Config::parse(Path::new("tanist.toml"), &text).unwrap();
         let mut database = Database::open(directory.path(), Options::default()).unwrap();
@@ -418,6 +419,28 @@ async fn min_position_is_waited_for() {
     assert_problem("bad", &bad, 400, &["term.txid"]);
     let never = machine.query("?consistency=local", "tanist-min-position: 9.9\r\n", "SELECT 1").await;
     assert_problem("never", &never, 503, &["not-fresh", "9.9"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copy_waits_for_the_position_that_it_is_to_hold() {
+    let machine = Machine::master("").await;
+    let copy = async |position: String| {
+        let head = format!(
+            "GET /v1/backup HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntanist-min-position: {position}\r\n\r\n"
+        );
+        machine.send(head.as_bytes()).await
+    };
+    let now = *machine.gate.stored().borrow();
+    let next = format!("{}.{}", now.term, now.txid.0 + 1);
+    let (copied, written) = tokio::join!(copy(next.clone()), async {
+        // Whichever comes first: the copy holds the write.
+        tokio::task::yield_now().await;
+        machine.execute(INSERT).await
+    });
+    assert_eq!((copied.0, written.0), (200, 200), "{} {}", copied.1, written.1);
+    assert!(copied.1.contains(&format!("tanist-position: {next}\r\n")), "{}", copied.1);
+    assert_problem("bad", &copy("soon".to_owned()).await, 400, &["term.txid"]);
+    assert_problem("never", &copy("9.9".to_owned()).await, 503, &["not-fresh", "9.9"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,7 +26,7 @@ impl Generator {
             92..95 => self.drop_one("TRIGGER"),
             95..97 => self.drop_view(),
             97 => format!("PRAGMA user_version = {}", self.rng.u32(..100)),
-            98 => "ANALYZE".to_owned(),
+            // No ANALYZE: other connections take its numbers over later, and may give rows in another order until then.
             _ => "REINDEX".to_owned(),
         }
     }
