@@ -12,6 +12,8 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Filter, Layer};
 
+use crate::one_line::one_line;
+
 /// How bad it is, as the Event Log sorts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
@@ -165,6 +167,8 @@ struct Line {
 impl Line {
     fn put(&mut self, field: &Field, value: &str) {
         let cut: String = value.chars().take(VALUE).collect();
+        // The entry has a line for each field: what is quoted makes none of its own.
+        let cut = one_line(&cut).into_owned();
         if field.name() == "message" {
             self.message = cut;
         } else if !cut.is_empty() && self.fields.len() < 10 * VALUE {

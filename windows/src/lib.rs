@@ -10,6 +10,7 @@ pub mod events;
 mod folder;
 #[cfg(windows)]
 mod install;
+pub mod one_line;
 #[cfg(windows)]
 mod registry;
 #[cfg(windows)]

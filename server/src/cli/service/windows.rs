@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use tanist_windows::{
     Access, Control, EventLog, Installation, Session,
     events::{Entry, FAILED, Operators, Severity},
+    one_line::one_line,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -144,7 +145,11 @@ fn machine(mut session: Session, file: &Path) -> Result<(), String> {
     let ended = crate::cli::runtime().and_then(|runtime| runtime.block_on(commands::run(file, host)));
     let ended = ended.with_context(|| format!("configuration {}", file.display()));
     if let Err(error) = &ended {
-        give(Entry { id: FAILED, severity: Severity::Error, text: format!("tanist has ended: {error:#}") });
+        give(Entry {
+            id: FAILED,
+            severity: Severity::Error,
+            text: format!("tanist has ended: {}", one_line(&format!("{error:#}"))),
+        });
     }
     events.close();
     ended.map_err(|error| format!("{error:#}"))
