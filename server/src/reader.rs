@@ -80,9 +80,19 @@ pub struct ReadDone {
 
 type Answer = Result<ReadDone, ReadError>;
 
+/// What users' SQL may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// Everything: an admin's, or where there are no tokens.
+    All,
+    /// Not the hashes of tokens, others' answers, and the record of changes by SQL.
+    Usual,
+}
+
 enum Job {
     Statements {
         statements: Vec<Statement>,
+        sight: Sight,
         respond: oneshot::Sender<Answer>,
     },
     /// A read of the server's own.
@@ -141,9 +151,9 @@ impl ReadPool {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn read(&self, statements: Vec<Statement>) -> Answer {
+    pub async fn read(&self, statements: Vec<Statement>, sight: Sight) -> Answer {
         let (respond, answer) = oneshot::channel();
-        self.send(Job::Statements { statements, respond })?;
+        self.send(Job::Statements { statements, sight, respond })?;
         answer.await.unwrap_or_else(|_| Err(ReadError::Storage("the reader stopped".to_owned())))
     }
 
@@ -211,34 +221,43 @@ impl Verified {
 }
 
 fn work(queue: &Mutex<Receiver<Job>>, source: &Source) {
-    let mut reader: Option<Reader> = None;
+    // One for each sight: what may be read is judged when a statement is prepared, and the prepared ones are kept.
+    let (mut all, mut usual): (Option<Reader>, Option<Reader>) = (None, None);
     loop {
         // One thread waits in `recv` while it holds the lock; the others wait for the lock. Both end together.
         let Ok(job) = queue.lock().recv() else { return };
+        let (reader, sight) = match &job {
+            Job::Statements { sight: Sight::Usual, .. } => (&mut usual, Sight::Usual),
+            _ => (&mut all, Sight::All),
+        };
         let keep = match job {
             Job::Statements { respond, .. } if respond.is_closed() => true, // nobody waits for it any more
-            Job::Statements { statements, respond } => {
-                let answer = read(&mut reader, source, &statements);
+            Job::Statements { statements, respond, .. } => {
+                let answer = read(reader, source, &statements, sight);
                 let keep = !matches!(answer, Err(ReadError::Storage(_)));
                 let _ = respond.send(answer);
                 keep
             }
-            Job::Own(run) => run(opened(&mut reader, source), source),
+            Job::Own(run) => run(opened(reader, source, sight), source),
         };
         if !keep {
-            reader = None; // opened anew for the next one
+            *reader = None; // opened anew for the next one
         }
     }
 }
 
-fn opened<'r>(slot: &'r mut Option<Reader>, source: &Source) -> Result<&'r mut Reader, ReadError> {
+fn opened<'r>(
+    slot: &'r mut Option<Reader>,
+    source: &Source,
+    sight: Sight,
+) -> Result<&'r mut Reader, ReadError> {
     match slot {
         Some(reader) => Ok(reader),
         None => {
             let sums = source.verified.as_ref().as_ref().map(|verified| Arc::clone(&verified.sums));
             let reader = open_reader(&source.directory, source.config.cache_bytes, sums)
                 .map_err(|error| ReadError::Storage(error.to_string()))?;
-            Ok(slot.insert(reader))
+            Ok(slot.insert(if sight == Sight::All { reader.seeing_all() } else { reader }))
         }
     }
 }
@@ -265,8 +284,8 @@ fn snapshot<T>(
     }
 }
 
-fn read(slot: &mut Option<Reader>, source: &Source, statements: &[Statement]) -> Answer {
-    let reader = opened(slot, source)?;
+fn read(slot: &mut Option<Reader>, source: &Source, statements: &[Statement], sight: Sight) -> Answer {
+    let reader = opened(slot, source, sight)?;
     let limits = &source.config.sql;
     let (result, position) = snapshot(reader, source, |connection, position| {
         (sql::run(connection, statements, limits), position)

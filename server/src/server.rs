@@ -255,7 +255,7 @@ impl Server {
                         retention: config.limits.event_retention,
                         count: config.limits.events as u64,
                     },
-                    audit: config.audit.kept,
+                    audit: config.audit.kept.clone(),
                 };
                 let run = move || writer::run(database, &for_thread, &store_sender, writer_config);
                 let thread = spawn("store", run)?;

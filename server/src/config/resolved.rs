@@ -9,6 +9,7 @@ use std::{
 };
 
 use http::HeaderValue;
+use tanist_api::key::OperatorKey;
 use tanist_replication::{Config as NodeConfig, Member, MemberId, Rank, Timing};
 use tanist_store::Options;
 use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits as LinkLimits};
@@ -16,10 +17,10 @@ use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, Limits 
 use super::{
     discovery::Discovery,
     hooks::{Hooks, Service},
-    raw::{Raw, RawAudit, RawBackup, RawHealth, RawLimits, RawLog, RawMember, RawTiming},
+    raw::{Raw, RawAudit, RawBackup, RawHealth, RawLimits, RawLog, RawMember, RawTiming, RawTls},
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
-use crate::{audit, auth::operator_token, backup::schedule::is_same, reader::ReadPoolConfig, sql::SqlLimits};
+use crate::{audit, auth::operator_key, backup::schedule::is_same, reader::ReadPoolConfig, sql::SqlLimits};
 
 /// Why a configuration file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,9 @@ pub struct Listen {
     pub http: String,
     /// Origins of pages that browsers let ask this machine, such as `https://panel.example`; `*` alone: any.
     pub cors: Vec<HeaderValue>,
+    /// Further names, with or without a port, by which clients reach this machine; they count where there are no tokens, and
+    /// for proofs of the cluster key.
+    pub names: Vec<String>,
 }
 
 /// Limits on HTTP requests.
@@ -103,7 +107,7 @@ pub struct HttpLimits {
 }
 
 /// The record of changes by users' SQL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
     /// Whether it is kept.
     pub sql: bool,
@@ -118,6 +122,9 @@ pub struct Tls {
     pub cert_file: PathBuf,
     /// Its private key as PEM.
     pub key_file: PathBuf,
+    /// The authority that has signed the machines' certificates, for the commands that take `--config`; `None`: what stands in
+    /// `cert_file` is believed.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// When this machine reports that it isn't fit to reign.
@@ -379,6 +386,7 @@ impl Config {
             peer: raw.listen.peer.unwrap_or_else(|| "127.0.0.1:7450".to_owned()),
             http: raw.listen.http.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
             cors: origins(&fields, &raw.listen.cors)?,
+            names: names(&fields, &raw.listen.names)?,
         };
         addresses(&fields, "listen.peer", &listen.peer)?;
         let http = addresses(&fields, "listen.http", &listen.http)?;
@@ -389,6 +397,14 @@ impl Config {
                 format!("{:?}, which others can reach, and no access control", listen.http),
                 "a loopback address, or tokens = true in [auth], or insecure = true in [listen] on a network where everybody may \
                  read and write",
+            ));
+        }
+        if !raw.auth.tokens && listen.cors.iter().any(|origin| origin == "*") {
+            return Err(fields.error(
+                "listen.cors",
+                "[\"*\"], and no access control",
+                "the origins of your pages, or tokens = true in [auth]: any page of any site that a browser here shows could read \
+                 and write otherwise",
             ));
         }
         let me = members.iter().find(|member| member.id == id);
@@ -439,7 +455,7 @@ impl Config {
         Ok(Config {
             cluster,
             id,
-            data_dir,
+            data_dir: data_dir.clone(),
             key,
             key_file: raw.key_file.map(|name| folder.join(name)),
             listen,
@@ -450,19 +466,8 @@ impl Config {
                 (Duration::from_secs(1), days),
             )?,
             tokens: raw.auth.tokens,
-            audit: audit_of(&fields, &raw.audit, raw.auth.tokens)?,
-            tls: match (raw.tls.cert_file, raw.tls.key_file) {
-                (None, None) => None,
-                (Some(cert), Some(key)) => {
-                    Some(Tls { cert_file: folder.join(cert), key_file: folder.join(key) })
-                }
-                (Some(_), None) => {
-                    return Err(fields.error("tls.key_file", "nothing", "the key of tls.cert_file"));
-                }
-                (None, Some(_)) => {
-                    return Err(fields.error("tls.cert_file", "nothing", "the certificate of tls.key_file"));
-                }
-            },
+            audit: audit_of(&fields, folder, &data_dir, &raw.audit, raw.auth.tokens)?,
+            tls: tls(&fields, folder, raw.tls)?,
             members,
             timing: timing.clone(),
             end_notice: raw.timing.end_notice.unwrap_or(cfg!(windows)),
@@ -508,10 +513,27 @@ impl Config {
         warnings
     }
 
-    /// The bearer token that whoever has the cluster key has: it allows everything.
+    /// What whoever has the cluster key proves it with: that allows everything.
     #[must_use]
-    pub fn operator_token(&self) -> String {
-        operator_token(&self.key)
+    pub fn operator_key(&self) -> OperatorKey {
+        operator_key(&self.key)
+    }
+
+    /// Where clients find the machines that this configuration names, this one first: by its scheme, and by nothing but that.
+    #[must_use]
+    pub fn client_urls(&self) -> Vec<String> {
+        let scheme = if self.tls.is_some() { "https://" } else { "http://" };
+        let own = self.members.iter().filter(|member| member.id == self.id);
+        let others = self.members.iter().filter(|member| member.id != self.id);
+        let mut urls: Vec<String> = own.chain(others).flat_map(|member| member.urls.clone()).collect();
+        if self.me().urls.is_empty() {
+            urls.insert(0, format!("{scheme}{}", reachable(&self.listen.http)));
+        }
+        // What is written without TLS where there is TLS is a remnant, and nothing secret goes there.
+        if self.tls.is_some() {
+            urls.retain(|url| url.starts_with(scheme));
+        }
+        urls
     }
 
     /// This machine's own entry.
@@ -646,6 +668,51 @@ fn origins(fields: &Fields<'_>, found: &[String]) -> Result<Vec<HeaderValue>, Co
             value.ok_or_else(|| wrong(origin))
         })
         .collect()
+}
+
+/// Names of this machine: a host, with or without a port.
+fn names(fields: &Fields<'_>, found: &[String]) -> Result<Vec<String>, ConfigError> {
+    const EXPECTED: &str =
+        "up to 64 names such as \"wall.example\" or \"wall.example:8080\", without a scheme";
+    if found.len() > 64 {
+        return Err(fields.error("listen.names", found.len(), EXPECTED));
+    }
+    let fits = |name: &String| {
+        let authority = name.parse::<http::uri::Authority>();
+        !name.contains(['/', '@', '*']) && authority.is_ok_and(|authority| !authority.host().is_empty())
+    };
+    match found.iter().find(|name| !fits(name)) {
+        Some(name) => Err(fields.error("listen.names", format!("{name:?}"), EXPECTED)),
+        None => Ok(found.to_vec()),
+    }
+}
+
+/// The address by which a process of this machine reaches what listens there.
+fn reachable(listen: &str) -> String {
+    match listen.rsplit_once(':') {
+        Some(("0.0.0.0", port)) => format!("127.0.0.1:{port}"),
+        Some(("[::]", port)) => format!("[::1]:{port}"),
+        _ => listen.to_owned(),
+    }
+}
+
+fn tls(fields: &Fields<'_>, folder: &Path, raw: RawTls) -> Result<Option<Tls>, ConfigError> {
+    let RawTls { cert_file, key_file, ca_file } = raw;
+    match (cert_file, key_file) {
+        (None, None) if ca_file.is_some() => Err(fields.error(
+            "tls.ca_file",
+            "no tls.cert_file beside it",
+            "tls.cert_file and tls.key_file, too",
+        )),
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some(Tls {
+            cert_file: folder.join(cert),
+            key_file: folder.join(key),
+            ca_file: ca_file.map(|file| folder.join(file)),
+        })),
+        (Some(_), None) => Err(fields.error("tls.key_file", "nothing", "the key of tls.cert_file")),
+        (None, Some(_)) => Err(fields.error("tls.cert_file", "nothing", "the certificate of tls.key_file")),
+    }
 }
 
 fn addresses(fields: &Fields<'_>, field: &str, text: &str) -> Result<Vec<SocketAddr>, ConfigError> {
@@ -852,7 +919,13 @@ fn log(fields: &Fields<'_>, folder: &Path, raw: RawLog) -> Result<Log, ConfigErr
     })
 }
 
-fn audit_of(fields: &Fields<'_>, raw: &RawAudit, tokens: bool) -> Result<Audit, ConfigError> {
+fn audit_of(
+    fields: &Fields<'_>,
+    folder: &Path,
+    data_dir: &Path,
+    raw: &RawAudit,
+    tokens: bool,
+) -> Result<Audit, ConfigError> {
     let hour = Duration::from_secs(3600);
     let retention = fields.duration(
         "audit.retention",
@@ -863,7 +936,15 @@ fn audit_of(fields: &Fields<'_>, raw: &RawAudit, tokens: bool) -> Result<Audit, 
     let records = fields.count("audit.records", raw.records, 100_000, 100_000_000)? as u64;
     // Where nobody is known there is nobody to name.
     let sql = raw.sql.unwrap_or(tokens);
-    Ok(Audit { sql, kept: audit::Kept { retention, records } })
+    let directory = raw.directory.as_ref().map_or_else(|| data_dir.join("audit"), |path| folder.join(path));
+    let when_full = match raw.when_full.as_deref() {
+        None | Some("file") => audit::WhenFull::Files(directory),
+        Some("refuse") => audit::WhenFull::Refuse,
+        Some(other) => {
+            return Err(fields.error("audit.when_full", format!("{other:?}"), "\"file\" or \"refuse\""));
+        }
+    };
+    Ok(Audit { sql, kept: audit::Kept { retention, records, when_full } })
 }
 
 fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigError> {

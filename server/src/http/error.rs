@@ -109,6 +109,7 @@ impl ApiError {
             SqlErrorKind::Denied => (StatusCode::FORBIDDEN, code::SQL_DENIED),
             SqlErrorKind::Timeout => (StatusCode::REQUEST_TIMEOUT, code::STATEMENT_TIMEOUT),
             SqlErrorKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, code::TRANSACTION_TOO_LARGE),
+            SqlErrorKind::AuditFull => (StatusCode::INSUFFICIENT_STORAGE, code::AUDIT_FULL),
             SqlErrorKind::ResultTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, code::RESULT_TOO_LARGE),
         };
         let mut api = ApiError::new(status, code, error.to_string());

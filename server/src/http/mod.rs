@@ -4,6 +4,7 @@
 //! `execute.rs` and `query.rs` for the two that matter.
 
 mod actor;
+mod addressed;
 mod authorize;
 mod backup;
 mod cluster;
@@ -20,8 +21,10 @@ mod openapi;
 #[doc(hidden)]
 pub mod parsers;
 mod path;
+mod proof;
 mod query;
 mod rate;
+mod refusals;
 mod socket;
 mod state;
 #[cfg(test)]
@@ -114,11 +117,17 @@ struct Inner {
     scheduled: Option<schedule::Board>,
     answers: metrics::Answers,
     cors: Vec<HeaderValue>,
+    /// The cluster's name.
+    cluster: HeaderValue,
+    /// What this machine is called.
+    names: addressed::Names,
+    nonces: proof::Nonces,
+    refusals: refusals::Refusals,
     /// Whose tokens are whose; `None`: everybody may do everything.
     tokens: Option<Tokens>,
     max_staleness: Duration,
-    /// Whether changes by users' SQL are recorded.
-    audit: bool,
+    /// Changes by users' SQL are recorded, so many of them at most; `None`: they aren't.
+    audit: Option<u64>,
 }
 
 /// What the handlers work with.
@@ -152,6 +161,11 @@ impl AppState {
             presence,
             answers: metrics::Answers::default(),
             cors: config.listen.cors.clone(),
+            // A cluster's name has letters, digits, '-', '_' and '.' alone.
+            cluster: HeaderValue::try_from(config.cluster.as_str()).unwrap_or(HeaderValue::from_static("")),
+            names: addressed::Names::of(config),
+            nonces: proof::Nonces::new(),
+            refusals: refusals::Refusals::default(),
             tokens: config.tokens.then(|| Tokens::new(&config.key, readers.clone())),
             readers,
             operators,
@@ -165,13 +179,18 @@ impl AppState {
             source: Source::of(config),
             scheduled,
             max_staleness: config.timing.lease,
-            audit: config.audit.sql,
+            audit: config.audit.sql.then(|| config.audit.kept.full_at()),
             limits,
         }))
     }
 }
 
 impl AppState {
+    /// Whether requests need a token here. A witness has no table of them, and tells nothing but what `/v1/cluster` does.
+    fn asks_for_tokens(&self) -> bool {
+        self.0.tokens.as_ref().is_some_and(|tokens| !tokens.is_witness())
+    }
+
     /// Tokens were made or revoked: what is known of them is read anew.
     fn forget_tokens(&self) {
         if let Some(tokens) = &self.0.tokens {
@@ -258,7 +277,7 @@ fn open_routes() -> Routes {
 /// All routes.
 pub fn router(state: AppState) -> Router {
     let (open, watch, limited) = (open_routes(), watch_routes(), limited_routes());
-    let entrance = Arc::new(entrance::Entrance::new(state.clone(), &open, &watch));
+    let entrance = Arc::new(entrance::Entrance::new(state.clone(), &open, &watch, &limited));
     let router = open
         .merge(watch)
         .merge(limited)
@@ -317,11 +336,13 @@ pub async fn serve(
         let usage = Arc::new(Usage::default());
         let for_requests = Arc::clone(&usage);
         let origin = rate::Origin::of(peer.ip());
+        let ends = addressed::Ends { peer, local: stream.local_addr().ok() };
         let service =
             router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
                 for_requests.begin();
                 request.extensions_mut().insert(Arc::clone(&for_requests));
                 request.extensions_mut().insert(origin);
+                request.extensions_mut().insert(ends);
                 request
             });
         let service = TowerToHyperService::new(service);

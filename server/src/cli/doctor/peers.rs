@@ -37,7 +37,7 @@ pub(super) async fn look(config: &Config, ca_file: Option<&Path>) -> anyhow::Res
     if others.is_empty() {
         return Ok(vec![Finding::good("peers", "none: a cluster of one machine")]);
     }
-    let mut builder = Client::builder().deadline(PATIENCE).token(&config.operator_token())?;
+    let mut builder = Client::builder().deadline(PATIENCE).operator(config.operator_key());
     if let Some(path) = ca_file {
         let pem = std::fs::read(path).with_context(|| format!("--ca-file: read {}", path.display()))?;
         builder = builder.ca_pem(&pem)?;
