@@ -37,6 +37,7 @@ mod rejoin;
 mod reload;
 mod rot;
 mod rust_client;
+mod security;
 mod service;
 mod state;
 mod tls;
