@@ -226,4 +226,17 @@ mod tests {
         assert_eq!((given[1].id, given[1].severity), (11, Severity::Error));
         assert!(given[1].text.len() < 2100, "long values are cut");
     }
+
+    #[test]
+    fn what_is_quoted_makes_no_lines_of_its_own() {
+        let entries = Arc::new(Mutex::new(vec![]));
+        let into = Arc::clone(&entries);
+        let layer = Operators::new(move |entry: Entry| into.lock().unwrap().push(entry.text)).layer();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let evil = "full\r\nwhy: forged\u{1b}[2J";
+            tracing::warn!(target: "tanist_server::driver", why = %evil, "not healthy");
+        });
+        let texts = entries.lock().unwrap();
+        assert_eq!(*texts, ["not healthy\r\nwhy: full\\r\\nwhy: forged\\u001b[2J"]);
+    }
 }
