@@ -27,12 +27,15 @@ CREATE TABLE tanist_members (
     absent    INTEGER NOT NULL DEFAULT 0 CHECK (absent IN (0, 1)) -- 1: doesn't count as a voter until it answers
 ) STRICT, WITHOUT ROWID;
 
--- Idempotency keys of write requests with their answers, pruned by age.
+-- Idempotency keys of write requests with their answers, pruned by age. Users' SQL over HTTP doesn't see them: an answer is
+-- for who has asked.
 CREATE TABLE tanist_requests (
-    key         TEXT    PRIMARY KEY,              -- as the client sent it
+    token       TEXT    NOT NULL,                 -- the name of who sent it; empty where there are no tokens
+    key         TEXT    NOT NULL,                 -- as the client sent it
     fingerprint BLOB    NOT NULL,                 -- hash of the request; the same key with another request is refused
     answer      BLOB    NOT NULL,                 -- what was answered the first time
-    created_ms  INTEGER NOT NULL                  -- milliseconds since 1970, by the master's clock
+    created_ms  INTEGER NOT NULL,                 -- milliseconds since 1970, by the master's clock
+    PRIMARY KEY (token, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tanist_requests_by_age ON tanist_requests (created_ms);
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::{HeaderMap, Method};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use tanist_api::{HEADER_DATABASE_BYTES, HEADER_MIN_POSITION, HEADER_POSITION};
 use tokio::time::timeout;
@@ -14,6 +14,7 @@ use crate::{
     call::{Attempt, chain, refusal},
     client::one,
     hosts::Host,
+    send::Sent,
 };
 
 /// Largest error answer, in bytes.
@@ -50,19 +51,20 @@ impl Client {
             last: format!("{host}: {last}"),
         };
         let level = level.map(|level| format!("?level={level}")).unwrap_or_default();
-        let mut request = Request::builder().method(Method::GET).uri(format!("{host}/v1/backup{level}"));
-        if let Some(token) = self.authorization() {
-            request = request.header(header::AUTHORIZATION, token);
-        }
-        if let Some(position) = min_position {
-            request = request.header(HEADER_MIN_POSITION, position);
-        }
-        let request = request
-            .body(Full::new(Bytes::new()))
-            .map_err(|error| Error::Unexpected { host: host.clone(), why: error.to_string() })?;
-        let response = match timeout(limit, self.http().request(request)).await {
+        let path = format!("/v1/backup{level}");
+        let body = Bytes::new();
+        let headers: Vec<_> =
+            min_position.map(|position| (HEADER_MIN_POSITION, position)).into_iter().collect();
+        let sent = Sent { method: &Method::GET, path: &path, headers: &headers, body: &body };
+        let response = match timeout(limit, self.send(&host, sent)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(unavailable(chain(&error))),
+            Ok(Err(unsent)) => {
+                return Err(match unsent.into_attempt(&host) {
+                    Attempt::Final(error) => error,
+                    Attempt::Refused { why, .. } | Attempt::Unknown(why) => unavailable(why),
+                    _ => unavailable("no answer".to_owned()),
+                });
+            }
             Err(_) => return Err(unavailable(format!("no answer within {limit:?}"))),
         };
         let (head, body) = response.into_parts();

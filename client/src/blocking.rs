@@ -19,10 +19,10 @@ use std::{future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use tanist_api::{
-    Access, Cluster, Command, ConfigChange, ConfigEntry, DesiredState, ExecuteRequest, ExecuteResponse,
-    HandoverResponse, MadeToken, MemberPatch, MembersResponse, NewCommand, NewMember, NewOutcome, Node,
-    NodeSpec, NodeSummary, Page, QueryRequest, QueryResponse, Removed, Report, ReportedState, Role, Seen,
-    TokenInfo, WatchEvent, WatchedTable, WatchedTables,
+    Access, AuditRecord, Cluster, Command, ConfigChange, ConfigEntry, DesiredState, ExecuteRequest,
+    ExecuteResponse, HandoverResponse, MadeToken, MemberPatch, MembersResponse, NewCommand, NewMember,
+    NewOutcome, NewToken, Node, NodeSpec, NodeSummary, Page, QueryRequest, QueryResponse, Removed, Report,
+    ReportedState, Role, Seen, TokenInfo, WatchEvent, WatchedTable, WatchedTables,
 };
 use tokio::{
     runtime::{self, Handle},
@@ -145,7 +145,11 @@ calls! {
     change_member(id: &str, patch: &MemberPatch) -> MembersResponse;
     remove_member(id: &str) -> MembersResponse;
     make_token(name: &str, role: Access) -> MadeToken;
+    make_token_as(new: &NewToken) -> MadeToken;
     tokens() -> Vec<TokenInfo>;
+    tokens_of(host: &str) -> Vec<TokenInfo>;
+    audit(part: &Part) -> Page<AuditRecord>;
+    check_hosts(patience: Duration) -> ();
     revoke_token(name: &str) -> ();
 }
 

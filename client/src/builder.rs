@@ -45,7 +45,8 @@ pub struct Builder {
     pub(crate) deadline: Duration,
     pub(crate) attempt: Duration,
     connect: Duration,
-    pub(crate) token: Option<Token>,
+    pub(crate) right: Right,
+    pub(crate) cluster: Option<String>,
     pub(crate) roots: RootCertStore,
     identity: Option<Identity>,
 }
@@ -58,6 +59,15 @@ impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("(hidden)")
     }
+}
+
+/// By what right requests are sent.
+#[derive(Debug, Clone)]
+pub(crate) enum Right {
+    None,
+    Token(Token),
+    #[cfg(feature = "key")]
+    Key(tanist_api::key::OperatorKey),
 }
 
 /// Shown by nothing.
@@ -78,7 +88,8 @@ impl Default for Builder {
             deadline: Duration::from_secs(30),
             attempt: Duration::from_secs(5),
             connect: Duration::from_secs(1),
-            token: None,
+            right: Right::None,
+            cluster: None,
             roots: RootCertStore::empty(),
             identity: None,
         }
@@ -109,7 +120,7 @@ impl Builder {
         let may_be_asked = |host: &String| match host.starts_with("https://") {
             true => !self.roots.is_empty(),
             // Who answers there isn't known, and would get the token.
-            false => self.token.is_none(),
+            false => matches!(self.right, Right::None),
         };
         all.extend(
             self.found
@@ -162,8 +173,23 @@ impl Builder {
             .flatten()
             .ok_or(Error::Token { length: token.len() })?;
         value.set_sensitive(true);
-        self.token = Some(Token(value));
+        self.right = Right::Token(Token(value));
         Ok(self)
+    }
+
+    /// The cluster key, which is proved instead of sending a token: each request for itself, to the machine that it is for.
+    #[cfg(feature = "key")]
+    #[must_use]
+    pub fn operator(mut self, key: tanist_api::key::OperatorKey) -> Builder {
+        self.right = Right::Key(key);
+        self
+    }
+
+    /// The cluster's name. Without it, the machine that answers first says it; others are refused either way.
+    #[must_use]
+    pub fn cluster(mut self, name: &str) -> Builder {
+        self.cluster = Some(name.to_owned());
+        self
     }
 
     /// Certificates, as PEM, by which machines with `https://` URLs are known: the authority that has signed theirs. No
@@ -213,6 +239,7 @@ impl Builder {
             let why = "found none, expected the authority's (`ca_pem`) for https:// hosts";
             return Err(Error::Certificate(why.to_owned()));
         }
+        let secure = given.iter().all(|host| host.starts_with("https://"));
         let hosts = Hosts::new(given, u64::from_le_bytes(seed));
         let hosts = Arc::new(Mutex::new(hosts));
         let connector = Connector::new(Arc::clone(&hosts), self.connect);
@@ -236,6 +263,6 @@ impl Builder {
                     .enable_http1()
                     .wrap_connector(connector),
             );
-        Ok(Client::of(hosts, http, self))
+        Ok(Client::of(hosts, http, secure, self))
     }
 }

@@ -6,14 +6,15 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use tanist_api::{Cluster, Problem, code};
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tanist_api::{Cluster, Problem, Ready, Role, code};
 use tokio::time::{sleep, timeout};
 
 use crate::{
     Client, Error,
     hosts::{self, Host, Need, Trouble},
+    send::Sent,
 };
 
 /// Largest answer taken, in bytes.
@@ -185,32 +186,14 @@ impl Client {
     }
 
     async fn exchange(&self, host: &Host, call: &Call<'_>) -> Attempt {
-        let mut request = Request::builder().method(call.method.clone()).uri(format!("{host}{}", call.path));
-        let has_media_type = call.headers.iter().any(|(name, _)| *name == header::CONTENT_TYPE.as_str());
-        if !call.body.is_empty() && !has_media_type {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        if let Some(token) = self.authorization() {
-            request = request.header(header::AUTHORIZATION, token);
-        }
-        for (name, value) in &call.headers {
-            request = request.header(*name, *value);
-        }
-        let request = match request.body(Full::new(call.body.clone())) {
-            Ok(request) => request,
-            Err(error) => {
-                return Attempt::Final(Error::Unexpected { host: host.clone(), why: error.to_string() });
-            }
-        };
-        let response = match self.http().request(request).await {
+        let sent = Sent { method: &call.method, path: call.path, headers: &call.headers, body: &call.body };
+        let response = match self.send(host, sent).await {
             Ok(response) => response,
-            // Nothing was sent on a connection that was never made.
-            Err(error) if error.is_connect() => return Attempt::refused(Trouble::Unreachable, chain(&error)),
-            Err(error) => return Attempt::Unknown(chain(&error)),
+            Err(unsent) => return unsent.into_attempt(host),
         };
         let (head, body) = response.into_parts();
         if matches!(head.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
-            return redirect(&head.headers, call.path);
+            return redirect(&head.headers, call.path, self.is_secure());
         }
         let body = match Limited::new(body, ANSWER_LIMIT).collect().await {
             Ok(body) => body.to_bytes(),
@@ -230,9 +213,8 @@ impl Client {
     /// Ends when the asked machine no longer serves and another one reigns instead: a machine without power doesn't even
     /// break its connections.
     async fn look_around(&self, host: &Host) -> Host {
-        let serves = |cluster: &Cluster| cluster.writable && cluster.master.as_ref() == Some(&cluster.member);
         sleep(LOOK_AROUND).await;
-        while self.view_of(host, LOOK_AROUND).await.is_ok_and(|cluster| serves(&cluster)) {
+        while self.reigns(host).await {
             sleep(LOOK_AROUND).await;
         }
         // It is not asked again: if it comes back, its answer ends the attempt.
@@ -241,14 +223,29 @@ impl Client {
         loop {
             let others: Vec<Host> = self.hosts().all().into_iter().filter(|other| other != host).collect();
             for other in others {
-                if let Ok(cluster) = self.view_of(&other, LOOK_AROUND).await
-                    && serves(&cluster)
-                {
-                    self.learn(&cluster);
+                if self.reigns(&other).await {
                     return other;
                 }
             }
             sleep(LOOK_AROUND).await;
+        }
+    }
+
+    /// Whether this machine serves as master now; what it tells of the cluster is learned then.
+    async fn reigns(&self, host: &Host) -> bool {
+        match self.view_of(host, LOOK_AROUND).await {
+            Ok(cluster) => {
+                let serves = cluster.writable && cluster.master.as_ref() == Some(&cluster.member);
+                if serves {
+                    self.learn(&cluster);
+                }
+                serves
+            }
+            Err(_) if self.known().is_blind() => self
+                .ask::<Ready>(host, "/readyz", LOOK_AROUND)
+                .await
+                .is_ok_and(|ready| ready.role == Role::Master),
+            Err(_) => false,
         }
     }
 
@@ -275,7 +272,15 @@ impl Client {
 
     /// The cluster as one machine sees it, by one attempt.
     pub(crate) async fn view_of(&self, host: &Host, limit: Duration) -> Result<Cluster, Error> {
-        self.ask(host, "/v1/cluster", limit).await
+        if self.known().is_blind() {
+            let last = "this token isn't shown the cluster".to_owned();
+            return Err(Error::Unavailable { deadline: limit, tried: host.clone(), last });
+        }
+        let view = self.ask(host, "/v1/cluster", limit).await;
+        if matches!(&view, Err(Error::Problem(problem)) if problem.code == code::FORBIDDEN) {
+            self.known().set_blind();
+        }
+        view
     }
 
     /// One GET on one machine.
@@ -295,9 +300,12 @@ impl Client {
     }
 }
 
-fn redirect(headers: &HeaderMap, path: &str) -> Attempt {
+fn redirect(headers: &HeaderMap, path: &str, secure: bool) -> Attempt {
     let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     match location.and_then(|location| location.strip_suffix(path)).map(hosts::parse) {
+        Some(Ok(hosts)) if secure && hosts.iter().any(|host| !host.starts_with("https://")) => {
+            Attempt::refused(Trouble::Refusing, format!("a redirect to {location:?}, which has no TLS"))
+        }
         Some(Ok(mut hosts)) if hosts.len() == 1 => Attempt::Redirect(hosts.remove(0)),
         _ => Attempt::refused(
             Trouble::Refusing,

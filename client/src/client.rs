@@ -9,25 +9,27 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::Method;
 use http_body_util::Full;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as HyperClient;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use tanist_api::{
-    Access, Cluster, ClusterMember, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY,
+    Access, AuditRecord, Cluster, ClusterMember, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY,
     HEADER_MIN_POSITION, HandoverRequest, HandoverResponse, MadeToken, MemberPatch, MembersResponse,
-    NewMember, NewToken, Page, QueryRequest, QueryResponse, Removed, Role, TokenInfo, WatchedTable,
+    NewMember, NewToken, Page, QueryRequest, QueryResponse, Ready, Removed, Role, TokenInfo, WatchedTable,
     WatchedTables,
 };
 
 use crate::{
     Builder, Error,
+    builder::Right,
     call::{Call, Effect},
     connect::Connector,
     hosts::{self, Host, Hosts, Need},
     link::{Link, Links, Observer},
-    state::encoded,
+    send::Known,
+    state::{Part, encoded},
 };
 
 /// The member list is asked for again after so long, beside a request.
@@ -72,20 +74,18 @@ struct Inner {
     http: Http,
     links: Links,
     settings: Builder,
+    /// Nothing is sent to machines without TLS.
+    secure: bool,
+    known: Known,
     /// When the member list was asked for last.
     learned: Mutex<Option<Instant>>,
 }
 
-/// The answer of `/readyz`.
-#[derive(Deserialize)]
-struct Ready {
-    role: Role,
-}
-
 impl Client {
-    pub(crate) fn of(hosts: Arc<Mutex<Hosts>>, http: Http, settings: Builder) -> Client {
+    pub(crate) fn of(hosts: Arc<Mutex<Hosts>>, http: Http, secure: bool, settings: Builder) -> Client {
         let learned = Mutex::new(None);
-        Client(Arc::new(Inner { hosts, http, links: Links::default(), settings, learned }))
+        let known = Known::of(settings.cluster.clone());
+        Client(Arc::new(Inner { hosts, http, links: Links::default(), settings, secure, known, learned }))
     }
 
     /// A client with default times.
@@ -291,8 +291,15 @@ impl Client {
     /// # Errors
     /// See [`Error`]; a name that is taken is a problem with the code `conflict`.
     pub async fn make_token(&self, name: &str, role: Access) -> Result<MadeToken, Error> {
-        let new = NewToken { name: name.to_owned(), role };
-        self.operate(Method::POST, "/v1/tokens", json(&new)?).await
+        self.make_token_as(&NewToken::new(name, role)).await
+    }
+
+    /// The same with a node, for an agent, and with an end.
+    ///
+    /// # Errors
+    /// As [`Client::make_token`].
+    pub async fn make_token_as(&self, new: &NewToken) -> Result<MadeToken, Error> {
+        self.operate(Method::POST, "/v1/tokens", json(new)?).await
     }
 
     /// The tokens there are, by name.
@@ -302,6 +309,27 @@ impl Client {
     pub async fn tokens(&self) -> Result<Vec<TokenInfo>, Error> {
         let page: Page<TokenInfo> = self.operate(Method::GET, "/v1/tokens?limit=1000", Bytes::new()).await?;
         Ok(page.entries)
+    }
+
+    /// The tokens as this machine has them, with when it has taken each last; one attempt.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn tokens_of(&self, host: &str) -> Result<Vec<TokenInfo>, Error> {
+        let path = "/v1/tokens?limit=1000&consistency=local";
+        let page: Page<TokenInfo> = self.ask(&one(host)?, path, self.0.settings.attempt).await?;
+        Ok(page.entries)
+    }
+
+    /// Who has changed what by SQL, the oldest first, a page at a time.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn audit(&self, part: &Part) -> Result<Page<AuditRecord>, Error> {
+        let after = part.next.as_ref().map(|next| format!("after={}", encoded(next)));
+        let limit = part.limit.map(|limit| format!("limit={limit}"));
+        let query: Vec<String> = after.into_iter().chain(limit).collect();
+        self.operate(Method::GET, &format!("/v1/audit?{}", query.join("&")), Bytes::new()).await
     }
 
     /// Makes a token worthless: at once on the master, within a second or so on the other machines.
@@ -387,8 +415,16 @@ impl Client {
         self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn authorization(&self) -> Option<&HeaderValue> {
-        self.0.settings.token.as_ref().map(|token| &token.0)
+    pub(crate) fn right(&self) -> &Right {
+        &self.0.settings.right
+    }
+
+    pub(crate) fn known(&self) -> &Known {
+        &self.0.known
+    }
+
+    pub(crate) fn is_secure(&self) -> bool {
+        self.0.secure
     }
 
     pub(crate) fn http(&self) -> &Http {
@@ -406,7 +442,10 @@ impl Client {
 
     pub(crate) fn learn(&self, cluster: &Cluster) {
         // Without certificates to know them by, https:// hosts are of no use.
-        let known = |host: &Host| !host.starts_with("https://") || !self.0.settings.roots.is_empty();
+        let known = |host: &Host| match host.starts_with("https://") {
+            true => !self.0.settings.roots.is_empty(),
+            false => !self.0.secure,
+        };
         let usable = |url: &String| hosts::parse(url).ok().and_then(|mut hosts| hosts.pop()).filter(known);
         let named = |member: &ClusterMember| {
             let urls = member.urls.iter().filter_map(usable);
@@ -431,6 +470,9 @@ impl Client {
 
     /// Asks for the current member list beside the request: now and then, and after trouble.
     pub(crate) fn refresh(&self, host: &Host, trouble: bool) {
+        if self.known().is_blind() {
+            return;
+        }
         {
             let mut learned = self.0.learned.lock().unwrap_or_else(PoisonError::into_inner);
             let pause = if trouble { LEARN_AGAIN } else { LEARN_EVERY };

@@ -55,6 +55,18 @@ pub enum Error {
         /// The last failure.
         last: String,
     },
+    /// The hosts are machines of several clusters.
+    #[error(
+        "hosts: {host} belongs to the cluster {found:?}, the others to {expected:?}: expected machines of one cluster"
+    )]
+    OtherCluster {
+        /// The odd one.
+        host: String,
+        /// Its cluster.
+        found: String,
+        /// The cluster of the machine that answered first, or the one that was asked for.
+        expected: String,
+    },
     /// An answer that isn't of the contract's shape.
     #[error("unexpected answer from {host}: {why}")]
     Unexpected {

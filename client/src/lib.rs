@@ -80,6 +80,9 @@ mod discovery;
 mod error;
 pub mod hosts;
 mod link;
+#[cfg(feature = "key")]
+mod nonces;
+mod send;
 mod sse;
 mod state;
 mod watch;

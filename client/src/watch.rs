@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::{Method, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use tanist_api::{HEADER_LAST_EVENT_ID, Problem, WatchEvent, code};
@@ -17,6 +17,7 @@ use crate::{
     Client, Error,
     call::{Attempt, chain, refusal},
     hosts::{Host, Need, Trouble},
+    send::Sent,
     sse::{Block, Parser},
     state::encoded,
 };
@@ -235,23 +236,19 @@ impl Watch {
     }
 
     async fn attempt(&self, host: &Host) -> Result<Incoming, Attempt> {
-        let mut request = Request::builder()
-            .method(Method::GET)
-            .uri(format!("{host}{}", self.path))
-            .header(header::ACCEPT, "text/event-stream");
-        if let Some(token) = self.client.authorization() {
-            request = request.header(header::AUTHORIZATION, token);
-        }
-        if let Some(after) = self.after {
-            request = request.header(HEADER_LAST_EVENT_ID, after);
-        }
-        let unexpected = |why| Attempt::Final(Error::Unexpected { host: host.clone(), why });
-        let request = request.body(Full::new(Bytes::new())).map_err(|error| unexpected(error.to_string()))?;
-        let response = self.client.http().request(request).await.map_err(|error| Attempt::Refused {
-            why: chain(&error),
-            trouble: Trouble::Unreachable,
-            retry_after: None,
-        })?;
+        let after = self.after.map(|after| after.to_string());
+        let mut headers = vec![(header::ACCEPT.as_str(), "text/event-stream")];
+        headers.extend(after.as_deref().map(|after| (HEADER_LAST_EVENT_ID, after)));
+        let body = Bytes::new();
+        let sent = Sent { method: &Method::GET, path: &self.path, headers: &headers, body: &body };
+        let response =
+            self.client.send(host, sent).await.map_err(|unsent| match unsent.into_attempt(host) {
+                // A watch does nothing that could have been done.
+                Attempt::Unknown(why) => {
+                    Attempt::Refused { why, trouble: Trouble::Unreachable, retry_after: None }
+                }
+                other => other,
+            })?;
         let (head, body) = response.into_parts();
         if head.status == StatusCode::OK {
             return Ok(body);

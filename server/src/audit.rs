@@ -1,47 +1,107 @@
-//! The record of changes by users' SQL, in the replicated table `tanist_audit`: who, when, in which transaction, which text.
+//! The record of requests by users' SQL, in the replicated table `tanist_audit`: who, when, in which transaction, which text; those
+//! that have changed something, and those that were refused because nobody may do that.
 //!
-//! Never holds the values of parameters. Never decides what is recorded: `writer.rs` does, inside the batch.
+//! What is younger than the retention is never removed by number alone: it goes into a file first, or changes are refused, as the
+//! configuration says. Never holds the values of parameters. Never decides what is recorded: `writer.rs` does, inside the batch.
 
-use std::time::Duration;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rusqlite::{Connection, params};
 use tanist_api::Statement;
-use tanist_store::{Batch, StoreError};
+use tanist_store::{Batch, StoreError, Utc};
 
-/// Characters of a request's SQL that are kept.
-const SQL_CHARS: usize = 1000;
+use crate::{clock, state::select};
+
+/// Characters of a request's SQL that are kept: of its beginning,
+const HEAD_CHARS: usize = 1000;
+/// and of its end.
+const TAIL_CHARS: usize = 500;
+/// Characters of the reason why it was refused.
+const REFUSED_CHARS: usize = 300;
 /// Removed in one transaction at most.
 const STEP: i64 = 4096;
 
 /// Under whose name a request is recorded.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Author(
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
     /// The token's name; `None` where there are no tokens.
-    pub Option<String>,
-);
+    pub name: Option<String>,
+    /// With so many records nothing more is recorded, and so nothing more may be changed.
+    pub full_at: u64,
+}
 
 /// How long, and how many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// Older ones go, by the wall clock that the master had when it wrote them.
     pub retention: Duration,
-    /// More than so many aren't kept.
+    /// So many are kept in the table.
     pub records: u64,
+    /// What becomes of those beyond that which are younger.
+    pub when_full: WhenFull,
 }
 
-/// The statements' text, shortened.
-fn text(statements: &[Statement]) -> String {
-    let separate = |index: usize| if index == 0 { "" } else { ";\n" };
-    let parts = statements.iter().enumerate().flat_map(|(index, one)| [separate(index), one.sql.trim()]);
-    let mut chars = parts.flat_map(str::chars);
-    let mut text: String = chars.by_ref().take(SQL_CHARS).collect();
-    if chars.next().is_some() {
-        text.push('…');
+/// What is done with more records than the table shall have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Changes by SQL are refused until there is room.
+    Refuse,
+    /// The master moves the oldest to files in this directory, one for each day, as lines of JSON.
+    Files(PathBuf),
+}
+
+impl Kept {
+    /// The number of records with which changes are refused. Where there are files that is only so when they can't be written.
+    #[must_use]
+    pub fn full_at(&self) -> u64 {
+        match self.when_full {
+            WhenFull::Refuse => self.records,
+            WhenFull::Files(_) => self.records.saturating_mul(2).saturating_add(10_000),
+        }
     }
-    text
 }
 
-/// Records a request in its own transaction.
+/// The statements' text one after the other, its length in bytes, and its hash.
+struct Text {
+    shown: String,
+    bytes: usize,
+    hash: blake3::Hash,
+}
+
+fn text(statements: &[Statement]) -> Text {
+    let whole = statements.iter().map(|one| one.sql.trim()).collect::<Vec<_>>().join(";\n");
+    let shown = match whole.char_indices().nth(HEAD_CHARS) {
+        Some((head, _)) if whole[head..].chars().nth(TAIL_CHARS).is_some() => {
+            let tail = whole.char_indices().rev().nth(TAIL_CHARS - 1).map_or(whole.len(), |(tail, _)| tail);
+            format!("{} … {}", &whole[..head], &whole[tail..])
+        }
+        _ => whole.clone(),
+    };
+    Text { shown, bytes: whole.len(), hash: blake3::hash(whole.as_bytes()) }
+}
+
+/// Whether there is no room for another record.
+///
+/// # Errors
+/// When the table can't be read.
+pub(crate) fn is_full(batch: &Batch<'_>, author: &Author) -> Result<bool, StoreError> {
+    // Only the oldest are ever removed, so the ends say how many there are.
+    batch
+        .connection()
+        .prepare_cached(
+            "SELECT coalesce((SELECT max(id) FROM tanist_audit) - (SELECT min(id) FROM tanist_audit) + 1, 0)",
+        )
+        .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)))
+        .map(|count| u64::try_from(count).unwrap_or(0) >= author.full_at)
+        .map_err(|source| StoreError::Sqlite { doing: "count the records of requests", source })
+}
+
+/// Records a request in its own transaction, or one of which nothing was done, and why.
 ///
 /// # Errors
 /// When the row can't be written: the batch must not commit.
@@ -49,30 +109,53 @@ pub(crate) fn record(
     batch: &mut Batch<'_>,
     author: &Author,
     statements: &[Statement],
+    refused: Option<&str>,
 ) -> Result<(), StoreError> {
     batch
-        .internal(|connection| insert(connection, author, statements))?
+        .internal(|connection| insert(connection, author, statements, refused))?
         .map_err(|source| StoreError::Sqlite { doing: "record a request", source })
 }
 
-fn insert(connection: &Connection, author: &Author, statements: &[Statement]) -> Result<(), rusqlite::Error> {
+fn insert(
+    connection: &Connection,
+    author: &Author,
+    statements: &[Statement],
+    refused: Option<&str>,
+) -> Result<(), rusqlite::Error> {
+    let Text { shown, bytes, hash } = text(statements);
+    let refused = refused.map(|why| why.chars().take(REFUSED_CHARS).collect::<String>());
+    let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     // The open transaction is the one after the newest.
     connection
         .prepare_cached(
-            "INSERT INTO tanist_audit (id, txid, actor, statements, sql) VALUES (
+            "INSERT INTO tanist_audit (id, txid, actor, statements, refused, sql, sql_bytes, sql_hash) VALUES (
              (SELECT coalesce(max(id), 0) + 1 FROM tanist_audit),
-             (SELECT coalesce(max(txid), 0) + 1 FROM tanist_position), ?1, ?2, ?3)",
+             (SELECT coalesce(max(txid), 0) + 1 FROM tanist_position), ?1, ?2, ?3, ?4, ?5, ?6)",
         )?
-        .execute(params![author.0, i64::try_from(statements.len()).unwrap_or(i64::MAX), text(statements)])
+        .execute(params![
+            author.name,
+            number(statements.len()),
+            refused,
+            shown,
+            number(bytes),
+            hash.to_hex().as_str()
+        ])
         .map(drop)
 }
 
-/// Removes what is too old or too much, oldest first, and says whether there is more to remove.
+/// Removes what is too old, and moves what is too much into a file; oldest first. Says whether there is more of it.
 ///
 /// # Errors
 /// When the batch is lost.
 pub(crate) fn prune(batch: &mut Batch<'_>, kept: &Kept) -> Result<bool, StoreError> {
-    match batch.internal(|connection| remove(connection, kept))? {
+    let pruned = batch.internal(|connection| {
+        let old = remove_old(connection, kept)?;
+        Ok::<_, PruneError>(old.max(match &kept.when_full {
+            WhenFull::Refuse => 0,
+            WhenFull::Files(directory) => move_on(connection, kept.records, directory)?,
+        }))
+    })?;
+    match pruned {
         Ok(count) => Ok(count >= STEP),
         Err(error) => {
             tracing::warn!(%error, "prune the record of changes by SQL");
@@ -81,16 +164,64 @@ pub(crate) fn prune(batch: &mut Batch<'_>, kept: &Kept) -> Result<bool, StoreErr
     }
 }
 
-fn remove(connection: &Connection, kept: &Kept) -> Result<i64, rusqlite::Error> {
-    let records = i64::try_from(kept.records).unwrap_or(i64::MAX);
+#[derive(Debug, thiserror::Error)]
+enum PruneError {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("audit.directory: {}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+}
+
+fn remove_old(connection: &Connection, kept: &Kept) -> Result<i64, rusqlite::Error> {
+    // As far as the oldest are too old: what a clock that was wrong has dated otherwise waits for its neighbours.
     let removed = connection
         .prepare_cached(
-            "DELETE FROM tanist_audit WHERE id IN (
-             SELECT id FROM (SELECT id, at FROM tanist_audit ORDER BY id LIMIT ?1)
-             WHERE id <= (SELECT max(id) FROM tanist_audit) - ?2 OR at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?3))",
+            "DELETE FROM tanist_audit WHERE id < coalesce(
+             (SELECT min(id) FROM (SELECT id, at FROM tanist_audit ORDER BY id LIMIT ?1)
+              WHERE at >= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?2)),
+             (SELECT id FROM tanist_audit ORDER BY id LIMIT 1 OFFSET ?1), 9223372036854775807)",
         )?
-        .execute(params![STEP, records, format!("-{} seconds", kept.retention.as_secs())])?;
+        .execute(params![STEP, format!("-{} seconds", kept.retention.as_secs())])?;
     Ok(i64::try_from(removed).unwrap_or(i64::MAX))
+}
+
+/// Moves the oldest beyond `records` into the file of the day. What is in the file and comes once more, because the transaction
+/// was lost after that, has the same number.
+fn move_on(connection: &Connection, records: u64, directory: &Path) -> Result<i64, PruneError> {
+    let records = i64::try_from(records).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT a.id, ",
+        select::audit_object!(),
+        " FROM tanist_audit AS a WHERE a.id <= (SELECT max(id) FROM tanist_audit) - ?1 ORDER BY a.id LIMIT ?2"
+    ))?;
+    let rows = statement.query_map([records, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows: Vec<(i64, String)> = rows.collect::<Result<_, _>>()?;
+    let Some((last, _)) = rows.last() else { return Ok(0) };
+    let day = &Utc::of(clock::wall()).to_string()[..10];
+    let path = directory.join(format!("audit-{day}.jsonl"));
+    let lines: String = rows.iter().flat_map(|(_, line)| [line.as_str(), "\n"]).collect();
+    append(directory, &path, lines.as_bytes()).map_err(|source| PruneError::File { path, source })?;
+    let removed = connection.prepare_cached("DELETE FROM tanist_audit WHERE id <= ?1")?.execute([last])?;
+    Ok(i64::try_from(removed).unwrap_or(i64::MAX))
+}
+
+/// On the disk before it is gone from the table; readable for nobody else.
+fn append(directory: &Path, path: &Path, lines: &[u8]) -> io::Result<()> {
+    let mut folder = fs::DirBuilder::new();
+    let mut file = OpenOptions::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+        folder.mode(0o700);
+        file.mode(0o600);
+    }
+    folder.recursive(true).create(directory)?;
+    let mut file = file.create(true).append(true).open(path)?;
+    file.write_all(lines)?;
+    file.sync_all()?;
+    #[cfg(unix)]
+    File::open(directory)?.sync_all()?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -104,40 +235,81 @@ mod tests {
         connection
     }
 
-    #[test]
-    fn text_is_shortened_and_tells_all_statements() {
-        let two = [Statement::new(" INSERT INTO t VALUES (?)\n"), Statement::new("DELETE FROM t")];
-        assert_eq!(text(&two), "INSERT INTO t VALUES (?);\nDELETE FROM t");
-        let long = [Statement::new("ä".repeat(5000)), Statement::new("SELECT 1")];
-        assert_eq!(text(&long), format!("{}…", "ä".repeat(1000)));
-        assert_eq!(text(&[Statement::new("x".repeat(1000))]).len(), 1000, "nothing was left out");
+    fn nobody() -> Author {
+        Author { name: None, full_at: u64::MAX }
+    }
+
+    fn add(connection: &Connection, count: usize) {
+        connection.execute_batch("BEGIN").unwrap();
+        for _ in 0..count {
+            insert(connection, &nobody(), &[Statement::new("DELETE FROM t")], None).unwrap();
+        }
+        connection.execute_batch("COMMIT").unwrap();
+    }
+
+    /// The oldest, and how many there are.
+    fn left(connection: &Connection) -> (i64, i64) {
+        let sql = "SELECT coalesce(min(id), 0), count(*) FROM tanist_audit";
+        connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
     }
 
     #[test]
-    fn old_ones_and_too_many_go_in_bounded_steps_and_numbers_go_on() {
+    fn text_is_shortened_in_its_middle_and_its_hash_is_of_the_whole() {
+        let two = [Statement::new(" INSERT INTO t VALUES (?)\n"), Statement::new("DELETE FROM t")];
+        assert_eq!(text(&two).shown, "INSERT INTO t VALUES (?);\nDELETE FROM t");
+        let long = |end: &str| [Statement::new("ä".repeat(5000)), Statement::new(end)];
+        let (one, other) = (text(&long("DROP TABLE a")), text(&long("DROP TABLE b")));
+        assert!(
+            one.shown.starts_with(&"ä".repeat(1000)) && one.shown.ends_with("ä;\nDROP TABLE a"),
+            "{}",
+            one.shown
+        );
+        assert_eq!(one.shown.chars().count(), 1503);
+        assert_eq!(one.bytes, 10_000 + ";\nDROP TABLE a".len());
+        assert_ne!(one.hash, other.hash);
+        for kept_whole in [1000, 1500] {
+            assert_eq!(text(&[Statement::new("x".repeat(kept_whole))]).shown.len(), kept_whole);
+        }
+        assert_eq!(text(&[]).shown, "");
+    }
+
+    #[test]
+    fn old_ones_go_in_bounded_steps_and_young_ones_never_by_number() {
         let connection = table();
-        let add = |count: usize| {
-            connection.execute_batch("BEGIN").unwrap();
-            for _ in 0..count {
-                insert(&connection, &Author::default(), &[Statement::new("DELETE FROM t")]).unwrap();
-            }
-            connection.execute_batch("COMMIT").unwrap();
-        };
-        let left = || {
-            connection
-                .query_row("SELECT min(id), count(*) FROM tanist_audit", [], |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
-                })
-                .unwrap()
-        };
-        let kept = Kept { retention: Duration::from_secs(3600), records: 1000 };
-        add(6000);
-        assert_eq!(remove(&connection, &kept).unwrap(), STEP);
-        assert_eq!(remove(&connection, &kept).unwrap(), 904);
-        assert_eq!((remove(&connection, &kept).unwrap(), left()), (0, (5001, 1000)));
+        let retention = Duration::from_secs(3600);
+        let kept = Kept { retention, records: 1000, when_full: WhenFull::Refuse };
+        add(&connection, 6000);
+        assert_eq!((remove_old(&connection, &kept).unwrap(), left(&connection)), (0, (1, 6000)));
         connection.execute("UPDATE tanist_audit SET at = '2001' WHERE id < 5011", []).unwrap();
-        assert_eq!((remove(&connection, &kept).unwrap(), left()), (10, (5011, 990)));
-        add(1);
-        assert_eq!(left(), (5011, 991));
+        assert_eq!((remove_old(&connection, &kept).unwrap(), left(&connection)), (STEP, (4097, 1904)));
+        assert_eq!((remove_old(&connection, &kept).unwrap(), left(&connection)), (914, (5011, 990)));
+        assert_eq!(remove_old(&connection, &kept).unwrap(), 0);
+        connection.execute("UPDATE tanist_audit SET at = '2001'", []).unwrap();
+        assert_eq!((remove_old(&connection, &kept).unwrap(), left(&connection)), (990, (0, 0)));
+    }
+
+    #[test]
+    fn what_is_too_much_is_in_a_file_before_it_is_gone() {
+        let connection = table();
+        let dir = tempfile::TempDir::new().unwrap();
+        let directory = dir.path().join("made").join("here");
+        add(&connection, 5500);
+        assert_eq!(move_on(&connection, 1000, &directory).unwrap(), STEP);
+        assert_eq!(move_on(&connection, 1000, &directory).unwrap(), 404);
+        assert_eq!((move_on(&connection, 1000, &directory).unwrap(), left(&connection)), (0, (4501, 1000)));
+        let text: String = fs::read_dir(&directory)
+            .unwrap()
+            .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+            .collect();
+        let ids: Vec<_> = text
+            .lines()
+            .map(|line| serde_json::from_str::<tanist_api::AuditRecord>(line).unwrap().id)
+            .collect();
+        assert_eq!(ids, (1..=4500).collect::<Vec<_>>());
+        // A place that can't be written to loses nothing.
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(move_on(&connection, 10, &file).is_err());
+        assert_eq!(left(&connection), (4501, 1000));
     }
 }

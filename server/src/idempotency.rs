@@ -38,10 +38,12 @@ fn now_ms() -> i64 {
 pub(crate) fn stored(batch: &Batch<'_>, key: &Idempotency) -> Result<Stored, StoreError> {
     let row = batch
         .connection()
-        .prepare_cached("SELECT fingerprint, answer FROM tanist_requests WHERE key = ?1")
+        .prepare_cached("SELECT fingerprint, answer FROM tanist_requests WHERE token = ?1 AND key = ?2")
         .and_then(|mut statement| {
             statement
-                .query_row([&key.key], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))
+                .query_row([&key.token, &key.key], |row| {
+                    Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))
+                })
                 .optional()
         })
         .map_err(|source| StoreError::Sqlite { doing: "look an idempotency key up", source })?;
@@ -61,9 +63,9 @@ pub(crate) fn store(batch: &mut Batch<'_>, key: &Idempotency, answer: &[u8]) -> 
         .internal(|connection| {
             connection
                 .prepare_cached(
-                    "INSERT INTO tanist_requests (key, fingerprint, answer, created_ms) VALUES (?1, ?2, ?3, ?4)",
+                    "INSERT INTO tanist_requests (token, key, fingerprint, answer, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
                 )?
-                .execute(params![key.key, key.fingerprint, answer, now_ms()])
+                .execute(params![key.token, key.key, key.fingerprint, answer, now_ms()])
         })?
         .map(drop)
         .map_err(|source| StoreError::Sqlite { doing: "keep an idempotency key", source })
@@ -78,7 +80,7 @@ pub(crate) fn prune(batch: &mut Batch<'_>, retention: Duration) -> Result<bool, 
     let pruned = batch.internal(|connection| {
         connection
             .prepare_cached(
-                "DELETE FROM tanist_requests WHERE key IN (SELECT key FROM tanist_requests WHERE created_ms < ?1 LIMIT ?2)",
+                "DELETE FROM tanist_requests WHERE (token, key) IN (SELECT token, key FROM tanist_requests WHERE created_ms < ?1 LIMIT ?2)",
             )?
             .execute(params![before, STEP])
     })?;

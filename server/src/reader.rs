@@ -96,8 +96,18 @@ pub struct ReadDone {
 
 type Answer = Result<ReadDone, ReadError>;
 
+/// What users' SQL may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// Everything: an admin's, or where there are no tokens.
+    All,
+    /// Not the hashes of tokens, others' answers, and the record of changes by SQL.
+    Usual,
+}
+
 struct Job {
     statements: Vec<Statement>,
+    sight: Sight,
     respond: oneshot::Sender<Answer>,
 }
 
@@ -260,14 +270,14 @@ impl ReadPool {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn read(&self, statements: Vec<Statement>) -> Answer {
+    pub async fn read(&self, statements: Vec<Statement>, sight: Sight) -> Answer {
         let queues = self.0.as_ref().ok_or(ReadError::Witness)?;
         let now = clock::now_ns();
         if queues.crew.desks.lock().iter().all(|desk| desk.is_late(now)) {
             return Err(ReadError::Stuck);
         }
         let (respond, answer) = oneshot::channel();
-        send(&queues.jobs, Job { statements, respond })?;
+        send(&queues.jobs, Job { statements, sight, respond })?;
         answer.await.unwrap_or_else(|_| Err(ReadError::Storage("the reader stopped".to_owned())))
     }
 
@@ -336,15 +346,20 @@ impl Verified {
 }
 
 fn work(crew: &Crew, desk: &Desk) {
-    let mut reader: Option<Reader> = None;
+    // One for each sight: what may be read is judged when a statement is prepared, and the prepared ones are kept.
+    let (mut all, mut usual): (Option<Reader>, Option<Reader>) = (None, None);
     loop {
         // One thread waits in `recv` while it holds the lock; the others wait for the lock. Both end together.
-        let Ok(Job { statements, respond }) = crew.queue.lock().recv() else { return };
+        let Ok(Job { statements, sight, respond }) = crew.queue.lock().recv() else { return };
         if respond.is_closed() {
             continue; // nobody waits for it any more
         }
+        let reader = match sight {
+            Sight::All => &mut all,
+            Sight::Usual => &mut usual,
+        };
         *desk.respond.lock() = Some(respond);
-        let answer = read(&mut reader, &crew.source, desk, &statements);
+        let answer = read(reader, sight, &crew.source, desk, &statements);
         let keep = !matches!(answer, Err(ReadError::Storage(_)));
         desk.due_ns.store(0, Relaxed);
         desk.answer(answer);
@@ -354,7 +369,7 @@ fn work(crew: &Crew, desk: &Desk) {
             return;
         }
         if !keep {
-            reader = None; // opened anew for the next one
+            *reader = None; // opened anew for the next one
         }
     }
 }
@@ -363,20 +378,24 @@ fn work_for_own(queue: &Mutex<Receiver<OwnRead>>, source: &Source) {
     let mut reader: Option<Reader> = None;
     loop {
         let Ok(run) = queue.lock().recv() else { return };
-        if !run(opened(&mut reader, source), source) {
+        if !run(opened(&mut reader, source, Sight::All), source) {
             reader = None;
         }
     }
 }
 
-fn opened<'r>(slot: &'r mut Option<Reader>, source: &Source) -> Result<&'r mut Reader, ReadError> {
+fn opened<'r>(
+    slot: &'r mut Option<Reader>,
+    source: &Source,
+    sight: Sight,
+) -> Result<&'r mut Reader, ReadError> {
     match slot {
         Some(reader) => Ok(reader),
         None => {
             let sums = source.verified.as_ref().as_ref().map(|verified| Arc::clone(&verified.sums));
             let reader = open_reader(&source.directory, source.config.cache_bytes, sums)
                 .map_err(|error| ReadError::Storage(error.to_string()))?;
-            Ok(slot.insert(reader))
+            Ok(slot.insert(if sight == Sight::All { reader.seeing_all() } else { reader }))
         }
     }
 }
@@ -409,8 +428,14 @@ fn snapshot<T>(
     }
 }
 
-fn read(slot: &mut Option<Reader>, source: &Source, desk: &Desk, statements: &[Statement]) -> Answer {
-    let reader = opened(slot, source)?;
+fn read(
+    slot: &mut Option<Reader>,
+    sight: Sight,
+    source: &Source,
+    desk: &Desk,
+    statements: &[Statement],
+) -> Answer {
+    let reader = opened(slot, source, sight)?;
     let limits = &source.config.sql;
     let (result, position) = snapshot(reader, source, Some(desk), |connection, position| {
         (sql::run(connection, statements, limits), position)

@@ -196,7 +196,7 @@ struct Live {
     health: watch::Sender<Health>,
     hooks: watch::Sender<Hooks>,
     limits: watch::Sender<HttpLimits>,
-    operators_tokens: Operators,
+    operators_keys: Operators,
     /// With the files that it is read from.
     tls: Option<(watch::Sender<http::Secured>, Tls)>,
 }
@@ -301,7 +301,7 @@ impl Server {
                         retention: config.limits.event_retention,
                         count: config.limits.events as u64,
                     },
-                    audit: config.audit.kept,
+                    audit: config.audit.kept.clone(),
                     lock_patience: config.lock_patience,
                     outside_ahead: config.store_options().payload_limit() / 8,
                 };
@@ -455,8 +455,8 @@ impl Server {
             control: operators.clone(),
         }));
         let (live_limits, limits) = watch::channel(config.limits.clone());
-        let operators_tokens = Operators::default();
-        operators_tokens.set(&config.keys());
+        let operators_keys = Operators::default();
+        operators_keys.set(&config.keys());
         let (live_tls, secured) = tls.map(watch::channel).unzip();
         let expiry = secured.clone().map(|secured| tokio::spawn(http::tls::watch_expiry(secured)));
         let state = http::AppState::new(
@@ -470,7 +470,7 @@ impl Server {
                 scheduled,
                 sums: http_sums,
                 limits,
-                operators_tokens: operators_tokens.clone(),
+                operators_keys: operators_keys.clone(),
                 keys: subject.config.keys.clone(),
                 tls: secured,
             },
@@ -501,7 +501,7 @@ impl Server {
                 health: live_health,
                 hooks: live_hooks,
                 limits: live_limits,
-                operators_tokens,
+                operators_keys,
                 tls: live_tls.zip(config.tls.clone()),
             },
             board: shown,
@@ -565,7 +565,7 @@ impl Server {
         self.live.health.send_replace(config.health.clone());
         self.live.hooks.send_replace(config.hooks.clone());
         self.live.limits.send_replace(config.limits.clone());
-        self.live.operators_tokens.set(&config.keys());
+        self.live.operators_keys.set(&config.keys());
         self.subject.config.keys.set(config.keys());
         if let Some((secured, tls)) = &self.live.tls {
             match http::Secured::load(tls) {

@@ -20,6 +20,8 @@ use crate::{
 pub struct Idempotency {
     /// As the client sent it: 1 to 200 visible ASCII characters.
     pub key: String,
+    /// The name of whose key it is: two tokens may use the same one. Empty where there are no tokens.
+    pub token: String,
     /// Hash of the request, so that a key can't be used for another one.
     pub fingerprint: [u8; 32],
 }

@@ -667,12 +667,18 @@ fn run_statements(
     request: &WriteRequest,
     limits: &SqlLimits,
 ) -> Ran {
+    let author = request.author.as_ref();
+    let no_room = author.map(|author| audit::is_full(batch, author)).transpose()?.unwrap_or(false);
     batch.set_deadline(Some(Instant::now() + request.time_limit));
-    let result = batch.request(|connection| sql::run_telling(connection, statements, limits));
+    let result = batch.request(|connection| {
+        let ran = sql::run_telling(connection, statements, limits)?;
+        // What can't be recorded isn't done.
+        if ran.1 && no_room { Err(SqlError::audit_full()) } else { Ok(ran) }
+    });
     Ok(match result {
         Ok(Ok((results, changes))) => {
-            if let (Some(author), true) = (&request.author, changes) {
-                audit::record(batch, author, statements)?;
+            if let (Some(author), true) = (author, changes) {
+                audit::record(batch, author, statements, None)?;
             }
             Ok(serde_json::to_vec(&results).unwrap_or_default())
         }
@@ -683,7 +689,14 @@ fn run_statements(
         {
             return Err(StoreError::Statement { message: error.message });
         }
-        Ok(Err(error)) => Err(WriteError::Sql(error.explain(batch.interrupted(), batch.denied()))),
+        Ok(Err(error)) => {
+            let error = error.explain(batch.interrupted(), batch.denied());
+            // Whoever tries what nobody may do is on record, too, as long as there is room for what is done.
+            if let (Some(author), SqlErrorKind::Denied, false) = (author, error.kind, no_room) {
+                audit::record(batch, author, statements, Some(&error.to_string()))?;
+            }
+            Err(WriteError::Sql(error))
+        }
         Err(error) if error.is_request() => Err(WriteError::Sql(SqlError::refused(&error))),
         Err(error) => return Err(error),
     })

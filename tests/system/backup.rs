@@ -370,7 +370,7 @@ fn ask_and_wait(cluster: &Cluster) -> (TcpStream, String) {
     socket.connect(&address.into()).unwrap();
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    stream.write_all(b"GET /v1/backup HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream.write_all(b"GET /v1/backup HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -465,7 +465,9 @@ async fn copy_is_for_admins_alone_and_travels_over_tls() {
     let operator = cluster.client();
     create_ledger(&operator).await;
     for role in tanist_api::Access::ALL {
-        let made = operator.make_token(&format!("a-{role}"), role).await.unwrap();
+        let node = (role == tanist_api::Access::Agent).then(|| "n1".to_owned());
+        let new = tanist_api::NewToken { node, ..tanist_api::NewToken::new(&format!("a-{role}"), role) };
+        let made = operator.make_token_as(&new).await.unwrap();
         let builder = cluster.builder().hosts(&cluster.url(0)).token(&made.token).unwrap();
         let answer = builder.build().unwrap().backup_of(&cluster.url(0), None, None).await;
         match (role, answer) {

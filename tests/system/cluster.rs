@@ -162,8 +162,10 @@ impl Cluster {
         if layout.tls {
             authority = make_certificate(dir.path(), &ips);
             builder = builder.ca_pem(&authority).unwrap();
+            std::fs::write(dir.path().join("ca.crt"), &authority).unwrap();
             let (cert, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
-            extra += &format!("\n[tls]\ncert_file = {cert:?}\nkey_file = {key:?}\n");
+            let ca = dir.path().join("ca.crt");
+            extra += &format!("\n[tls]\ncert_file = {cert:?}\nkey_file = {key:?}\nca_file = {ca:?}\n");
         }
         if layout.tokens {
             extra += "\n[auth]\ntokens = true\n";
@@ -189,7 +191,7 @@ impl Cluster {
         if layout.tokens {
             // As a person on one of the machines would: what it prints is compared elsewhere.
             let config = tanist_server::config::Config::load(&machines[0].config).unwrap();
-            builder = builder.token(&config.operator_token()).unwrap();
+            builder = builder.operator(config.operator_key());
         }
         Cluster { _dir: dir, machines, builder, scheme, authority }
     }

@@ -86,7 +86,7 @@ async fn hooks_run_once_for_each_reign_in_order_whatever_ends_it() {
     assert!(terms.len() == reigns && reigns >= 7, "a reign was told of twice: {terms:?}");
     let text: String =
         (1..=3).map(|i| std::fs::read_to_string(path.join(format!("pc-{i}"))).unwrap_or_default()).collect();
-    for reason in ["hands over to", "the process that reigned ended", "this machine stops", "succeeds"] {
+    for reason in [" operator\n", " process-ended\n", " stops\n", " succeeds\n"] {
         assert!(text.contains(reason), "{reason:?} in {text}");
     }
     assert!(cluster.log_of(0).contains("hello") || cluster.log_of(1).contains("hello"));

@@ -18,7 +18,7 @@ async fn send(
     body: &[u8],
 ) -> (u16, Option<String>, String) {
     let head = format!(
-        "{} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n",
+        "{} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n",
         method.to_uppercase(),
         body.len()
     );

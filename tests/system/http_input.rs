@@ -25,7 +25,7 @@ fn post(path: &str, body: &[u8]) -> Vec<u8> {
 
 pub fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()
@@ -126,7 +126,7 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing() {
     let (status, _) = raw(&ip, post("/v1/nowhere", b"{}")).await;
     assert_eq!(status, 404);
     let (status, _) =
-        raw(&ip, b"GET /v1/execute HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_vec()).await;
+        raw(&ip, b"GET /v1/execute HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".to_vec()).await;
     assert_eq!(status, 405);
     let (status, _) = raw(&ip, post("/v1/query?consistency=maybe", insert.as_bytes())).await;
     assert_eq!(status, 400);
@@ -142,7 +142,7 @@ async fn repeated_idempotency_key_gives_the_first_answer_on_the_next_master_too(
     let body = r#"{"statements":[{"sql":"INSERT INTO ledger VALUES ('once') RETURNING rowid"}]}"#;
     let request = |body: &str| {
         format!(
-            "POST /v1/execute HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\nidempotency-key: k-1\r\ncontent-length: {}\r\n\r\n{body}",
+            "POST /v1/execute HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\nidempotency-key: k-1\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )
         .into_bytes()

@@ -51,7 +51,7 @@ async fn commands_of_the_http_recipe_answer_as_it_says() {
     // The throne mustn't move between two commands, however busy this computer is.
     let extra = "[timing]\nlease = \"5s\"\n".to_owned();
     let cluster = Cluster::start(&Layout { tokens: true, extra, ..Layout::of(3) }).await;
-    let token = cluster.client().make_token("recipe", Access::Operate).await.unwrap().token;
+    let token = cluster.client().make_token("recipe", Access::Admin).await.unwrap().token;
     let master = cluster.wait_master().await;
     let backup = cluster.url((master + 1) % 3);
     // A machine that is off comes first.

@@ -41,6 +41,7 @@ mod reload;
 mod rot;
 mod rust_client;
 mod secrets;
+mod security;
 mod service;
 mod state;
 mod stuck;

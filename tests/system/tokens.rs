@@ -34,7 +34,7 @@ async fn each_role_may_do_its_own_and_no_more_on_every_machine_and_after_a_failo
     let operator = cluster.client();
     create_ledger(&operator).await;
     let (mut clients, mut reading) = (vec![], String::new());
-    for role in Access::ALL {
+    for role in [Access::Read, Access::Write, Access::Operate, Access::Admin] {
         let made = operator.make_token(&format!("a-{role}"), role).await.unwrap();
         clients.push(with(&cluster, &made.token));
         if role == Access::Read {

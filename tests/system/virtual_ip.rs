@@ -21,7 +21,7 @@ settled has
 kill -KILL $pid; wait $pid || true
 has
 "$TANIST" run --config "$CONFIG" >> "$DIR/log" 2>&1 & pid=$!
-settled grep -q 'the process that reigned ended' "$DIR/log"
+settled grep -q 'process-ended' "$DIR/log"
 settled grep -q 're-elected' "$DIR/log"
 twice() { [ "$(wc -l < "$DIR/announced")" -eq 2 ]; }
 settled twice

@@ -187,7 +187,10 @@ async fn machine_that_is_not_current_for_long_sends_its_watchers_away() {
     let master = cluster.wait_master().await;
     let left = (master + 1) % 3;
     let mut stream = TcpStream::connect(format!("{}:{HTTP_PORT}", cluster.machines[left].ip)).await.unwrap();
-    stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /v1/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut start = [0; 12];
     stream.read_exact(&mut start).await.unwrap();
     assert_eq!(&start, b"HTTP/1.1 200");
@@ -284,7 +287,7 @@ async fn silent(ip: &str) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(8 << 10).unwrap();
     let mut stream = socket.connect(format!("{ip}:{HTTP_PORT}").parse().unwrap()).await.unwrap();
-    stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     stream
 }
 
@@ -359,7 +362,7 @@ async fn thousand_watchers_of_one_machine_take_little_memory() {
     for _ in 0..WATCHERS {
         let address = format!("{}:{HTTP_PORT}", cluster.machines[0].ip);
         let mut socket = TcpStream::connect(address).await.unwrap();
-        socket.write_all(b"GET /v1/events?tables=ledger HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        socket.write_all(b"GET /v1/events?tables=ledger HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let mut start = [0; 12];
         socket.read_exact(&mut start).await.unwrap();
         assert_eq!(&start, b"HTTP/1.1 200");
@@ -368,7 +371,7 @@ async fn thousand_watchers_of_one_machine_take_little_memory() {
     let idle = memory(&cluster, 0);
     // Requests still find their place, and one watcher more is told so.
     let mut more = TcpStream::connect(format!("{}:{HTTP_PORT}", cluster.machines[0].ip)).await.unwrap();
-    more.write_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    more.write_all(b"GET /v1/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     more.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("limits.watchers"), "{answer}");

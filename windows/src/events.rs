@@ -12,6 +12,8 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Filter, Layer};
 
+use crate::one_line::one_line;
+
 /// How bad it is, as the Event Log sorts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
@@ -165,6 +167,8 @@ struct Line {
 impl Line {
     fn put(&mut self, field: &Field, value: &str) {
         let cut: String = value.chars().take(VALUE).collect();
+        // The entry has a line for each field: what is quoted makes none of its own.
+        let cut = one_line(&cut).into_owned();
         if field.name() == "message" {
             self.message = cut;
         } else if !cut.is_empty() && self.fields.len() < 10 * VALUE {
@@ -221,5 +225,18 @@ mod tests {
         assert_eq!(given[0], Entry { id: 20, severity: Severity::Information, text });
         assert_eq!((given[1].id, given[1].severity), (11, Severity::Error));
         assert!(given[1].text.len() < 2100, "long values are cut");
+    }
+
+    #[test]
+    fn what_is_quoted_makes_no_lines_of_its_own() {
+        let entries = Arc::new(Mutex::new(vec![]));
+        let into = Arc::clone(&entries);
+        let layer = Operators::new(move |entry: Entry| into.lock().unwrap().push(entry.text)).layer();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let evil = "full\r\nwhy: forged\u{1b}[2J";
+            tracing::warn!(target: "tanist_server::driver", why = %evil, "not healthy");
+        });
+        let texts = entries.lock().unwrap();
+        assert_eq!(*texts, ["not healthy\r\nwhy: full\\r\\nwhy: forged\\u001b[2J"]);
     }
 }

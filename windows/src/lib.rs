@@ -11,6 +11,7 @@ pub mod firewall;
 mod folder;
 #[cfg(windows)]
 mod install;
+pub mod one_line;
 #[cfg(windows)]
 mod registry;
 pub mod rights;

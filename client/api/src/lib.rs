@@ -4,6 +4,8 @@
 //! fields in requests.
 
 mod access;
+#[cfg(feature = "key")]
+pub mod key;
 mod params;
 #[cfg(feature = "openapi")]
 mod schema;
@@ -11,13 +13,17 @@ mod state;
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap as _};
 
-pub use access::{Access, AccessError, MadeToken, NewToken, TokenInfo};
+pub use access::{Access, AccessError, AuditRecord, MadeToken, NewToken, TokenInfo};
 pub use state::{
     Command, ConfigChange, ConfigEntry, DesiredState, NewCommand, NewConfig, NewDesired, NewOutcome, Node,
     NodeSpec, NodeSummary, Outcome, OutcomeStatus, Page, PresenceStatus, Removed, Report, ReportedState,
     Seen,
 };
 
+/// The cluster's name: in every answer, and in requests that no machine of another cluster is to take.
+pub const HEADER_CLUSTER: &str = "tanist-cluster";
+/// In an answer to a request that has proved the cluster key: a nonce for the next one.
+pub const HEADER_NONCE: &str = "tanist-nonce";
 /// Header with the position (`term.txid`) up to which an answer is current or a write was stored.
 pub const HEADER_POSITION: &str = "tanist-position";
 /// Request header: wait (bounded) until the answering replica has this position.
@@ -334,6 +340,14 @@ pub mod code {
     pub const UNAUTHORIZED: &str = "unauthorized";
     /// The token's role doesn't allow this (403).
     pub const FORBIDDEN: &str = "forbidden";
+    /// The request is addressed to a name that isn't this machine's, and there are no tokens (421).
+    pub const FOREIGN_HOST: &str = "foreign-host";
+    /// The request comes from a page of another origin, and there are no tokens (403).
+    pub const FOREIGN_ORIGIN: &str = "foreign-origin";
+    /// The request is for another cluster (421).
+    pub const OTHER_CLUSTER: &str = "other-cluster";
+    /// The record of changes by SQL is full, and `audit.when_full` is `refuse` (507).
+    pub const AUDIT_FULL: &str = "audit-full";
     /// The route exists, the method doesn't (405).
     pub const METHOD_NOT_ALLOWED: &str = "method-not-allowed";
     /// The body's media type isn't the expected one (415).
@@ -348,9 +362,13 @@ pub mod code {
     pub const INTERNAL: &str = "internal";
 
     /// All of them.
-    pub const ALL: [&str; 33] = [
+    pub const ALL: [&str; 37] = [
         DATABASE_LOCKED,
         OUTSIDE_WRITE,
+        FOREIGN_HOST,
+        FOREIGN_ORIGIN,
+        OTHER_CLUSTER,
+        AUDIT_FULL,
         BAD_REQUEST,
         SQL_ERROR,
         CONSTRAINT,

@@ -61,6 +61,8 @@ namespace Tanist.Client
         readonly HttpClient client;
         readonly ClientOptions options;
         readonly Dictionary<string, TimeSpan> answered = new Dictionary<string, TimeSpan>();
+        /// <summary>The cluster of the machine that answered first; what is sent from then on says so. Guarded by <c>answered</c>.</summary>
+        string cluster;
 
         internal Http(ClientOptions options)
         {
@@ -95,13 +97,13 @@ namespace Tanist.Client
             point.ConnectionLimit = Math.Max(point.ConnectionLimit, 2 * options.MaxConcurrent + 16);
             point.Expect100Continue = false;
             point.UseNagleAlgorithm = false;
+            HttpResponseMessage response;
             try
             {
                 using (var message = Message(uri, request))
                 {
-                    var response = await client.SendAsync(message, HttpCompletionOption.ResponseHeadersRead, cancel).ConfigureAwait(false);
+                    response = await client.SendAsync(message, HttpCompletionOption.ResponseHeadersRead, cancel).ConfigureAwait(false);
                     lock (answered) answered[host] = Clock.Now;
-                    return response;
                 }
             }
             catch (Exception error)
@@ -109,6 +111,24 @@ namespace Tanist.Client
                 Forget(host);
                 if (NeverConnected(error)) throw new NotSentException(Chain(error));
                 throw;
+            }
+            var odd = OtherCluster(response);
+            if (odd == null) return response;
+            response.Dispose();
+            throw new NotSentException(odd);
+        }
+
+        /// <summary>Why the machine isn't one of this client's cluster; <c>null</c> if it is, or doesn't say. It has done nothing: the
+        /// request names the cluster, or is the first of all.</summary>
+        string OtherCluster(HttpResponseMessage response)
+        {
+            var found = Header(response, "Tanist-Cluster");
+            if (found == null) return null;
+            lock (answered)
+            {
+                if (cluster == null) cluster = found;
+                if (cluster == found) return null;
+                return "it belongs to the cluster \"" + found + "\", the others to \"" + cluster + "\"";
             }
         }
 
@@ -160,6 +180,9 @@ namespace Tanist.Client
                 message.Content = new ByteArrayContent(request.Body);
                 message.Content.Headers.TryAddWithoutValidation("Content-Type", request.ContentType);
             }
+            string home;
+            lock (answered) home = cluster;
+            if (home != null) message.Headers.TryAddWithoutValidation("Tanist-Cluster", home);
             if (options.Token != null) message.Headers.TryAddWithoutValidation("Authorization", "Bearer " + options.Token);
             foreach (var header in request.Headers) message.Headers.TryAddWithoutValidation(header.Key, header.Value);
             return message;

@@ -53,6 +53,15 @@ pub fn open_reader(dir: &Path, cache_bytes: u64, sums: Option<Arc<PageSums>>) ->
 }
 
 impl Reader {
+    /// Lets users' SQL read what isn't everybody's: hashes of tokens, others' answers, the record of changes by SQL.
+    #[must_use]
+    pub fn seeing_all(self) -> Reader {
+        self.user_mode.see_all();
+        self
+    }
+}
+
+impl Reader {
     /// Runs `read` on one snapshot, with the stamp of it. Users' SQL may be prepared with `prepare_cached` here.
     ///
     /// # Errors

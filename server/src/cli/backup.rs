@@ -38,7 +38,7 @@ pub(super) struct BackupArgs {
 }
 
 pub(super) async fn backup(args: &BackupArgs) -> anyhow::Result<()> {
-    let client = args.connection.client()?;
+    let client = args.connection.client().await?;
     let cluster = status::seen_by_the_master(&client).await?;
     let sources = sources(&cluster, args.from.as_deref())?;
     // What was acknowledged before the copy was asked for is in it, wherever it comes from.

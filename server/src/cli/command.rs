@@ -94,7 +94,7 @@ enum CommandCommand {
 pub(super) async fn command(args: &CommandArgs) -> anyhow::Result<()> {
     match &args.command {
         CommandCommand::Send { connection, name, nodes, all, arguments, key } => {
-            let client = connection.client()?;
+            let client = connection.client().await?;
             let nodes = if *all { all_nodes(&client).await? } else { nodes.clone() };
             let new = NewCommand { name: name.clone(), arguments: value(arguments), nodes };
             let options = tanist_client::ChangeOptions { idempotency_key: key.clone(), ..Default::default() };
@@ -109,19 +109,19 @@ pub(super) async fn command(args: &CommandArgs) -> anyhow::Result<()> {
             })
         }
         CommandCommand::List { listing, node, status } => {
-            let (client, options) = (listing.reading.connection.client()?, listing.reading.options());
+            let (client, options) = (listing.reading.connection.client().await?, listing.reading.options());
             let filter = CommandFilter { node: node.clone(), status: status.map(Into::into) };
             let found = listing.all(async |part| client.commands(&filter, &part, &options).await).await?;
             let headings = ["command", "name", "arguments", "pending", "done", "failed", "sent"];
             listing.show(&found, &headings, row)
         }
         CommandCommand::Show { reading, id } => {
-            let found = reading.connection.client()?.command(*id, &reading.options()).await?.value;
+            let found = reading.connection.client().await?.command(*id, &reading.options()).await?.value;
             show(&reading.connection, &found, text)
         }
         CommandCommand::Report { connection, id, node, status, detail } => {
             let outcome = NewOutcome { status: (*status).into(), detail: value(detail) };
-            let client = connection.client()?;
+            let client = connection.client().await?;
             let now = client.report_outcome(*id, node, &outcome, &Default::default()).await?.value;
             show(connection, &now, text)
         }

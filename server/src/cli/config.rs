@@ -57,20 +57,21 @@ enum ConfigCommand {
 pub(super) async fn config(args: &ConfigArgs) -> anyhow::Result<()> {
     match &args.command {
         ConfigCommand::Get { reading, name } => {
-            let found = reading.connection.client()?.config(name, &reading.options()).await?.value;
+            let found = reading.connection.client().await?.config(name, &reading.options()).await?.value;
             show(&reading.connection, &found, |found| format!("{}\n", found.value))
         }
         ConfigCommand::Set { changing, name, value: text } => {
-            let client = changing.connection.client()?;
+            let client = changing.connection.client().await?;
             let now = client.set_config(name, &value(text), &changing.options()).await?.value;
             show(&changing.connection, &now, |now| format!("{} has revision {}\n", now.key, now.revision))
         }
         ConfigCommand::Unset { changing, name } => {
-            let gone = changing.connection.client()?.remove_config(name, &changing.options()).await?.value;
+            let gone =
+                changing.connection.client().await?.remove_config(name, &changing.options()).await?.value;
             show(&changing.connection, &gone, |gone| format!("{name} removed, revision {}\n", gone.revision))
         }
         ConfigCommand::List { listing, prefix } => {
-            let (client, options) = (listing.reading.connection.client()?, listing.reading.options());
+            let (client, options) = (listing.reading.connection.client().await?, listing.reading.options());
             let found = listing.all(async |part| client.config_list(prefix, &part, &options).await).await?;
             let row = |entry: &ConfigEntry| {
                 vec![
@@ -83,7 +84,7 @@ pub(super) async fn config(args: &ConfigArgs) -> anyhow::Result<()> {
             listing.show(&found, &["key", "value", "revision", "changed"], row)
         }
         ConfigCommand::History { listing, name } => {
-            let (client, options) = (listing.reading.connection.client()?, listing.reading.options());
+            let (client, options) = (listing.reading.connection.client().await?, listing.reading.options());
             let found = listing.all(async |part| client.config_history(name, &part, &options).await).await?;
             let row = |change: &ConfigChange| {
                 vec![

@@ -30,7 +30,7 @@ pub(super) struct DemoteArgs {
 }
 
 pub(super) async fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
-    let client = args.connection.client()?;
+    let client = args.connection.client().await?;
     let now = if args.force {
         let cluster = client.cluster().await?;
         if !args.accept_data_loss {
@@ -49,7 +49,7 @@ pub(super) async fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
 }
 
 pub(super) async fn demote(args: &DemoteArgs) -> anyhow::Result<()> {
-    let client = args.connection.client()?;
+    let client = args.connection.client().await?;
     let member = match &args.member {
         Some(member) => member.clone(),
         None => client.cluster().await?.master.context("there is no master now")?,

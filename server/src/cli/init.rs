@@ -12,7 +12,7 @@ use tanist_client::Client;
 use tanist_transport::ClusterKey;
 
 use super::Usage;
-use crate::{auth::operator_token, config::Config, secret};
+use crate::{auth::operator_key, config::Config, secret};
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
@@ -227,8 +227,7 @@ async fn join(args: &InitArgs, hosts: &str, planned: &[Planned], key: &ClusterKe
             Usage("--key-file: found nothing, expected the cluster's key with --join".to_owned()).into()
         );
     }
-    let key = operator_token(key);
-    let client = Client::builder().hosts(hosts).token(&key)?.build()?;
+    let client = Client::builder().hosts(hosts).operator(operator_key(key)).build()?;
     let cluster = client.cluster().await?;
     // As the others do it: a token is asked for everywhere or nowhere.
     let tokens = match Client::new(hosts)?.cluster().await {
@@ -310,7 +309,9 @@ cache = "8MiB"
 lock_patience = "10s"      # another program (a sqlite3 shell, say) may hold state.db's write lock so long before the master hands over
 scrub = "2MiB"             # bytes a second that are read again to find pages that the disk has changed; "off"
 
-# In [listen]: cors = ["https://panel.example"] lets pages of that origin ask this machine from a browser; "*": any.
+# In [listen]: cors = ["https://panel.example"] lets pages of that origin ask this machine from a browser; "*", with tokens only: any.
+# names = ["wall.example"] are further names by which clients reach this machine, where there are no tokens: it refuses others,
+# so that no page of another site gets here by a name of its own.
 
 [limits]
 body = "1MiB"
@@ -343,11 +344,14 @@ silent_after = "5s"        # a managed node whose agent gives no sign of life fo
 # key_file = "tls.key"
 # client_ca_file = "clients.crt"        # only clients with a certificate that these authorities have signed are let in
 # client_certificates = "required"      # or "optional": without one they are let in too, with a wrong one not
+# ca_file = "ca.crt"       # the authority, for commands with --config on this machine; without it what is in cert_file is believed
 
-# [audit]                  # who has changed what by SQL is on record (SELECT * FROM tanist_v_audit), never the values of parameters
+# [audit]                  # who has changed what by SQL is on record (`tanist audit export`), never the values of parameters
 # sql = true               # default: where [auth] tokens = true
 # retention = "720h"
-# records = 100000         # and so many at most
+# records = 100000         # so many stay in the database; younger ones beyond that are never just removed:
+# when_full = "file"       # the master moves the oldest to files, one a day; "refuse": changes by SQL are refused
+# directory = "data/audit" # where those files are; default: audit in data_dir
 
 [health]                   # an unhealthy machine comes last in the chain, and hands over if it is the master
 program = []               # ["/usr/bin/check", "-q"]: your own check; exit code 0 is healthy, else its first line says why not

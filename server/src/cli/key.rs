@@ -72,7 +72,7 @@ impl Machine {
     async fn ask(&self, config: &Config) -> anyhow::Result<Vec<Other>> {
         let urls: Vec<_> = config.members.iter().flat_map(|member| &member.urls).cloned().collect();
         let builder = Client::builder().hosts(&urls.join(",")).deadline(PATIENCE);
-        let builder = self.certificates.give(builder.token(&config.operator_token())?)?;
+        let builder = self.certificates.give(builder.operator(config.operator_key()))?;
         let cluster = builder.build()?.cluster().await?;
         let members = cluster.members.into_iter();
         members.map(|member| Ok((member.id.parse()?, member.peer_addresses))).collect()

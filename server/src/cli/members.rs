@@ -61,7 +61,7 @@ enum MembersCommand {
 
 pub(super) async fn members(args: &MembersArgs) -> anyhow::Result<()> {
     let (connection, now) = match &args.command {
-        MembersCommand::List { connection } => (connection, connection.client()?.members().await?),
+        MembersCommand::List { connection } => (connection, connection.client().await?.members().await?),
         MembersCommand::Add { connection, member, rank, peer, url } => {
             let new = NewMember {
                 id: member.clone(),
@@ -69,7 +69,7 @@ pub(super) async fn members(args: &MembersArgs) -> anyhow::Result<()> {
                 peer_addresses: peer.clone(),
                 urls: url.clone(),
             };
-            (connection, connection.client()?.add_member(&new).await?)
+            (connection, connection.client().await?.add_member(&new).await?)
         }
         MembersCommand::Set { connection, member, rank, peer, url } => {
             let given = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
@@ -77,10 +77,10 @@ pub(super) async fn members(args: &MembersArgs) -> anyhow::Result<()> {
             if patch == MemberPatch::default() {
                 return Err(Usage("expected --rank, --peer or --url".to_owned()).into());
             }
-            (connection, connection.client()?.change_member(member, &patch).await?)
+            (connection, connection.client().await?.change_member(member, &patch).await?)
         }
         MembersCommand::Remove { connection, member } => {
-            (connection, connection.client()?.remove_member(member).await?)
+            (connection, connection.client().await?.remove_member(member).await?)
         }
     };
     if connection.json {

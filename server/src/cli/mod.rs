@@ -3,6 +3,7 @@
 //! Owns no logic of a machine or a cluster: `run` and `dev` are in `commands/`, the others talk through the client crate.
 
 mod agent;
+mod audit;
 mod backup;
 mod bench;
 mod command;
@@ -32,6 +33,7 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tanist_client::{Builder, Client};
+use tanist_windows::one_line::one_line;
 
 use crate::{
     causes::in_words,
@@ -98,6 +100,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Change the cluster's key while the cluster serves.
     Key(key::KeyArgs),
+    /// Write out who has changed what by SQL.
+    Audit(audit::AuditArgs),
     /// Keep a managed node at its desired state: runs on the node, calls your program, reports what came of it.
     Agent(agent::AgentArgs),
     /// Go on without a majority that is gone for good: on a stopped machine, by an operator's word.
@@ -186,13 +190,14 @@ impl Certificates {
 /// How to reach a cluster.
 #[derive(Debug, Args)]
 struct Connection {
-    /// Some of its machines: `a:8080,b:8080`.
-    #[arg(long, env = "TANIST_HOSTS", default_value = "127.0.0.1:8080")]
-    hosts: String,
+    /// Some of its machines: `a:8080,b:8080`. Default: those of --config, or else 127.0.0.1:8080.
+    #[arg(long, env = "TANIST_HOSTS")]
+    hosts: Option<String>,
     /// A token, where the cluster wants one.
     #[arg(long, env = "TANIST_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// The configuration file of a machine of the cluster: its cluster key allows everything, without a token.
+    /// The configuration file of a machine of the cluster: it says where the machines are and by which authority they are known, and
+    /// its cluster key, which is proved and never sent, allows everything.
     #[arg(long, conflicts_with = "token")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -206,27 +211,85 @@ struct Connection {
 }
 
 impl Connection {
-    fn client(&self) -> anyhow::Result<Client> {
-        Ok(self.builder()?.build()?)
+    /// A client of one cluster: hosts of two are refused by name.
+    async fn client(&self) -> anyhow::Result<Client> {
+        let client = self.builder()?.build()?;
+        if client.known_hosts().len() > 1 {
+            client.check_hosts(CHECK_TIME).await?;
+        }
+        Ok(client)
+    }
+
+    /// Where the machines are.
+    fn hosts(&self) -> anyhow::Result<String> {
+        match &self.config {
+            Some(path) => hosts_of(&Config::load(path)?, path, self.hosts.as_deref()),
+            None => Ok(self.hosts.clone().unwrap_or_else(|| "127.0.0.1:8080".to_owned())),
+        }
     }
 
     fn builder(&self) -> anyhow::Result<Builder> {
         let deadline = std::time::Duration::from_secs(self.deadline);
-        let mut builder = Client::builder().hosts(&self.hosts).deadline(deadline);
+        let mut builder = Client::builder().hosts(&self.hosts()?).deadline(deadline);
+        let config = self.config.as_ref().map(|path| Config::load(path)).transpose()?;
+        if let (None, Some(config)) = (&self.certificates.ca_file, &config) {
+            builder = believing(builder, config)?;
+        }
         builder = self.certificates.give(builder)?;
-        Ok(match self.bearer()? {
-            Some(token) => builder.token(&token)?,
-            None => builder,
+        Ok(match (&config, &self.token) {
+            (Some(config), _) => builder.cluster(config.cluster.as_str()).operator(config.operator_key()),
+            (None, Some(token)) => builder.token(token.trim())?,
+            (None, None) => builder,
         })
     }
+}
 
-    /// The token to be sent.
-    fn bearer(&self) -> anyhow::Result<Option<String>> {
-        if let Some(path) = &self.config {
-            return Ok(Some(Config::load(path)?.operator_token()));
+/// So long is waited for hosts that are asked to which cluster they belong.
+const CHECK_TIME: std::time::Duration = std::time::Duration::from_millis(300);
+
+/// The machines that a configuration names, or those of them that are asked for: what proves the cluster key goes nowhere else, and not
+/// without TLS where there is TLS.
+fn hosts_of(config: &Config, path: &std::path::Path, asked: Option<&str>) -> anyhow::Result<String> {
+    let known = config.client_urls();
+    let Some(asked) = asked else {
+        if known.is_empty() {
+            let why = "no https:// URL in a [[member]], expected one: there is [tls]";
+            return Err(Usage(format!("--config {}: found {why}", path.display())).into());
         }
-        Ok(self.token.as_ref().map(|token| token.trim().to_owned()))
+        return Ok(known.join(","));
+    };
+    let scheme = if config.tls.is_some() { "https://" } else { "http://" };
+    let host =
+        |text: &str| text.rsplit("://").next().unwrap_or(text).trim_end_matches('/').to_ascii_lowercase();
+    let mut hosts = vec![];
+    for one in asked.split(',').map(str::trim).filter(|one| !one.is_empty()) {
+        let found = known.iter().find(|url| host(url) == host(one));
+        let fits = !one.contains("://")
+            || found.is_some_and(|url| url.trim_end_matches('/') == one.trim_end_matches('/'));
+        match found {
+            Some(url) if fits => hosts.push(url.clone()),
+            _ => {
+                let why = format!(
+                    "--hosts: found {one:?}, expected machines of {} ({}), whose cluster key is proved to no others; speaking {scheme}",
+                    path.display(),
+                    known.join(", ")
+                );
+                return Err(Usage(why).into());
+            }
+        }
     }
+    Ok(hosts.join(","))
+}
+
+/// By which authority the machines of a configuration are known.
+fn believing(builder: Builder, config: &Config) -> anyhow::Result<Builder> {
+    let Some(tls) = &config.tls else { return Ok(builder) };
+    let (field, path) = match &tls.ca_file {
+        Some(path) => ("tls.ca_file", path),
+        None => ("tls.cert_file", &tls.cert_file),
+    };
+    let pem = std::fs::read(path).with_context(|| format!("{field}: read {}", path.display()))?;
+    Ok(builder.ca_pem(&pem)?)
 }
 
 /// Ends quietly when nobody reads on, as with `tanist status --watch | head`: there is nobody to tell. `print!` has no other way
@@ -288,6 +351,7 @@ pub fn main() -> ExitCode {
             Command::Agent(args) => agent::agent(&args).await,
             Command::Token(args) => token::token(&args).await,
             Command::Key(args) => key::key(&args).await,
+            Command::Audit(args) => audit::audit(&args).await,
             Command::Recover(args) => recover::recover(&args),
             Command::Backup(args) => backup::backup(&args).await,
             Command::Verify(args) => verify::verify(&args),
@@ -322,7 +386,8 @@ fn end(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tanist: {}", in_words(&error));
+            // It may quote what others have written, and a service's goes to its log.
+            eprintln!("tanist: {}", one_line(&in_words(&error)));
             let (code, advice) = verdict(&error);
             if let Some(advice) = advice {
                 eprintln!("{advice}");
@@ -339,7 +404,13 @@ fn verdict(error: &anyhow::Error) -> (u8, Option<String>) {
         return (2, Some("See `tanist help` and `tanist help <command>`.".to_owned()));
     }
     match error.downcast_ref::<Error>() {
-        Some(Error::Hosts(_) | Error::Key(_) | Error::Token { .. } | Error::Certificate(_)) => (2, None),
+        Some(
+            Error::Hosts(_)
+            | Error::Key(_)
+            | Error::Token { .. }
+            | Error::Certificate(_)
+            | Error::OtherCluster { .. },
+        ) => (2, None),
         Some(Error::Problem(problem)) if problem.code == code::UNAUTHORIZED => {
             let advice = "The cluster wants a token: --token or TANIST_TOKEN, or on one of its machines --config tanist.toml.";
             (1, Some(advice.to_owned()))

@@ -92,15 +92,16 @@ pub(super) async fn node(args: &NodeArgs) -> anyhow::Result<()> {
         NodeCommand::Show { reading, node } => one(reading, node).await,
         NodeCommand::Set { changing, node, address, row, column, labels } => {
             let patch = patch(address.as_deref(), *row, *column, labels)?;
-            let now = set(&changing.connection.client()?, changing, node, &patch).await?;
+            let now = set(&changing.connection.client().await?, changing, node, &patch).await?;
             show(&changing.connection, &now, |now| format!("{} has revision {}\n", now.name, now.revision))
         }
         NodeCommand::Remove { changing, node } => {
-            let gone = changing.connection.client()?.remove_node(node, &changing.options()).await?.value;
+            let gone =
+                changing.connection.client().await?.remove_node(node, &changing.options()).await?.value;
             show(&changing.connection, &gone, |gone| format!("{node} removed, revision {}\n", gone.revision))
         }
         NodeCommand::Desired { changing, node, state, patch } => {
-            let (client, options) = (changing.connection.client()?, changing.options());
+            let (client, options) = (changing.connection.client().await?, changing.options());
             let now = match state.as_deref().map(|state| object("STATE", state)).transpose()? {
                 None => client.desired(node, &unconditional(changing)?).await?,
                 Some(state) if *patch => client.patch_desired(node, &state, &options).await?,
@@ -109,7 +110,7 @@ pub(super) async fn node(args: &NodeArgs) -> anyhow::Result<()> {
             show(&changing.connection, &now.value, |now| desired_text(node, Some(now)))
         }
         NodeCommand::Reported { changing, node, state, desired_revision, error } => {
-            let client = changing.connection.client()?;
+            let client = changing.connection.client().await?;
             let now = match state.as_deref().map(|state| object("STATE", state)).transpose()? {
                 None => client.reported(node, &unconditional(changing)?).await?,
                 Some(state) => {
@@ -131,7 +132,7 @@ fn unconditional(changing: &Changing) -> Result<ReadOptions, Usage> {
 }
 
 async fn list(listing: &Listing) -> anyhow::Result<()> {
-    let (client, options) = (listing.reading.connection.client()?, listing.reading.options());
+    let (client, options) = (listing.reading.connection.client().await?, listing.reading.options());
     let found = listing.all(async |part| client.nodes(&part, &options).await).await?;
     let row = |found: &NodeSummary| {
         let place = |place: Option<u32>| place.map(|place| place.to_string()).unwrap_or_default();
@@ -156,7 +157,7 @@ async fn list(listing: &Listing) -> anyhow::Result<()> {
 }
 
 async fn one(reading: &Reading, node: &str) -> anyhow::Result<()> {
-    let (client, options) = (reading.connection.client()?, reading.options());
+    let (client, options) = (reading.connection.client().await?, reading.options());
     let found = client.node(node, &options).await?.value;
     let desired = or_none(client.desired(node, &options).await)?;
     let reported = or_none(client.reported(node, &options).await)?;

@@ -59,7 +59,7 @@ fn statements(sql: &[String], params: &[String]) -> Result<Vec<Statement>, Usage
 pub(super) async fn execute(args: &ExecuteArgs) -> anyhow::Result<()> {
     let request = ExecuteRequest { statements: statements(&args.sql, &args.params)?, transaction: true };
     let options = ExecuteOptions { idempotency_key: args.key.clone(), deadline: None };
-    let response = args.connection.client()?.execute_with(request, options).await?;
+    let response = args.connection.client().await?.execute_with(request, options).await?;
     if args.connection.json {
         println!("{}", serde_json::to_string_pretty(&response)?);
         return Ok(());
@@ -73,7 +73,7 @@ pub(super) async fn execute(args: &ExecuteArgs) -> anyhow::Result<()> {
 
 pub(super) async fn query(args: &QueryArgs) -> anyhow::Result<()> {
     let request = QueryRequest { statements: statements(&args.sql, &args.params)? };
-    let client = args.connection.client()?;
+    let client = args.connection.client().await?;
     let response = client.query(request, args.consistency, args.min_position.as_deref()).await?;
     if args.connection.json {
         println!("{}", serde_json::to_string_pretty(&response)?);

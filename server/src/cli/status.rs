@@ -26,7 +26,7 @@ pub(super) struct StatusArgs {
 /// Shows the cluster as the master sees it, or, without one, as the first machine that answers.
 pub(super) async fn status(args: &StatusArgs) -> anyhow::Result<()> {
     let connection = &args.connection;
-    let client = connection.client()?;
+    let client = connection.client().await?;
     if !args.watch {
         return show(connection, &seen_by_the_master(&client).await?);
     }

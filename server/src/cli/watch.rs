@@ -27,7 +27,7 @@ pub(super) struct WatchArgs {
 }
 
 pub(super) async fn watch(args: &WatchArgs) -> anyhow::Result<()> {
-    let mut watch = args.connection.client()?.watch(WatchOptions {
+    let mut watch = args.connection.client().await?.watch(WatchOptions {
         after: args.after,
         kinds: args.kinds.clone(),
         subject_prefix: args.subject_prefix.clone(),
@@ -83,7 +83,7 @@ struct TableArgs {
 pub(super) async fn tables(args: &TablesArgs) -> anyhow::Result<()> {
     let (connection, changed) = match &args.action {
         TablesAction::List(connection) => {
-            let answer = connection.client()?.watched_tables().await?;
+            let answer = connection.client().await?.watched_tables().await?;
             if connection.json {
                 println!("{}", serde_json::to_string_pretty(&answer)?);
             } else {
@@ -92,10 +92,10 @@ pub(super) async fn tables(args: &TablesArgs) -> anyhow::Result<()> {
             return Ok(());
         }
         TablesAction::Add(TableArgs { table, connection }) => {
-            (connection, connection.client()?.watch_table(table).await?)
+            (connection, connection.client().await?.watch_table(table).await?)
         }
         TablesAction::Remove(TableArgs { table, connection }) => {
-            (connection, connection.client()?.unwatch_table(table).await?)
+            (connection, connection.client().await?.unwatch_table(table).await?)
         }
     };
     if connection.json {

@@ -219,7 +219,7 @@ fn client(machines: &[DevMachine]) -> anyhow::Result<tanist_client::Client> {
     let first = machines.first().context("no machines")?;
     let config = Config::load(&first.config)?;
     if config.tokens {
-        builder = builder.token(&config.operator_token())?;
+        builder = builder.operator(config.operator_key());
     }
     Ok(builder.build()?)
 }

@@ -11,7 +11,7 @@ use tracing_subscriber::{
     reload,
 };
 
-use super::log_file::LogFile;
+use super::{lines::Lines, log_file::LogFile};
 use crate::config::{Config, LogFiles, LogFormat};
 
 /// Sees what is logged, by a filter of its own.
@@ -87,7 +87,7 @@ fn layer<W>(format: LogFormat, color: bool, writer: W) -> BoxedLayer
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let layer = tracing_subscriber::fmt::layer().with_ansi(color).with_writer(writer);
+    let layer = tracing_subscriber::fmt::layer().with_ansi(color).with_writer(Lines::to(writer, color));
     match format {
         LogFormat::Text => Box::new(layer.with_target(false)),
         LogFormat::Json => Box::new(layer.json()),

@@ -4,6 +4,7 @@
 
 mod dev;
 mod host;
+mod lines;
 mod log_file;
 mod logging;
 mod reload;
@@ -11,5 +12,6 @@ mod run;
 
 pub use dev::{DevOptions, dev};
 pub use host::{Host, Phase, Wish};
+pub(crate) use lines::Lines;
 pub use logging::Observer;
 pub use run::run;

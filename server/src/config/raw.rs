@@ -59,6 +59,8 @@ pub(super) struct RawListen {
     pub(super) insecure: bool,
     #[serde(default)]
     pub(super) cors: Vec<String>,
+    #[serde(default)]
+    pub(super) names: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,6 +144,7 @@ pub(super) struct RawTls {
     pub(super) key_file: Option<String>,
     pub(super) client_ca_file: Option<String>,
     pub(super) client_certificates: Option<String>,
+    pub(super) ca_file: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -157,6 +160,8 @@ pub(super) struct RawAudit {
     pub(super) sql: Option<bool>,
     pub(super) retention: Option<String>,
     pub(super) records: Option<usize>,
+    pub(super) when_full: Option<String>,
+    pub(super) directory: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -9,6 +9,7 @@ use std::{
 };
 
 use http::HeaderValue;
+use tanist_api::key::OperatorKey;
 use tanist_replication::{Config as NodeConfig, Member, MemberId, Rank, Timing};
 use tanist_store::Options;
 use tanist_transport::{ClusterId, ClusterKey, Config as TransportConfig, KeyRing, Limits as LinkLimits};
@@ -21,7 +22,7 @@ use super::{
     secrets,
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
-use crate::{audit, auth::operator_token, backup::schedule::is_same, reader::ReadPoolConfig, sql::SqlLimits};
+use crate::{audit, auth::operator_key, backup::schedule::is_same, reader::ReadPoolConfig, sql::SqlLimits};
 
 /// Why a configuration file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,9 @@ pub struct Listen {
     pub http: String,
     /// Origins of pages that browsers let ask this machine, such as `https://panel.example`; `*` alone: any.
     pub cors: Vec<HeaderValue>,
+    /// Further names, with or without a port, by which clients reach this machine; they count where there are no tokens, and
+    /// for proofs of the cluster key.
+    pub names: Vec<String>,
 }
 
 /// Limits on HTTP requests.
@@ -115,7 +119,7 @@ pub struct HttpLimits {
 }
 
 /// The record of changes by users' SQL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
     /// Whether it is kept.
     pub sql: bool,
@@ -395,6 +399,7 @@ impl Config {
             peer: raw.listen.peer.unwrap_or_else(|| "127.0.0.1:7450".to_owned()),
             http: raw.listen.http.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
             cors: origins(&fields, &raw.listen.cors)?,
+            names: names(&fields, &raw.listen.names)?,
         };
         addresses(&fields, "listen.peer", &listen.peer)?;
         let http = addresses(&fields, "listen.http", &listen.http)?;
@@ -406,6 +411,14 @@ impl Config {
                 format!("{:?}, which others can reach, and no access control", listen.http),
                 "a loopback address, or tokens = true in [auth], or client_ca_file in [tls], or insecure = true in [listen] on a network where everybody may \
                  read and write",
+            ));
+        }
+        if !raw.auth.tokens && listen.cors.iter().any(|origin| origin == "*") {
+            return Err(fields.error(
+                "listen.cors",
+                "[\"*\"], and no access control",
+                "the origins of your pages, or tokens = true in [auth]: any page of any site that a browser here shows could read \
+                 and write otherwise",
             ));
         }
         let me = members.iter().find(|member| member.id == id);
@@ -456,7 +469,7 @@ impl Config {
         Ok(Config {
             cluster,
             id,
-            data_dir,
+            data_dir: data_dir.clone(),
             key: keys.key,
             other_key: keys.other,
             key_file: raw.key_file.map(|name| folder.join(name)),
@@ -468,7 +481,7 @@ impl Config {
                 (Duration::from_secs(1), days),
             )?,
             tokens: raw.auth.tokens,
-            audit: audit_of(&fields, &raw.audit, raw.auth.tokens)?,
+            audit: audit_of(&fields, folder, &data_dir, &raw.audit, raw.auth.tokens)?,
             tls,
             members,
             timing: timing.clone(),
@@ -521,10 +534,27 @@ impl Config {
         warnings
     }
 
-    /// The bearer token that whoever has the cluster key has: it allows everything.
+    /// What whoever has the cluster key proves it with: that allows everything.
     #[must_use]
-    pub fn operator_token(&self) -> String {
-        operator_token(&self.key)
+    pub fn operator_key(&self) -> OperatorKey {
+        operator_key(&self.key)
+    }
+
+    /// Where clients find the machines that this configuration names, this one first: by its scheme, and by nothing but that.
+    #[must_use]
+    pub fn client_urls(&self) -> Vec<String> {
+        let scheme = if self.tls.is_some() { "https://" } else { "http://" };
+        let own = self.members.iter().filter(|member| member.id == self.id);
+        let others = self.members.iter().filter(|member| member.id != self.id);
+        let mut urls: Vec<String> = own.chain(others).flat_map(|member| member.urls.clone()).collect();
+        if self.me().urls.is_empty() {
+            urls.insert(0, format!("{scheme}{}", reachable(&self.listen.http)));
+        }
+        // What is written without TLS where there is TLS is a remnant, and nothing secret goes there.
+        if self.tls.is_some() {
+            urls.retain(|url| url.starts_with(scheme));
+        }
+        urls
     }
 
     /// This machine's own entry.
@@ -632,6 +662,32 @@ fn origins(fields: &Fields<'_>, found: &[String]) -> Result<Vec<HeaderValue>, Co
             value.ok_or_else(|| wrong(origin))
         })
         .collect()
+}
+
+/// Names of this machine: a host, with or without a port.
+fn names(fields: &Fields<'_>, found: &[String]) -> Result<Vec<String>, ConfigError> {
+    const EXPECTED: &str =
+        "up to 64 names such as \"wall.example\" or \"wall.example:8080\", without a scheme";
+    if found.len() > 64 {
+        return Err(fields.error("listen.names", found.len(), EXPECTED));
+    }
+    let fits = |name: &String| {
+        let authority = name.parse::<http::uri::Authority>();
+        !name.contains(['/', '@', '*']) && authority.is_ok_and(|authority| !authority.host().is_empty())
+    };
+    match found.iter().find(|name| !fits(name)) {
+        Some(name) => Err(fields.error("listen.names", format!("{name:?}"), EXPECTED)),
+        None => Ok(found.to_vec()),
+    }
+}
+
+/// The address by which a process of this machine reaches what listens there.
+fn reachable(listen: &str) -> String {
+    match listen.rsplit_once(':') {
+        Some(("0.0.0.0", port)) => format!("127.0.0.1:{port}"),
+        Some(("[::]", port)) => format!("[::1]:{port}"),
+        _ => listen.to_owned(),
+    }
 }
 
 fn addresses(fields: &Fields<'_>, field: &str, text: &str) -> Result<Vec<SocketAddr>, ConfigError> {
@@ -838,7 +894,13 @@ fn log(fields: &Fields<'_>, folder: &Path, raw: RawLog) -> Result<Log, ConfigErr
     })
 }
 
-fn audit_of(fields: &Fields<'_>, raw: &RawAudit, tokens: bool) -> Result<Audit, ConfigError> {
+fn audit_of(
+    fields: &Fields<'_>,
+    folder: &Path,
+    data_dir: &Path,
+    raw: &RawAudit,
+    tokens: bool,
+) -> Result<Audit, ConfigError> {
     let hour = Duration::from_secs(3600);
     let retention = fields.duration(
         "audit.retention",
@@ -849,7 +911,15 @@ fn audit_of(fields: &Fields<'_>, raw: &RawAudit, tokens: bool) -> Result<Audit, 
     let records = fields.count("audit.records", raw.records, 100_000, 100_000_000)? as u64;
     // Where nobody is known there is nobody to name.
     let sql = raw.sql.unwrap_or(tokens);
-    Ok(Audit { sql, kept: audit::Kept { retention, records } })
+    let directory = raw.directory.as_ref().map_or_else(|| data_dir.join("audit"), |path| folder.join(path));
+    let when_full = match raw.when_full.as_deref() {
+        None | Some("file") => audit::WhenFull::Files(directory),
+        Some("refuse") => audit::WhenFull::Refuse,
+        Some(other) => {
+            return Err(fields.error("audit.when_full", format!("{other:?}"), "\"file\" or \"refuse\""));
+        }
+    };
+    Ok(Audit { sql, kept: audit::Kept { retention, records, when_full } })
 }
 
 fn limits(fields: &Fields<'_>, raw: &RawLimits) -> Result<HttpLimits, ConfigError> {

@@ -11,6 +11,9 @@ pub struct Tls {
     pub cert_file: PathBuf,
     /// Its private key as PEM.
     pub key_file: PathBuf,
+    /// The authority that has signed the machines' certificates, for the commands that take `--config`; `None`: what stands in
+    /// `cert_file` is believed.
+    pub ca_file: Option<PathBuf>,
     /// Whose clients are let in; `None`: anybody's.
     pub clients: Option<ClientCertificates>,
 }
@@ -45,9 +48,15 @@ impl Tls {
                 let expected = "this machine's own certificate beside tls.client_ca_file";
                 Err(fields.error("tls.cert_file", "nothing", expected))
             }
+            (None, None) if raw.ca_file.is_some() => Err(fields.error(
+                "tls.ca_file",
+                "no tls.cert_file beside it",
+                "tls.cert_file and tls.key_file, too",
+            )),
             (None, None) => Ok(None),
             (Some(cert), Some(key)) => {
-                Ok(Some(Tls { cert_file: folder.join(cert), key_file: folder.join(key), clients }))
+                let ca_file = raw.ca_file.map(|file| folder.join(file));
+                Ok(Some(Tls { cert_file: folder.join(cert), key_file: folder.join(key), ca_file, clients }))
             }
             (Some(_), None) => Err(fields.error("tls.key_file", "nothing", "the key of tls.cert_file")),
             (None, Some(_)) => {

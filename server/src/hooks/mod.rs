@@ -7,6 +7,7 @@
 pub mod guard;
 mod order;
 mod program;
+mod reason;
 mod service;
 
 use std::{
@@ -105,7 +106,7 @@ pub(crate) fn start(parts: Parts) -> io::Result<JoinHandle<()>> {
 struct Environment {
     member: String,
     term: Term,
-    reason: String,
+    reason: &'static str,
     master: String,
 }
 
@@ -115,14 +116,14 @@ impl Environment {
         Environment {
             member: view.cluster.member.clone(),
             term,
-            reason: reason.to_owned(),
+            reason: reason::code(reason),
             master: view.cluster.master.clone().unwrap_or_default(),
         }
     }
 
     fn put_into(&self, command: &mut Command) {
         command.env("TANIST_MEMBER", &self.member).env("TANIST_TERM", self.term.0.to_string());
-        command.env("TANIST_REASON", &self.reason).env("TANIST_MASTER", &self.master);
+        command.env("TANIST_REASON", self.reason).env("TANIST_MASTER", &self.master);
     }
 }
 
@@ -203,9 +204,9 @@ impl Parts {
                     // First what runs on what `on_promote` has set up. The lease bounds it.
                     let _ = running.wait_for(|running| !running).await;
                     let unknown = match gone {
-                        _ if unfinished == Some(term) => "the process that reigned ended",
-                        true => "this machine ends",
-                        false => "a later reign has begun and ended",
+                        _ if unfinished == Some(term) => reason::PROCESS_ENDED,
+                        true => reason::PROCESS_ENDS,
+                        false => reason::LATER_REIGN,
                     };
                     let reason = throne.why_ended(term).unwrap_or(unknown);
                     let environment = Environment::of(&self.gate, term, reason);

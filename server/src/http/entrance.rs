@@ -7,21 +7,24 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, Method, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 use futures_util::FutureExt as _;
-use tanist_api::Access;
+use tanist_api::{Access, HEADER_CLUSTER, HEADER_NONCE, key};
 use tokio::sync::SemaphorePermit;
 
 use super::{
-    ApiError, AppState, authorize, error, execute,
+    ApiError, AppState,
+    addressed::{self, Ends},
+    authorize, error, execute,
     openapi::Routes,
     rate,
     shares::{self, Reserved, Share, Who},
     socket::Usage,
 };
+use crate::auth::Holder;
 
 /// The limits that a route counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +42,47 @@ pub(super) struct Entrance {
     state: AppState,
     open: Vec<(Method, &'static str)>,
     watch: Vec<(Method, &'static str)>,
+    /// What each route takes in its query.
+    queries: Vec<(Method, &'static str, Vec<String>)>,
 }
 
 impl Entrance {
-    /// Routes that aren't named here count against all limits.
-    pub(super) fn new(state: AppState, open: &Routes, watch: &Routes) -> Entrance {
-        Entrance { state, open: open.list(), watch: watch.list() }
+    /// Those of `limited` count against all limits.
+    pub(super) fn new(state: AppState, open: &Routes, watch: &Routes, limited: &Routes) -> Entrance {
+        let queries = [open, watch, limited].into_iter().flat_map(Routes::queries).collect();
+        Entrance { state, open: open.list(), watch: watch.list(), queries }
+    }
+
+    /// What the route that is asked for takes in its query; `None`: there is no such route.
+    fn query_of(&self, method: &Method, path: &MatchedPath) -> Option<&[String]> {
+        let method = if method == Method::HEAD { &Method::GET } else { method };
+        let found = self.queries.iter().find(|(m, p, _)| m == method && *p == path.as_str());
+        found.map(|(_, _, known)| &known[..])
+    }
+
+    /// Refuses what no route takes in its query, and what is given twice: a misspelt `consistency` must not be read as none.
+    fn check_query(&self, request: &Request) -> Result<(), ApiError> {
+        let Some(query) = request.uri().query().filter(|query| !query.is_empty()) else { return Ok(()) };
+        let Some(path) = request.extensions().get::<MatchedPath>() else { return Ok(()) };
+        let Some(known) = self.query_of(request.method(), path) else { return Ok(()) };
+        let mut found = Vec::with_capacity(known.len());
+        for (name, _) in form_urlencoded::parse(query.as_bytes()) {
+            let shown: String = name.chars().take(80).collect();
+            if !known.iter().any(|known| *known == name) {
+                let expected = match known {
+                    [] => "none".to_owned(),
+                    known => format!("one of {}", known.join(", ")),
+                };
+                let detail = format!("query parameter: found {shown:?}, expected {expected}");
+                return Err(ApiError::bad_request(detail));
+            }
+            if found.contains(&name) {
+                let detail = format!("query parameter: found {shown:?} twice, expected each one once");
+                return Err(ApiError::bad_request(detail));
+            }
+            found.push(name);
+        }
+        Ok(())
     }
 
     fn limits(&self, request: &Request) -> Limits {
@@ -67,27 +105,83 @@ impl Entrance {
 pub(super) async fn pass(State(entrance): State<Arc<Entrance>>, request: Request, next: Next) -> Response {
     let state = &entrance.state;
     let reserved = request.extensions().get::<Reserved>().is_some();
+    let is_api = request.uri().path().starts_with("/v1/");
     let answered = AssertUnwindSafe(answer(&entrance, request, next)).catch_unwind().await;
     let mut response = answered.unwrap_or_else(error::panicked);
     if reserved && !response.status().is_success() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     state.0.answers.count(response.status());
+    let refused = response.status() == StatusCode::UNAUTHORIZED;
+    let headers = response.headers_mut();
     // Every answer says where this replica stands; those of reads and writes have said it more precisely already.
-    if !response.headers().contains_key(tanist_api::HEADER_POSITION) {
+    if !headers.contains_key(tanist_api::HEADER_POSITION) {
         let position = *state.0.gate.stored().borrow();
-        execute::insert_position(response.headers_mut(), position);
+        execute::insert_position(headers, position);
+    }
+    headers.insert(HEADER_CLUSTER, state.0.cluster.clone());
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if is_api {
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    }
+    if refused && let Ok(challenge) = HeaderValue::try_from(challenge(state)) {
+        headers.append(header::WWW_AUTHENTICATE, challenge);
     }
     response
 }
 
+/// Who has the cluster key may prove it with this.
+fn challenge(state: &AppState) -> String {
+    format!("{} nonce=\"{}\"", key::SCHEME, state.0.nonces.make())
+}
+
+/// Serves a request, and notes in the log if it was refused for who has sent it.
 async fn answer(entrance: &Entrance, mut request: Request, next: Next) -> Response {
-    let needed = authorize::needed(request.method(), request.uri().path());
-    let record = match authorize::authorize(&entrance.state, needed, &mut request).await {
-        Ok(record) => record,
-        Err(error) => return error.into_response(),
+    let state = &entrance.state;
+    let (method, ends) = (request.method().clone(), request.extensions().get::<Ends>().copied());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let let_in = let_in(entrance, &mut request).await;
+    let holder = request.extensions().get::<Holder>().cloned();
+    let mut response = match let_in {
+        Ok(record) => {
+            let response = serve(entrance, request, next).await;
+            if let Some(record) = record {
+                record.log(response.status());
+            }
+            response
+        }
+        Err(error) => error.into_response(),
     };
-    let response = match admit(entrance, &request) {
+    if holder.as_ref().is_some_and(Holder::is_operator)
+        && let Ok(nonce) = HeaderValue::try_from(state.0.nonces.make())
+    {
+        response.headers_mut().insert(HEADER_NONCE, nonce);
+    }
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let token = holder.as_ref().map(|holder| &*holder.name);
+    state.0.refusals.note(response.status(), &method, route, ends.as_ref(), token);
+    response
+}
+
+/// To whom, from whom, by which right, and in what shape.
+async fn let_in(entrance: &Entrance, request: &mut Request) -> Result<Option<authorize::Operated>, ApiError> {
+    let path = request.uri().path();
+    let needed = authorize::needed(request.method(), path);
+    // Those who look whether a machine lives know it by any name; they are told nothing of the data.
+    let open = matches!(path, "/healthz" | "/readyz");
+    addressed::check(&entrance.state, request, open)?;
+    let record = authorize::authorize(&entrance.state, needed, request).await?;
+    entrance.check_query(request)?;
+    let route = request.extensions().get::<MatchedPath>();
+    if route.is_some_and(|path| entrance.query_of(request.method(), path).is_some()) {
+        addressed::media_type(request)?;
+    }
+    Ok(record)
+}
+
+async fn serve(entrance: &Entrance, request: Request, next: Next) -> Response {
+    let needed = authorize::needed(request.method(), request.uri().path());
+    match admit(entrance, &request) {
         Ok(_admitted) => {
             let usage = request.extensions().get::<Arc<Usage>>().cloned();
             let response = next.run(request).await;
@@ -96,11 +190,7 @@ async fn answer(entrance: &Entrance, mut request: Request, next: Next) -> Respon
             kept.unwrap_or_else(ApiError::into_response)
         }
         Err(error) => error.into_response(),
-    };
-    if let Some(record) = record {
-        record.log(response.status());
     }
-    response
 }
 
 /// Refuses what is too much, rather than queueing without end. The permit is held while the request runs.

@@ -113,6 +113,7 @@ impl ApiError {
             SqlErrorKind::Timeout => (StatusCode::REQUEST_TIMEOUT, code::STATEMENT_TIMEOUT),
             SqlErrorKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, code::TRANSACTION_TOO_LARGE),
             SqlErrorKind::NoRoom => (StatusCode::PAYLOAD_TOO_LARGE, code::SQL_MEMORY),
+            SqlErrorKind::AuditFull => (StatusCode::INSUFFICIENT_STORAGE, code::AUDIT_FULL),
             SqlErrorKind::ResultTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, code::RESULT_TOO_LARGE),
         };
         let mut api = ApiError::new(status, code, error.to_string());

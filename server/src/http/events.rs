@@ -23,11 +23,12 @@ use tokio::{
 
 use super::{
     ApiError, AppState, Inner, WAIT,
-    authorize::judge,
+    authorize::may_stay,
     shares::{self, Share, Who},
     socket::Usage,
 };
 use crate::{
+    auth::Holder,
     clock,
     reader::{ReadError, ReadPool},
     watch::{End, Filter, Hub, KINDS, Look, Page, Presence, Shown, page},
@@ -52,10 +53,15 @@ struct Asked {
 }
 
 pub(super) async fn get(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
-    let access =
-        Access { state: state.clone(), authorization: request.headers().get(header::AUTHORIZATION).cloned() };
+    let access = Access {
+        state: state.clone(),
+        authorization: request.headers().get(header::AUTHORIZATION).cloned(),
+        holder: request.extensions().get::<Holder>().cloned(),
+    };
     let state = &*state.0;
-    let (after, filter) = asked(&request)?;
+    let (after, mut filter) = asked(&request)?;
+    // An agent sees what concerns its node, whatever else it asks for.
+    filter.node = access.holder.as_ref().and_then(|holder| holder.node.as_deref()).map(Box::from);
     if state.readers.is_witness() {
         return Err(ApiError::read(ReadError::Witness));
     }
@@ -141,7 +147,7 @@ fn asked(request: &Request) -> Result<(Option<u64>, Filter), ApiError> {
         kinds.push("row".to_owned());
     }
     let subject_prefix = asked.subject_prefix.unwrap_or_default();
-    Ok((after.transpose()?, Filter { kinds, subject_prefix, tables }))
+    Ok((after.transpose()?, Filter { kinds, subject_prefix, tables, node: None }))
 }
 
 fn list(text: Option<String>) -> Vec<String> {
@@ -214,13 +220,13 @@ enum Stage {
 struct Access {
     state: AppState,
     authorization: Option<HeaderValue>,
+    holder: Option<Holder>,
 }
 
 impl Access {
     async fn is_refused(&self) -> bool {
-        let judged = judge(&self.state, Some(tanist_api::Access::Read), self.authorization.clone()).await;
-        // Tokens that can't be read now were good before.
-        judged.is_err_and(|error| error.into_response().status().is_client_error())
+        let Some(holder) = &self.holder else { return false };
+        !may_stay(&self.state, holder, self.authorization.as_ref()).await
     }
 }
 

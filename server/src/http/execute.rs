@@ -22,7 +22,11 @@ pub(super) async fn post(State(state): State<AppState>, request: Request) -> Res
     let limits = state.limits();
     let body = read_body(body, limits.body).await?;
     let mut write = write_request(&headers, &body, &limits)?;
-    write.author = state.audit.then(|| Author(Actor::of(&extensions).0));
+    let actor = Actor::of(&extensions).0;
+    if let Some(key) = &mut write.idempotency {
+        key.token = actor.clone().unwrap_or_default();
+    }
+    write.author = state.audit.map(|full_at| Author { name: actor, full_at });
     let done = submit(state, &uri, write).await?;
     let mut response = (StatusCode::OK, results_body(done.position, &done.answer)).into_response();
     let headers = response.headers_mut();
@@ -127,5 +131,5 @@ pub(super) fn idempotency(
             value.len()
         )));
     };
-    Ok(Some(Idempotency { key: key.to_owned(), fingerprint: fingerprint() }))
+    Ok(Some(Idempotency { key: key.to_owned(), token: String::new(), fingerprint: fingerprint() }))
 }

@@ -10,7 +10,7 @@ use axum::{
 };
 use tanist_api::{Ready, Role};
 
-use super::{ApiError, AppState};
+use super::{ApiError, AppState, openapi::PAGE_POLICY};
 use crate::clock;
 
 /// The process lives.
@@ -48,6 +48,5 @@ pub(super) async fn ready(State(state): State<AppState>) -> Result<Response, Api
 
 /// The status page: one file, no outside resources.
 pub(super) async fn dashboard() -> impl IntoResponse {
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src *";
-    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("dashboard.html")))
+    ([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(include_str!("dashboard.html")))
 }

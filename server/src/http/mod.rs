@@ -4,6 +4,7 @@
 //! `execute.rs` and `query.rs` for the two that matter.
 
 mod actor;
+mod addressed;
 mod authorize;
 mod backup;
 mod cluster;
@@ -20,8 +21,10 @@ mod openapi;
 #[doc(hidden)]
 pub mod parsers;
 mod path;
+mod proof;
 mod query;
 mod rate;
+mod refusals;
 mod shares;
 mod socket;
 mod state;
@@ -126,13 +129,19 @@ struct Inner {
     sums: Option<Arc<PageSums>>,
     answers: metrics::Answers,
     cors: Vec<HeaderValue>,
-    /// The tokens made of the cluster's keys, as they are now.
-    operators_tokens: Operators,
+    /// What proofs of the cluster's keys are made with, as they are now.
+    operators_keys: Operators,
+    /// The cluster's name.
+    cluster: HeaderValue,
+    /// What this machine is called.
+    names: addressed::Names,
+    nonces: proof::Nonces,
+    refusals: refusals::Refusals,
     /// Whose tokens are whose; `None`: everybody may do everything.
     tokens: Option<Tokens>,
     max_staleness: Duration,
-    /// Whether changes by users' SQL are recorded.
-    audit: bool,
+    /// Changes by users' SQL are recorded, so many of them at most; `None`: they aren't.
+    audit: Option<u64>,
     /// By what clients know this machine, as it is now; `None`: plain HTTP.
     tls: Option<watch::Receiver<Secured>>,
 }
@@ -157,8 +166,8 @@ pub(crate) struct Parts {
     pub(crate) sums: Option<Arc<PageSums>>,
     /// Limits on requests, as they are now.
     pub(crate) limits: watch::Receiver<HttpLimits>,
-    /// The tokens made of the cluster's keys, as they are now.
-    pub(crate) operators_tokens: Operators,
+    /// What proofs of the cluster's keys are made with, as they are now.
+    pub(crate) operators_keys: Operators,
     /// The cluster's keys, as they are now.
     pub(crate) keys: KeyRing,
     /// By what clients know this machine, as it is now; `None`: plain HTTP.
@@ -179,7 +188,7 @@ impl AppState {
             scheduled,
             sums,
             limits,
-            operators_tokens,
+            operators_keys,
             keys,
             tls,
         } = parts;
@@ -189,8 +198,13 @@ impl AppState {
             presence,
             answers: metrics::Answers::default(),
             cors: config.listen.cors.clone(),
-            operators_tokens: operators_tokens.clone(),
-            tokens: config.tokens.then(|| Tokens::new(operators_tokens, readers.clone())),
+            operators_keys,
+            // A cluster's name has letters, digits, '-', '_' and '.' alone.
+            cluster: HeaderValue::try_from(config.cluster.as_str()).unwrap_or(HeaderValue::from_static("")),
+            names: addressed::Names::of(config),
+            nonces: proof::Nonces::new(),
+            refusals: refusals::Refusals::default(),
+            tokens: config.tokens.then(|| Tokens::new(readers.clone())),
             readers,
             operators,
             rates: rate::Rates::default(),
@@ -208,7 +222,7 @@ impl AppState {
             scheduled,
             sums,
             max_staleness: config.timing.lease,
-            audit: config.audit.sql,
+            audit: config.audit.sql.then(|| config.audit.kept.full_at()),
             limits,
             tls,
         }))
@@ -216,6 +230,11 @@ impl AppState {
 }
 
 impl AppState {
+    /// Whether requests need a token here. A witness has no table of them, and tells nothing but what `/v1/cluster` does.
+    fn asks_for_tokens(&self) -> bool {
+        self.0.tokens.as_ref().is_some_and(|tokens| !tokens.is_witness())
+    }
+
     /// Tokens were made or revoked: what is known of them is read anew.
     fn forget_tokens(&self) {
         if let Some(tokens) = &self.0.tokens {
@@ -302,7 +321,7 @@ fn open_routes() -> Routes {
 /// All routes.
 pub fn router(state: AppState) -> Router {
     let (open, watch, limited) = (open_routes(), watch_routes(), limited_routes());
-    let entrance = Arc::new(entrance::Entrance::new(state.clone(), &open, &watch));
+    let entrance = Arc::new(entrance::Entrance::new(state.clone(), &open, &watch, &limited));
     let router = open
         .merge(watch)
         .merge(limited)
@@ -425,6 +444,7 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let usage = Arc::new(Usage::default());
         let for_requests = Arc::clone(&usage);
+        let ends = addressed::Ends { peer, local: stream.local_addr().ok() };
         let service =
             router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
                 for_requests.begin();
@@ -433,6 +453,7 @@ pub async fn serve(
                 if reserved {
                     request.extensions_mut().insert(Reserved);
                 }
+                request.extensions_mut().insert(ends);
                 request
             });
         let service = TowerToHyperService::new(service);

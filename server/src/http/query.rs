@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts},
+    http::{Extensions, HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use tanist_api::{HEADER_MIN_POSITION, QueryRequest, Statement, code};
@@ -19,7 +19,11 @@ use super::{
     execute::{check_statements, insert_position, parse},
     read_body, results_body,
 };
-use crate::{clock, reader::ReadDone};
+use crate::{
+    auth::Holder,
+    clock,
+    reader::{ReadDone, Sight},
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Consistency {
@@ -30,7 +34,7 @@ pub(super) enum Consistency {
 
 pub(super) async fn post(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let state = &*state.0;
-    let (Parts { uri, headers, .. }, body) = request.into_parts();
+    let (Parts { uri, headers, extensions, .. }, body) = request.into_parts();
     let consistency = consistency(uri.query(), state.max_staleness)?;
     let min_position = min_position(&headers)?;
     if consistency == Consistency::Strong {
@@ -40,7 +44,7 @@ pub(super) async fn post(State(state): State<AppState>, request: Request) -> Res
     let body = read_body(body, limits.body).await?;
     let request: QueryRequest = parse(&headers, &body)?;
     check_statements(&request.statements, limits.statements)?;
-    let done = read(state, request.statements, consistency, min_position, &uri).await?;
+    let done = read(state, (request.statements, sight(&extensions)), consistency, min_position, &uri).await?;
     let mut response = (StatusCode::OK, results_body(done.position, &done.answer)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -48,10 +52,21 @@ pub(super) async fn post(State(state): State<AppState>, request: Request) -> Res
     Ok(response)
 }
 
+/// What the sender may see.
+pub(super) fn sight(extensions: &Extensions) -> Sight {
+    match extensions.get::<Holder>() {
+        Some(holder) if !holder.sees_all() => Sight::Usual,
+        _ => Sight::All,
+    }
+}
+
+/// Statements, and what they may see.
+type Asked = (Vec<Statement>, Sight);
+
 /// Runs the statements on one snapshot that is as current as asked for.
 pub(super) async fn read(
     state: &Inner,
-    statements: Vec<Statement>,
+    asked: Asked,
     consistency: Consistency,
     min_position: Option<Position>,
     uri: &Uri,
@@ -60,9 +75,9 @@ pub(super) async fn read(
         wait_until_stored(state, min).await?;
     }
     match consistency {
-        Consistency::Local => state.readers.read(statements).await.map_err(ApiError::read),
-        Consistency::Bounded(staleness) => bounded(state, statements, staleness, uri).await,
-        Consistency::Strong => strong(state, statements, uri).await,
+        Consistency::Local => state.readers.read(asked.0, asked.1).await.map_err(ApiError::read),
+        Consistency::Bounded(staleness) => bounded(state, asked, staleness, uri).await,
+        Consistency::Strong => strong(state, asked, uri).await,
     }
 }
 
@@ -76,10 +91,10 @@ pub(super) async fn wait_until_stored(state: &Inner, min: Position) -> Result<()
 }
 
 /// R11, I5, I6: read, wait until all that was seen is acknowledged, and answer only if the lease still lasts then.
-async fn strong(state: &Inner, statements: Vec<Statement>, uri: &Uri) -> Result<ReadDone, ApiError> {
+async fn strong(state: &Inner, (statements, sight): Asked, uri: &Uri) -> Result<ReadDone, ApiError> {
     let gate = &state.gate;
     let term = state.reign(uri).await?;
-    let done = state.readers.read(statements).await.map_err(ApiError::read)?;
+    let done = state.readers.read(statements, sight).await.map_err(ApiError::read)?;
     wait_for(gate.acknowledged(), done.position).await.map_err(|acknowledged| {
         ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -96,18 +111,18 @@ async fn strong(state: &Inner, statements: Vec<Statement>, uri: &Uri) -> Result<
 
 async fn bounded(
     state: &Inner,
-    statements: Vec<Statement>,
+    (statements, sight): Asked,
     staleness: Duration,
     uri: &Uri,
 ) -> Result<ReadDone, ApiError> {
     if state.gate.is_open(clock::now_ns()).is_some() {
-        return strong(state, statements, uri).await;
+        return strong(state, (statements, sight), uri).await;
     }
     // What was fresh before the read is at least as fresh after it.
     let Some(fresh_as_of) = state.gate.view().fresh_as_of_ns else {
         return Err(ApiError::not_fresh("this replica doesn't know how current it is"));
     };
-    let done = state.readers.read(statements).await.map_err(ApiError::read)?;
+    let done = state.readers.read(statements, sight).await.map_err(ApiError::read)?;
     let age = Duration::from_nanos(clock::now_ns().saturating_sub(fresh_as_of));
     if age > staleness {
         return Err(ApiError::not_fresh(format!(

@@ -5,12 +5,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use axum::{extract::Request, http::header};
+use axum::extract::Request;
 use parking_lot::Mutex;
 use tanist_api::Access;
 
-use super::{ApiError, AppState, rate::Origin};
-use crate::auth::{self, Holder};
+use super::{ApiError, AppState, authorize, rate::Origin};
+use crate::auth::Holder;
 
 /// Kept for operators beside each of the limits.
 pub(super) const RESERVE: usize = 32;
@@ -83,14 +83,15 @@ impl Drop for Share {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reserved;
 
-/// Whether an operator sends it: by his token's role, or by the cluster key, also where tokens aren't asked for.
+/// Whether an operator sends it: by his token's role, or the proof of the cluster key. Where there are no tokens, what is asked tells
+/// him: how the cluster stands, or a change of it.
 pub(super) fn is_operator(state: &AppState, request: &Request) -> bool {
     if let Some(holder) = request.extensions().get::<Holder>() {
         return holder.role >= Access::Operate;
     }
-    let Some(value) = request.headers().get(header::AUTHORIZATION) else { return false };
-    let token = value.to_str().ok().and_then(|text| text.split_once(' ')).map(|(_, token)| token.trim());
-    token.is_some_and(|token| state.0.operators_tokens.have(&auth::hash(token)))
+    let path = request.uri().path();
+    let operates = authorize::needed(request.method(), path).is_some_and(|needed| needed >= Access::Operate);
+    state.0.tokens.is_none() && (operates || path == "/v1/cluster")
 }
 
 /// 503: this client has as much as it may have.

@@ -104,8 +104,8 @@ impl Machine {
         };
         let feeder = Feeder::start(parts).unwrap();
         let writer = WriterHandle::new(Arc::clone(&inbox));
-        let operators_tokens = crate::auth::Operators::default();
-        operators_tokens.set(&config.keys());
+        let operators_keys = crate::auth::Operators::default();
+        operators_keys.set(&config.keys());
         let state = AppState::new(
             http::Parts {
                 gate: Arc::clone(&gate),
@@ -117,7 +117,7 @@ impl Machine {
                 scheduled: None,
                 sums: Some(sums),
                 limits,
-                operators_tokens,
+                operators_keys,
                 keys: tanist_transport::KeyRing::new(config.keys()),
                 tls: None,
             },
@@ -155,7 +155,7 @@ impl Machine {
 
     pub(super) async fn post(&self, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
             body.len()
         );
         self.send(&[head.as_bytes(), body].concat()).await
@@ -172,7 +172,12 @@ impl Machine {
     }
 
     pub(super) async fn get(&self, path: &str) -> (u16, String) {
-        self.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await
+        self.get_with(path, "").await
+    }
+
+    async fn get_with(&self, path: &str, headers: &str) -> (u16, String) {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
+        self.send(request.as_bytes()).await
     }
 
     /// The database, for a look from outside.
@@ -471,7 +476,7 @@ async fn bad_idempotency_key_is_refused() {
 async fn client_that_never_ends_its_head_is_closed() {
     let machine = Machine::start("").await;
     let mut stream = TcpStream::connect(machine.address).await.unwrap();
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n").await.unwrap();
     let mut answer = Vec::new();
     let closed = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut answer)).await;
     assert!(closed.is_ok(), "still open");
@@ -504,7 +509,7 @@ async fn open_body_without_media_type_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn open_clients_that_never_end_their_body_do_not_shut_others_out() {
     let machine = Machine::master("[limits]\nconcurrent_requests = 2\n").await;
-    let head = b"POST /v1/execute HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let head = b"POST /v1/execute HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
     let mut slow = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(machine.address).await.unwrap();
@@ -543,7 +548,7 @@ async fn answers_that_nobody_takes_are_bounded_and_their_clients_cut_off() {
     let json = "content-type: application/json\r\n";
     let ask = async || {
         let head = format!(
-            "POST /v1/query HTTP/1.1\r\nhost: x\r\n{json}content-length: {}\r\n\r\n{body}",
+            "POST /v1/query HTTP/1.1\r\nhost: localhost\r\n{json}content-length: {}\r\n\r\n{body}",
             body.len()
         );
         let mut stream = TcpStream::connect(machine.address).await.unwrap();
@@ -575,7 +580,7 @@ async fn answers_that_nobody_takes_are_bounded_and_their_clients_cut_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn handler_that_panics_fails_its_own_request_alone() {
     let machine = Machine::master("").await;
-    let entrance = Entrance::new(machine.state.clone(), &Routes::new(), &Routes::new());
+    let entrance = Entrance::new(machine.state.clone(), &Routes::new(), &Routes::new(), &Routes::new());
     let router: Router = Router::new()
         .fallback(async || -> StatusCode { panic!("by design") })
         .layer(middleware::from_fn_with_state(Arc::new(entrance), entrance::pass));
@@ -599,7 +604,7 @@ async fn open_every_answer_carries_the_position() {
 #[tokio::test]
 async fn metrics_tell_what_this_machine_is_and_how_it_answers() {
     let machine = Machine::master("").await;
-    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let (code, _) = machine.send(get("/v1/nothing").as_bytes()).await;
     assert_eq!(code, 404);
     let (code, text) = machine.send(get("/metrics").as_bytes()).await;
@@ -620,7 +625,7 @@ async fn metrics_tell_what_this_machine_is_and_how_it_answers() {
 
 #[tokio::test]
 async fn pages_of_other_origins_may_ask_only_where_they_are_named() {
-    let preflight = "OPTIONS /v1/execute HTTP/1.1\r\nhost: x\r\nconnection: close\r\norigin: https://panel.example\r\n\
+    let preflight = "OPTIONS /v1/execute HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\norigin: https://panel.example\r\n\
         access-control-request-method: POST\r\naccess-control-request-headers: content-type,authorization\r\n\r\n";
     let closed = Machine::master("").await;
     let (_, text) = closed.send(preflight.as_bytes()).await;
@@ -642,7 +647,7 @@ async fn pages_of_other_origins_may_ask_only_where_they_are_named() {
 #[tokio::test]
 async fn clients_beyond_their_rate_are_told_and_status_is_free() {
     let machine = Machine::master("[limits]\nrequests_per_second = 3").await;
-    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let mut refused = 0;
     // More than can come back in the time that it takes, be it slow.
     for _ in 0..200 {

@@ -27,6 +27,8 @@ pub enum SqlErrorKind {
     ResultTooLarge,
     /// Its parameters don't fit.
     BadParameter,
+    /// It would have to be recorded, and there is no room for that.
+    AuditFull,
 }
 
 /// Why a statement was refused; the whole request is undone.
@@ -116,6 +118,14 @@ impl SqlError {
             other => bounded(&other.to_string()),
         };
         SqlError { index, kind, message, sqlite_code, place }
+    }
+
+    /// A change that can't be recorded.
+    #[must_use]
+    pub fn audit_full() -> SqlError {
+        let message = "not done: the record of changes by SQL is full (audit.records), and what is younger than audit.retention isn't \
+                       removed (audit.when_full); `tanist audit export` keeps it elsewhere";
+        SqlError::new(0, SqlErrorKind::AuditFull, message)
     }
 
     /// A statement that was stopped, and took its batch along.

@@ -3,12 +3,12 @@
 use rusqlite::{Connection, OptionalExtension as _, Params, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
-use tanist_api::{Access, NewCommand, NewOutcome, NodeSpec, OutcomeStatus, PresenceStatus, Report};
+use tanist_api::{NewCommand, NewOutcome, NodeSpec, OutcomeStatus, PresenceStatus, Report};
 
-use crate::auth::{Hash, MOST_TOKENS};
+use crate::auth::MOST_TOKENS;
 
 use super::{
-    Action, ChangeError, Condition, Done, Refusal, entry,
+    Action, ChangeError, Condition, Done, NewTokenRow, Refusal, entry,
     limits::{check_node, check_state},
     select,
 };
@@ -65,7 +65,7 @@ pub(super) fn perform(db: &Db<'_>, action: &Action, condition: &Condition) -> An
         Action::PatchDesired { node, patch } => patch_desired(db, node, patch, condition),
         Action::Report { node, report } => set_reported(db, node, report, condition),
         Action::MarkPresence(nodes) => mark_presence(db, nodes),
-        Action::MakeToken { name, role, hash } => make_token(db, name, *role, hash),
+        Action::MakeToken(new) => make_token(db, new),
         Action::RevokeToken { name } => remove(db, &TOKEN, name, condition),
         Action::SendCommand(command) => send(db, command),
         Action::ReportOutcome { command, node, outcome } => {
@@ -122,7 +122,8 @@ fn mark_presence(db: &Db<'_>, nodes: &[(String, PresenceStatus)]) -> Answer {
 }
 
 /// Never a second time under the same name: whoever has the first would be shut out unasked.
-fn make_token(db: &Db<'_>, name: &str, role: Access, hash: &Hash) -> Answer {
+fn make_token(db: &Db<'_>, new: &NewTokenRow) -> Answer {
+    let NewTokenRow { name, role, node, expires_in_seconds, hash } = new;
     if entry(db.connection, select::TOKEN, name)?.is_some() {
         return Err(Refusal::Conflict(format!("there is a token {name:?} already: revoke it first")).into());
     }
@@ -134,8 +135,9 @@ fn make_token(db: &Db<'_>, name: &str, role: Access, hash: &Hash) -> Answer {
         return Err(Refusal::Conflict(format!("there are {count} tokens already, which is the most")).into());
     }
     db.write(
-        "INSERT INTO tanist_tokens (name, role, hash) VALUES (?1, ?2, ?3)",
-        params![name, role.as_str(), hash],
+        "INSERT INTO tanist_tokens (name, role, hash, node, expires_at) \
+         VALUES (?1, ?2, ?3, ?4, strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+' || ?5 || ' seconds'))",
+        params![name, role.as_str(), hash, node, expires_in_seconds.map(|seconds| seconds.to_string())],
     )?;
     shown(db, select::TOKEN, name, true)
 }

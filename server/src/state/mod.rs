@@ -48,8 +48,18 @@ pub(crate) enum Action {
     SendCommand(NewCommand),
     ReportOutcome { command: i64, node: String, outcome: NewOutcome },
     MarkPresence(Vec<(String, PresenceStatus)>),
-    MakeToken { name: String, role: Access, hash: Hash },
+    MakeToken(NewTokenRow),
     RevokeToken { name: String },
+}
+
+/// A token to be made; what is said of it has been checked.
+#[derive(Debug)]
+pub(crate) struct NewTokenRow {
+    pub(crate) name: String,
+    pub(crate) role: Access,
+    pub(crate) node: Option<String>,
+    pub(crate) expires_in_seconds: Option<u64>,
+    pub(crate) hash: Hash,
 }
 
 /// Why a change was refused; nothing was done.

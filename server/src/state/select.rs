@@ -2,6 +2,16 @@
 //!
 //! The same for reads of any replica and for the answer of a change, so that both say the same.
 
+/// A record of a request by SQL as JSON: the same in answers and in files.
+macro_rules! audit_object {
+    () => {
+        "json_object('id', a.id, 'position', (SELECT max(t.term) FROM tanist_terms AS t WHERE t.first_txid <= a.txid) || '.' || a.txid, \
+         'at', a.at, 'actor', a.actor, 'statements', a.statements, 'refused', a.refused, 'sql', a.sql, \
+         'sql_bytes', a.sql_bytes, 'sql_hash', a.sql_hash)"
+    };
+}
+pub(crate) use audit_object;
+
 /// Revision and entry of a key.
 pub(crate) const CONFIG: &str = "SELECT revision, json_object('key', key, 'value', json(value), 'revision', revision, \
     'changed_at', changed_at, 'changed_by', changed_by) FROM tanist_config WHERE key = ?1";
@@ -37,8 +47,8 @@ pub(crate) const COMMAND: &str = "SELECT revision, json_object('id', id, 'name',
     FROM tanist_commands WHERE id = CAST(?1 AS INTEGER)";
 
 /// Revision and entry of a token; never its hash.
-pub(crate) const TOKEN: &str = "SELECT revision, json_object('name', name, 'role', role, 'made_at', made_at, \
-    'made_by', made_by) FROM tanist_tokens WHERE name = ?1";
+pub(crate) const TOKEN: &str = "SELECT revision, json_object('name', name, 'role', role, 'node', node, \
+    'expires_at', expires_at, 'made_at', made_at, 'made_by', made_by) FROM tanist_tokens WHERE name = ?1";
 
 /// A list that comes in pages.
 pub(crate) struct List {
@@ -84,8 +94,15 @@ pub(crate) const NODES: List = List {
 pub(crate) const TOKENS: List = List {
     find: "SELECT name AS cursor, 0 AS size FROM tanist_tokens WHERE name > coalesce(?1, '') ORDER BY name",
     descending: false,
-    show: "json_object('name', name, 'role', role, 'made_at', made_at, 'made_by', made_by) \
-        FROM b JOIN tanist_tokens ON name = b.cursor",
+    show: "json_object('name', name, 'role', role, 'node', node, 'expires_at', expires_at, 'made_at', made_at, \
+        'made_by', made_by) FROM b JOIN tanist_tokens ON name = b.cursor",
+};
+
+/// Who has changed what by SQL, the oldest first.
+pub(crate) const AUDIT: List = List {
+    find: "SELECT id AS cursor, octet_length(sql) AS size FROM tanist_audit WHERE id > coalesce(?1, -1) ORDER BY id",
+    descending: false,
+    show: concat!(audit_object!(), " FROM b JOIN tanist_audit AS a ON a.id = b.cursor"),
 };
 
 /// ?4: only those of which an outcome is such, or NULL.

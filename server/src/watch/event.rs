@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use rusqlite::{Connection, types::ValueRef};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::row;
@@ -17,6 +18,8 @@ pub(crate) struct Shown {
     pub(crate) id: u64,
     pub(crate) kind: Box<str>,
     pub(crate) subject: Box<str>,
+    /// The nodes that it concerns, of a kind that agents may see.
+    pub(crate) nodes: Box<[Box<str>]>,
     /// As a server-sent event.
     pub(crate) frame: Bytes,
 }
@@ -38,7 +41,8 @@ pub(crate) fn read(
     while let Some(row) = rows.next()? {
         let id = u64::try_from(row.get::<_, i64>(0)?).unwrap_or_default();
         let (kind, subject) = (text(row.get_ref(1)?), text(row.get_ref(2)?));
-        if filter.wants(&kind, &subject) {
+        let nodes = nodes(&kind, &subject, &text(row.get_ref(5)?));
+        if filter.wants(&kind, &subject, &nodes) {
             let frame = frame(
                 id,
                 &kind,
@@ -46,7 +50,7 @@ pub(crate) fn read(
                 &data(&kind, row.get_ref(5)?),
             );
             size += frame.len();
-            read.events.push(Shown { id, kind: kind.into(), subject: subject.into(), frame });
+            read.events.push(Shown { id, kind: kind.into(), subject: subject.into(), nodes, frame });
         }
         looked += 1;
         if read.events.len() >= count || size >= bytes || looked >= LOOKED {
@@ -55,6 +59,25 @@ pub(crate) fn read(
         }
     }
     Ok(read)
+}
+
+/// Which nodes an event concerns, if it is of a kind that their agents may see.
+fn nodes(kind: &str, subject: &str, data: &str) -> Box<[Box<str>]> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Sent {
+        node: Option<Box<str>>,
+        nodes: Vec<Box<str>>,
+    }
+    match kind {
+        "node" | "desired" | "reported" => [subject.into()].into(),
+        // Whatever somebody has written there: what can't be read concerns nobody.
+        "command" => {
+            let sent: Sent = serde_json::from_str(data).unwrap_or_default();
+            sent.node.into_iter().chain(sent.nodes).collect()
+        }
+        _ => [].into(),
+    }
 }
 
 /// Rows read at once, wanted or not.
@@ -115,12 +138,15 @@ pub(crate) struct Filter {
     pub(crate) subject_prefix: String,
     /// Of rows only those of these tables.
     pub(crate) tables: Vec<String>,
+    /// Only what concerns this node: an agent's.
+    pub(crate) node: Option<Box<str>>,
 }
 
 impl Filter {
     /// Whether the watcher wants such an event.
-    pub(crate) fn wants(&self, kind: &str, subject: &str) -> bool {
-        (self.kinds.is_empty() || self.kinds.iter().any(|wanted| wanted == kind))
+    pub(crate) fn wants(&self, kind: &str, subject: &str, nodes: &[Box<str>]) -> bool {
+        self.node.as_ref().is_none_or(|node| nodes.contains(node))
+            && (self.kinds.is_empty() || self.kinds.iter().any(|wanted| wanted == kind))
             && subject.starts_with(&self.subject_prefix)
             && (kind != "row"
                 || self.tables.is_empty()
@@ -182,6 +208,7 @@ mod tests {
             kinds: kinds.iter().map(ToString::to_string).collect(),
             subject_prefix: prefix.to_owned(),
             tables: tables.iter().map(ToString::to_string).collect(),
+            node: None,
         };
         let cases = [
             (filter(&[], "", &[]), vec![1, 2, 3, 4]),

@@ -224,7 +224,11 @@ impl Presence {
             return Look::Behind(told);
         }
         let start = state.ring.partition_point(|event| event.id <= after);
-        let wanted = state.ring.iter().skip(start).find(|event| filter.wants(&event.kind, &event.subject));
+        let wanted = state
+            .ring
+            .iter()
+            .skip(start)
+            .find(|event| filter.wants(&event.kind, &event.subject, &event.nodes));
         wanted.map_or(Look::Nothing(told), |event| Look::Event(Arc::clone(event)))
     }
 }
@@ -242,7 +246,13 @@ mod tests {
     use super::*;
 
     fn event(id: u64, size: usize) -> Shown {
-        Shown { id, kind: "row".into(), subject: "t".into(), frame: Bytes::from(vec![b'x'; size]) }
+        Shown {
+            id,
+            kind: "row".into(),
+            subject: "t".into(),
+            nodes: [].into(),
+            frame: Bytes::from(vec![b'x'; size]),
+        }
     }
 
     fn look(presence: &Presence, after: u64) -> String {

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{Connection, Usage};
+use crate::commands::Lines;
 use program::Program;
 
 /// Pauses after a failure: the first, and the longest.
@@ -59,9 +60,10 @@ pub(super) async fn agent(args: &AgentArgs) -> anyhow::Result<()> {
         ))
         .into());
     }
-    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+    let subscriber =
+        tracing_subscriber::fmt().with_writer(Lines::to(std::io::stderr, false)).with_target(false);
     drop(subscriber.with_ansi(false).try_init());
-    let client = args.connection.client()?;
+    let client = args.connection.client().await?;
     let limit = Duration::from_secs(args.timeout);
     let (node, timeout) = (args.node.clone(), limit);
     let program =

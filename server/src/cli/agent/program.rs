@@ -32,6 +32,8 @@ impl Program {
         };
         let mut command = Command::new(name);
         command.args(arguments).env("TANIST_NODE", &self.node);
+        // Its own right is the agent's alone.
+        command.env_remove("TANIST_TOKEN");
         if let Some(revision) = revision {
             command.env("TANIST_REVISION", revision.to_string());
         }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use clap::Args;
 use http::Method;
 use serde_json::json;
-use tanist_api::{Cluster, ExecuteRequest, QueryRequest, Statement};
+use tanist_api::{Access, Cluster, ExecuteRequest, NewToken, QueryRequest, Statement};
 use tanist_client::Client;
 
 use self::{
@@ -93,7 +93,7 @@ pub(super) struct BenchArgs {
 pub(super) async fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let hosts = match &args.dev_dir {
         Some(dir) => DevCluster::read(dir)?.hosts(),
-        None => args.connection.hosts.clone(),
+        None => args.connection.hosts()?,
     };
     let builder = args.connection.builder()?.hosts(&hosts);
     let client = builder.clone().build()?;
@@ -160,7 +160,7 @@ async fn measure(
     report.loopback = Some(Quantiles::of(&blocking(probe::round_trip).await?));
     fill(client, args.rows).await?;
     // The table exists from here on: it is dropped whatever happens.
-    let measured = load_all(args, client, cluster, report).await;
+    let measured = with_token(args, client, cluster, report).await;
     if !args.keep {
         let request = ExecuteRequest { statements: vec![Statement::new(DROP)], transaction: true };
         let dropped = client.execute(request).await.context("drop the table of the benchmark");
@@ -181,11 +181,32 @@ async fn measure(
     Ok(())
 }
 
+/// The load goes by a token: a proof of the cluster key is good for one request. With `--config` it is one of the measurement's own.
+async fn with_token(
+    args: &BenchArgs,
+    client: &Client,
+    cluster: &Cluster,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    if args.connection.config.is_none() {
+        let token = args.connection.token.as_ref().map(|token| token.trim());
+        return load_all(args, client, cluster, report, token).await;
+    }
+    let name = format!("bench-{}", std::process::id());
+    let new = NewToken { expires_in_seconds: Some(24 * 3600), ..NewToken::new(&name, Access::Write) };
+    let made = client.make_token_as(&new).await.context("make a token for the measurement")?;
+    let measured = load_all(args, client, cluster, report, Some(&made.token)).await;
+    let revoked = client.revoke_token(&name).await.context("revoke the token of the measurement");
+    measured?;
+    revoked
+}
+
 async fn load_all(
     args: &BenchArgs,
     client: &Client,
     cluster: &Cluster,
     report: &mut Report,
+    token: Option<&str>,
 ) -> anyhow::Result<()> {
     let mut master = cluster.master_urls.first().cloned();
     if master.is_none() {
@@ -193,8 +214,7 @@ async fn load_all(
         master = client.cluster().await?.master_urls.first().cloned();
     }
     let url = master.context("the cluster's list has no URL of the master; see `tanist status`")?;
-    let authorization =
-        args.connection.bearer()?.map(|token| format!("Bearer {token}").parse()).transpose()?;
+    let authorization = token.map(|token| format!("Bearer {token}").parse()).transpose()?;
     let work = |method, path, bodies, keys| Work {
         method,
         path,

@@ -35,7 +35,7 @@ pub(super) async fn look(config: &Config, certificates: &Certificates) -> anyhow
     if others.is_empty() {
         return Ok(vec![Finding::good("peers", "none: a cluster of one machine")]);
     }
-    let builder = Client::builder().deadline(PATIENCE).token(&config.operator_token())?;
+    let builder = Client::builder().deadline(PATIENCE).operator(config.operator_key());
     let builder = certificates.give(builder)?;
     let urls: Vec<_> = config.members.iter().flat_map(|member| &member.urls).cloned().collect();
     let client = match urls.is_empty() {

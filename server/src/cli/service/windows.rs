@@ -7,6 +7,7 @@ use tanist_windows::{
     Access, Control, EventLog, Installation, Session,
     events::{Entry, FAILED, Operators, Severity},
     firewall::Firewall,
+    one_line::one_line,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -160,7 +161,7 @@ fn machine(mut session: Session, file: &Path) -> Result<(), String> {
         give(Entry {
             id: FAILED,
             severity: Severity::Error,
-            text: format!("tanist has ended: {}", in_words(&error)),
+            text: format!("tanist has ended: {}", one_line(&in_words(&error))),
         });
     }
     events.close();

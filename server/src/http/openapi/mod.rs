@@ -35,6 +35,10 @@ pub(super) use operation::Operation;
 use super::AppState;
 use operation::Problems;
 
+/// What a page of this machine may do: run what stands in it, and ask this machine. It is shown in no frame of another page.
+pub(super) const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
 /// Name of the security scheme.
 const SECURITY: &str = "token";
 
@@ -72,6 +76,12 @@ impl Routes {
         self.operations.iter().map(|operation| (operation.method.clone(), operation.path)).collect()
     }
 
+    /// What each of them takes in its query.
+    pub(super) fn queries(&self) -> impl Iterator<Item = (Method, &'static str, Vec<String>)> {
+        let all = self.operations.iter();
+        all.map(|operation| (operation.method.clone(), operation.path, operation.query_names()))
+    }
+
     /// What all of them may be answered besides.
     pub(super) fn problems(mut self, problems: &Problems) -> Routes {
         let operations = self.operations.into_iter();
@@ -94,7 +104,7 @@ impl Routes {
         let token = Http::builder()
             .scheme(HttpAuthScheme::Bearer)
             .description(Some(
-                "A token made with `tanist token make`. Roles: `read` < `write` < `operate` < `admin`. Without \
+                "A token made with `tanist token make`. Roles: `read` < `write` < `operate` < `admin`, and `agent` for one node alone. Without \
                  `auth.tokens` in the configuration none is needed.",
             ))
             .build();
@@ -140,7 +150,5 @@ pub(super) async fn json() -> impl IntoResponse {
 
 /// `GET /docs`: one file, no outside resources.
 pub(super) async fn page() -> Result<impl IntoResponse, Infallible> {
-    let policy =
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
-    Ok(([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("page.html"))))
+    Ok(([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(include_str!("page.html"))))
 }

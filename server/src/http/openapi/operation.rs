@@ -26,7 +26,10 @@ pub(super) type Schemas = Vec<(String, RefOr<Schema>)>;
 pub(super) type Problems = [(u16, &'static str)];
 
 /// Whatever is asked for.
-const ANY: &Problems = &[(500, code::INTERNAL)];
+const ANY: &Problems =
+    &[(400, code::BAD_REQUEST), (421, code::FOREIGN_HOST), (421, code::OTHER_CLUSTER), (500, code::INTERNAL)];
+/// Of what isn't only read.
+const CHANGES: &Problems = &[(403, code::FOREIGN_ORIGIN), (415, code::UNSUPPORTED_MEDIA_TYPE)];
 /// Where a token is looked for.
 const BY_TOKEN: &Problems = &[
     (401, code::UNAUTHORIZED),
@@ -121,7 +124,9 @@ impl Operation {
             .split('/')
             .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
             .fold(operation, |operation, name| operation.parameter(parameters::in_path(path, name)));
+        let reads = operation.method == Method::GET;
         let operation = operation.problems(ANY);
+        let operation = if reads { operation } else { operation.problems(CHANGES) };
         if operation.needs().is_some() { operation.problems(BY_TOKEN) } else { operation }
     }
 
@@ -151,6 +156,14 @@ impl Operation {
                 .description(Some(description))
                 .schema(Some(schema.into())),
         )
+    }
+
+    /// The names of what it takes in its query.
+    pub(super) fn query_names(&self) -> Vec<String> {
+        let own =
+            self.parameters.iter().filter(|parameter| matches!(parameter.parameter_in, ParameterIn::Query));
+        let shared = parameters::SHARED_IN_QUERY.iter().filter(|name| self.shared.contains(**name));
+        own.map(|parameter| parameter.name.clone()).chain(shared.map(|name| (*name).to_owned())).collect()
     }
 
     /// Parameters that stand in the document's components.

@@ -16,6 +16,9 @@ use utoipa::openapi::{
 pub(super) const KEY: &str = "^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,254}$";
 pub(super) const NAME: &str = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$";
 
+/// Of those in the components, the ones that stand in the query.
+pub(super) const SHARED_IN_QUERY: [&str; 3] = ["consistency", "max_staleness", "limit"];
+
 pub(super) fn text(pattern: &str) -> Object {
     let pattern = Some(pattern).filter(|pattern| !pattern.is_empty());
     ObjectBuilder::new().schema_type(Type::String).pattern(pattern).build()

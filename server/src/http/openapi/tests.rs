@@ -158,7 +158,7 @@ async fn served_document_and_router_agree_on_every_method() {
     let machine = Machine::master("").await;
     let ask = async |method: &str, path: &str| {
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\nlast-event-id: x\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\nlast-event-id: x\r\n\r\n"
         );
         machine.send(request.as_bytes()).await
     };

@@ -1,15 +1,16 @@
 //! `/v1/commands`: commands to nodes, recorded before they act, with each node's outcome.
 
-use axum::response::Response;
+use axum::{Extension, response::Response};
 use serde_json::json;
 use tanist_api::{NewCommand, NewOutcome};
 
 use super::{
     names::{CommandId, OutcomeOf},
-    reading::Read,
+    reading::{Read, own_part, unreadable},
     writing::Write,
 };
 use crate::{
+    auth::Holder,
     http::ApiError,
     state::{Action, check_command, check_outcome, select},
 };
@@ -41,8 +42,20 @@ pub(super) async fn get(CommandId(id): CommandId, read: Read) -> Answer {
     read.entry(select::COMMAND, "command", &id.to_string()).await
 }
 
-pub(super) async fn report(OutcomeOf(command, node): OutcomeOf, write: Write) -> Answer {
+pub(super) async fn report(
+    OutcomeOf(command, node): OutcomeOf,
+    holder: Option<Extension<Holder>>,
+    write: Write,
+) -> Answer {
     let outcome: NewOutcome = write.body()?;
     check_outcome(&outcome).map_err(ApiError::bad_request)?;
-    write.change(Action::ReportOutcome { command, node, outcome }).await
+    let agent_of = holder.and_then(|Extension(holder)| holder.node);
+    let action = Action::ReportOutcome { command, node, outcome };
+    let shown = write.change_and(action, |done, _| {
+        if let Some(node) = agent_of {
+            done.body = own_part(&done.body, &node).ok_or_else(unreadable)?;
+        }
+        Ok(())
+    });
+    shown.await
 }

@@ -3,6 +3,7 @@
 //! Parses and checks, then asks for SQL on a replica (`reading.rs`) or for a change by the store thread (`writing.rs`),
 //! with the rules of `/v1/query` and `/v1/execute`. What changes make is in `crate::state`.
 
+mod audit;
 mod commands;
 mod config;
 mod names;
@@ -50,6 +51,7 @@ pub(super) fn routes() -> Routes {
         .on(shown::reported(), nodes::reported)
         .on(shown::report(), nodes::report)
         .on(shown::seen(), nodes::seen)
+        .on(operations::cluster::audit(), audit::list)
         .on(operations::cluster::tokens(), tokens::list)
         .on(operations::cluster::make_token(), tokens::make)
         .on(operations::cluster::revoke_token(), tokens::revoke)

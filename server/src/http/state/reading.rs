@@ -7,11 +7,12 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde_json::{Value, json};
-use tanist_api::{Statement, StatementResult, code};
+use tanist_api::{Command, Statement, StatementResult, code};
 use tanist_replication::Position;
 
 use super::names::Query;
 use crate::{
+    auth::Holder,
     http::{ApiError, AppState, execute::insert_position, query},
     state::{Condition, select::List, tag},
 };
@@ -47,7 +48,8 @@ impl Read {
         let consistency =
             query::consistency_of(asked.get("consistency"), asked.get("max_staleness"), state.max_staleness)?;
         let min_position = query::min_position(&self.parts.headers)?;
-        let read = query::read(state, vec![statement], consistency, min_position, &self.parts.uri).await;
+        let asked = (vec![statement], query::sight(&self.parts.extensions));
+        let read = query::read(state, asked, consistency, min_position, &self.parts.uri).await;
         // The server's own SQL fails only where its tables are still to come: on a new replica, or during an upgrade.
         let done = read.map_err(|error| match error.is(code::SQL_ERROR) {
             true => ApiError::not_fresh("this replica doesn't hold these tables yet"),
@@ -55,6 +57,11 @@ impl Read {
         })?;
         let results: Vec<StatementResult> = serde_json::from_slice(&done.answer).map_err(|_| unreadable())?;
         Ok((done.position, results.into_iter().next().unwrap_or_default().rows))
+    }
+
+    /// The node of the agent that asks, if it is one.
+    fn node(&self) -> Option<&str> {
+        self.parts.extensions.get::<Holder>()?.node.as_deref()
     }
 
     /// One entry, as current as can be; neither a tag nor another consistency is taken.
@@ -88,6 +95,13 @@ impl Read {
             Ok([Value::Null, _]) => return missing(format!("{what} {name:?} has none yet")),
             _ => return Err(unreadable()),
         };
+        let entry = match self.node().filter(|_| what == "command") {
+            None => entry,
+            Some(node) => match own_part(&entry, node) {
+                Some(entry) => entry,
+                None => return missing(format!("there is no {what} {name:?} to the node {node:?}")),
+            },
+        };
         let mut response = if self.condition.is_known(revision) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
@@ -107,6 +121,7 @@ impl Read {
         more: Vec<Value>,
     ) -> Result<Response, ApiError> {
         let limits = self.state.0.limits();
+        let node = self.node().map(str::to_owned);
         // One more is looked for than is shown, and cursors take room beside their entries.
         let limit = asked.limit()?.min(limits.rows);
         let params = [from, json!(limit), json!(limits.result / 2)].into_iter().chain(more).collect();
@@ -120,7 +135,9 @@ impl Read {
             if index > 0 {
                 body.push(',');
             }
-            body.push_str(&entry);
+            // The only list that an agent gets is that of its commands.
+            let own = node.as_ref().map(|node| own_part(&entry, node).ok_or_else(unreadable)).transpose()?;
+            body.push_str(own.as_deref().unwrap_or(&entry));
             next = (more == json!(1)).then_some(cursor);
         }
         body.push(']');
@@ -132,6 +149,14 @@ impl Read {
         insert_position(response.headers_mut(), position);
         Ok(response)
     }
+}
+
+/// A command as one of the nodes that it was sent to may see it; `None`: it wasn't sent there.
+pub(super) fn own_part(command: &str, node: &str) -> Option<String> {
+    let mut command: Command = serde_json::from_str(command).ok()?;
+    command.nodes.retain(|name| name == node);
+    command.outcomes.retain(|outcome| outcome.node == node);
+    if command.nodes.is_empty() { None } else { serde_json::to_string(&command).ok() }
 }
 
 /// A JSON answer.

@@ -45,7 +45,10 @@ impl FromRequest<AppState> for Write {
         let Ok(actor) = Actor::from_request_parts(&mut parts, state).await;
         let body = read_body(body, state.0.limits().body).await?;
         let condition = Condition::from_headers(&parts.headers).map_err(ApiError::bad_request)?;
-        let idempotency = idempotency(&parts.headers, || fingerprint(&parts, &body))?;
+        let mut idempotency = idempotency(&parts.headers, || fingerprint(&parts, &body))?;
+        if let Some(key) = &mut idempotency {
+            key.token = actor.0.clone().unwrap_or_default();
+        }
         Ok(Write { state: state.clone(), parts, body, actor, condition, idempotency })
     }
 }

@@ -11,7 +11,7 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) async fn open(machine: &Machine, parameters: &str, headers: &str) -> Stream {
         let mut socket = TcpStream::connect(machine.address).await.unwrap();
-        let request = format!("GET /v1/events{parameters} HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
+        let request = format!("GET /v1/events{parameters} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut stream = Stream { socket, text: String::new() };
         stream.until("retry: 500\nid: ").await;
@@ -64,8 +64,9 @@ impl Machine {
     }
 
     async fn watch(&self, parameters: &str, headers: &str) -> (u16, String) {
-        let request =
-            format!("GET /v1/events{parameters} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        let request = format!(
+            "GET /v1/events{parameters} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n"
+        );
         self.send(request.as_bytes()).await
     }
 }
@@ -193,7 +194,7 @@ async fn watchers_have_a_limit_of_their_own_and_no_share_in_the_requests() {
     while socket.is_none() {
         assert!(Instant::now() < until, "the first one's place is free again");
         let mut tried = TcpStream::connect(machine.address).await.unwrap();
-        tried.write_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        tried.write_all(b"GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let mut start = [0; 12];
         tried.read_exact(&mut start).await.unwrap();
         socket = (&start == b"HTTP/1.1 200").then_some(tried);

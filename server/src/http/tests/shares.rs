@@ -3,9 +3,15 @@
 use super::*;
 use crate::{auth, http::shares};
 
-fn operator() -> String {
-    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".parse().unwrap();
-    format!("authorization: Bearer {}\r\n", auth::operator_token(&key))
+/// With tokens: of a user interface, and of an operator. As headers.
+fn with_tokens(machine: &Machine) -> (String, String) {
+    let give = |name: &str, role: &str| {
+        let token = format!("tanist_{name}");
+        let sql = "INSERT INTO tanist_tokens (name, role, hash) VALUES (?1, ?2, ?3)";
+        machine.database().execute(sql, (name, role, auth::hash(&token).as_slice())).unwrap();
+        format!("authorization: Bearer {token}\r\n")
+    };
+    (give("ui", "write"), give("boss", "operate"))
 }
 
 /// Sends a request on a connection of its own and waits for the first line of the answer.
@@ -20,7 +26,7 @@ async fn begin(machine: &Machine, request: &str) -> (TcpStream, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_one_address_leave_room_and_an_operator_gets_in() {
     let machine = Machine::master("[limits]\nconnections = 100\nconnections_per_address = 3\n").await;
-    let get = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let get = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut open = vec![];
     for _ in 0..3 {
         let (stream, answer) = begin(&machine, get).await;
@@ -29,7 +35,7 @@ async fn connections_of_one_address_leave_room_and_an_operator_gets_in() {
     }
     let refused = machine.query("", "", "SELECT 1").await;
     assert_problem("over its share", &refused, 503, &["limits.connections_per_address"]);
-    let (status, answer) = machine.query("", &operator(), "SELECT 1").await;
+    let (status, answer) = machine.get("/v1/cluster").await;
     assert_eq!(status, 200, "{answer}");
     assert_eq!(machine.get("/healthz").await.0, 200);
     // Nobody keeps the reserve for himself: who says nothing there is cut off.
@@ -38,7 +44,7 @@ async fn connections_of_one_address_leave_room_and_an_operator_gets_in() {
         silent.push(TcpStream::connect(machine.address).await.unwrap());
     }
     let began = Instant::now();
-    while machine.query("", &operator(), "SELECT 1").await.0 != 200 {
+    while machine.get("/v1/cluster").await.0 != 200 {
         assert!(began.elapsed() < Duration::from_secs(10));
     }
     drop(open);
@@ -52,24 +58,26 @@ async fn all_connections_taken_leave_an_operator_his_own() {
     let machine = Machine::master("[limits]\nconnections = 3\nwatchers = 2\n").await;
     let mut open = vec![];
     for _ in 0..3 {
-        open.push(begin(&machine, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await);
+        open.push(begin(&machine, "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await);
     }
     let refused = machine.query("", "", "SELECT 1").await;
     assert_problem("no more", &refused, 503, &["limits.connections"]);
-    let (status, answer) = machine.query("", &operator(), "SELECT 1").await;
+    let (status, answer) = machine.get("/v1/cluster").await;
     assert_eq!(status, 200, "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watchers_of_one_client_leave_room_and_an_operator_gets_in() {
-    let machine = Machine::master("[limits]\nwatchers = 3\nwatchers_per_client = 2\n").await;
-    let watch = |headers: &str| format!("GET /v1/events HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
-    let _streams = [begin(&machine, &watch("")).await, begin(&machine, &watch("")).await];
-    let refused = machine.get("/v1/events").await;
+    let machine =
+        Machine::master("[auth]\ntokens = true\n[limits]\nwatchers = 3\nwatchers_per_client = 2\n").await;
+    let (ui, operator) = with_tokens(&machine);
+    let watch = |headers: &str| format!("GET /v1/events HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
+    let _streams = [begin(&machine, &watch(&ui)).await, begin(&machine, &watch(&ui)).await];
+    let refused = machine.get_with("/v1/events", &ui).await;
     assert_problem("over its share", &refused, 503, &["limits.watchers_per_client"]);
     let _operators = {
         let (first, second) =
-            (begin(&machine, &watch(&operator())).await, begin(&machine, &watch(&operator())).await);
+            (begin(&machine, &watch(&operator)).await, begin(&machine, &watch(&operator)).await);
         assert_eq!(
             (first.1.as_str(), second.1.as_str()),
             ("HTTP/1.1 200", "HTTP/1.1 200"),
@@ -81,10 +89,11 @@ async fn watchers_of_one_client_leave_room_and_an_operator_gets_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_one_client_leave_room_and_an_operator_gets_in() {
-    let extra = "[limits]\nconcurrent_requests = 2\nconcurrent_requests_per_client = 1\n";
+    let extra =
+        "[auth]\ntokens = true\n[limits]\nconcurrent_requests = 2\nconcurrent_requests_per_client = 1\n";
     let machine = Machine::master(extra).await;
-    let head =
-        "POST /v1/execute HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n";
+    let (ui, operator) = with_tokens(&machine);
+    let head = "POST /v1/execute HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n";
     let slow = |headers: String| {
         let request = format!("{head}{headers}\r\n{{");
         let address = machine.address;
@@ -102,13 +111,14 @@ async fn requests_of_one_client_leave_room_and_an_operator_gets_in() {
             }
         }
     };
-    let _first = slow(String::new()).await;
+    let _first = slow(ui.clone()).await;
     tokio::time::timeout(Duration::from_secs(20), holds(1)).await.unwrap();
-    let refused = machine.execute(INSERT).await;
+    let as_ui = format!("content-type: application/json\r\n{ui}");
+    let refused = machine.post("/v1/execute", &as_ui, INSERT.as_bytes()).await;
     assert_problem("over its share", &refused, 503, &["limits.concurrent_requests_per_client"]);
-    let _second = slow(operator()).await;
+    let _second = slow(operator.clone()).await;
     tokio::time::timeout(Duration::from_secs(20), holds(0)).await.unwrap();
-    let headers = format!("content-type: application/json\r\n{}", operator());
+    let headers = format!("content-type: application/json\r\n{operator}");
     let (status, answer) = machine.post("/v1/execute", &headers, INSERT.as_bytes()).await;
     assert_eq!(status, 200, "{answer}");
 }

@@ -2,14 +2,14 @@
 
 use serde_json::json;
 use tanist_api::{
-    Cluster, ClusterMember, HandoverRequest, HandoverResponse, MadeToken, MemberPatch, MembersResponse,
-    NewMember, NewToken, Ready, Removed, TokenInfo, code,
+    AuditRecord, Cluster, ClusterMember, HandoverRequest, HandoverResponse, MadeToken, MemberPatch,
+    MembersResponse, NewMember, NewToken, Ready, Removed, TokenInfo, code,
 };
 
 use super::{CLUSTER, MACHINE, delete, get, patch, post};
 use crate::http::openapi::{
     operation::Operation,
-    parameters::{NAME, cursor, object, text},
+    parameters::{NAME, cursor, number, object, text},
 };
 
 pub(in crate::http) fn cluster() -> Operation {
@@ -80,6 +80,12 @@ fn changes_members(operation: Operation) -> Operation {
         .problems(&[(409, code::MEMBERS_UNCHANGED), (503, code::OVERLOADED)])
 }
 
+pub(in crate::http) fn audit() -> Operation {
+    get("/v1/audit", "listAudit", CLUSTER, "Who has changed what by SQL, the oldest first")
+        .describe("Also requests that were refused because nobody may do that.")
+        .page::<AuditRecord>(cursor("after", number(0, None)))
+}
+
 pub(in crate::http) fn tokens() -> Operation {
     get("/v1/tokens", "listTokens", CLUSTER, "Tokens that there are")
         .page::<TokenInfo>(cursor("after", text(NAME)))
@@ -87,7 +93,9 @@ pub(in crate::http) fn tokens() -> Operation {
 
 pub(in crate::http) fn make_token() -> Operation {
     post("/v1/tokens", "makeToken", CLUSTER, "Make a token")
-        .describe("It is shown in this answer and never again; only its hash is kept.")
+        .describe(
+            "It is shown in this answer and never again; only its hash is kept. An `agent` speaks for the one node that is named.",
+        )
         .body::<NewToken>(json!({ "name": "wall-ui", "role": "write" }))
         .changes::<MadeToken>(&[201], "The token.")
 }

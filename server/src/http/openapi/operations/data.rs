@@ -28,7 +28,12 @@ pub(in crate::http) fn execute() -> Operation {
         ] }))
         .takes(&["Idempotency-Key"])
         .problems(SQL)
-        .problems(&[(409, code::CONSTRAINT), (413, code::RESULT_TOO_LARGE), (422, code::IDEMPOTENCY_MISMATCH)])
+        .problems(&[
+            (409, code::CONSTRAINT),
+            (413, code::RESULT_TOO_LARGE),
+            (422, code::IDEMPOTENCY_MISMATCH),
+            (507, code::AUDIT_FULL),
+        ])
         .writes()
         .json_with::<ExecuteResponse>(
             200,

@@ -102,7 +102,8 @@ pub(in crate::http) fn report() -> Operation {
 pub(in crate::http) fn seen() -> Operation {
     post("/v1/nodes/{name}/seen", "seen", NODES, "A sign of life from a node's agent")
         .describe(
-            "Makes no transaction. A node that falls silent for `nodes.silent_after` is shown as silent.",
+            "Makes no transaction. A node that falls silent for `nodes.silent_after` is shown as silent. It has no body, but the \
+             `Content-Type` of every `POST`: `application/json`.",
         )
         .reads_strongly()
         .problems(&[(404, code::NOT_FOUND)])

@@ -31,7 +31,7 @@ impl Answer {
 
 async fn ask(machine: &Machine, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n{body}",
         body.len()
     );
     let (status, text) = machine.send(request.as_bytes()).await;

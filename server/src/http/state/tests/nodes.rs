@@ -66,7 +66,7 @@ async fn command_waits_for_each_node_and_an_outcome_is_final() {
     assert_eq!(nothing.status, 412, "a new command matches nothing that there is");
     let path = format!("/v1/commands/{}", sent.body["id"]);
     let pending = json!({ "node": "n1", "status": "pending", "detail": null, "changed_at": null });
-    assert_eq!(sent.body["outcomes"][0], pending);
+    assert_eq!(sent.body["outcomes"][0], pending, "{}", sent.text);
     let report =
         async |node: &str, body: Value| put(&machine, &format!("{path}/outcomes/{node}"), body).await;
     assert_eq!(report("n1", json!({ "status": "pending", "detail": "50 %" })).await.status, 200);
