@@ -17,7 +17,7 @@ use crate::scratch;
 #[rustfmt::skip]
 pub(crate) const WORDS: &[&[u8]] = &[
     b"SELECT ", b"INSERT INTO t VALUES (", b"UPDATE ", b"DELETE FROM ", b"REPLACE INTO ", b"WITH RECURSIVE c(n) AS (VALUES(1) UNION ALL SELECT n+1 FROM c) ",
-    b"tanist_position", b"tanist_terms", b"requests", b"sqlite_schema", b"sqlite_dbpage", b"PRAGMA ", b"writable_schema=1", b"journal_mode=delete",
+    b"tanist_position", b"tanist_terms", b"tanist_requests", b"sqlite_schema", b"sqlite_dbpage", b"PRAGMA ", b"writable_schema=1", b"journal_mode=delete",
     b"foreign_keys=0", b"synchronous=0", b"query_only=0", b"ATTACH 'x' AS y", b"DETACH ", b"VACUUM", b"/**/", b"--\\n", b"BEGIN", b"COMMIT", b"ROLLBACK",
     b"SAVEPOINT tanist_request", b"RELEASE tanist_request", b"ROLLBACK TO tanist_request", b" OR ROLLBACK ", b"RAISE(ROLLBACK,'x')",
     b"CREATE TABLE x(a)", b"CREATE TEMP TABLE x(a)", b"CREATE TRIGGER g AFTER INSERT ON t BEGIN ", b"END", b"CREATE VIEW v AS ", b"CREATE VIRTUAL TABLE x USING ",
@@ -147,7 +147,7 @@ fn own_tables(db: &Connection) -> rusqlite::Result<String> {
         |table| db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0));
     let position: String =
         db.query_row("SELECT term || '.' || txid || hex(chain) FROM tanist_position", [], |row| row.get(0))?;
-    Ok(format!("{position}, {} terms, {} requests", count("tanist_terms")?, count("requests")?))
+    Ok(format!("{position}, {} terms, {} requests", count("tanist_terms")?, count("tanist_requests")?))
 }
 
 fn tables(db: &Connection) -> rusqlite::Result<String> {
