@@ -352,7 +352,8 @@ fn memory(cluster: &Cluster, i: usize) -> u64 {
 async fn thousand_watchers_of_one_machine_take_little_memory() {
     const WATCHERS: usize = 1000;
     const EVENTS: usize = 200;
-    let cluster = Cluster::of(1).await;
+    let extra = "[limits]\nwatchers_per_client = 1000".to_owned();
+    let cluster = Cluster::start(&Layout { extra, ..Layout::of(1) }).await;
     let client = cluster.client();
     create_ledger(&client).await;
     client.watch_table("ledger").await.unwrap();

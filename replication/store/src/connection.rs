@@ -56,7 +56,7 @@ pub fn prepare(dir: &Path) -> Result<(), StoreError> {
         );
     }
     let io = |error| StoreError::io(&temp, "make the folder for temporary files", error);
-    std::fs::create_dir_all(&temp).map_err(io)?;
+    private::create_dir_all(&temp).map_err(io)?;
     for entry in std::fs::read_dir(&temp).map_err(io)?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(TEMP_FILES) {
             // One that is in use on Windows stays.

@@ -353,17 +353,19 @@ fn own_tables(trees: &Trees<'_>, touched: &[u32]) -> Result<BTreeSet<String>, Ve
     Ok(tables)
 }
 
+/// Which events must be as they were: new ones come behind them, and a person may remove the oldest, as the server does.
+fn told_events(before: &Connection, after: &Connection) -> Result<String, rusqlite::Error> {
+    let end = |connection: &Connection, sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let newest = end(before, "SELECT coalesce(max(id), 0) FROM tanist_events")?;
+    let oldest = end(after, "SELECT coalesce(min(id), 9223372036854775807) FROM tanist_events")?;
+    Ok(format!(" WHERE id BETWEEN {oldest} AND {newest}"))
+}
+
 fn compare_table(before: &Connection, after: &Connection, table: &str) -> Result<(), Verdict> {
     if STATE.iter().any(|name| name.eq_ignore_ascii_case(table)) {
         return check_state(after, table);
     }
-    let newest = match table.eq_ignore_ascii_case(EVENTS) {
-        true => {
-            before.query_row("SELECT max(id) FROM tanist_events", [], |row| row.get::<_, Option<i64>>(0))?
-        }
-        false => None,
-    };
-    let up_to = newest.map_or(String::new(), |newest| format!(" WHERE id <= {newest}"));
+    let rows = if table.eq_ignore_ascii_case(EVENTS) { told_events(before, after)? } else { String::new() };
     let key: String = before
         .query_row(
             "SELECT group_concat('\"' || name || '\"') FROM (SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk)",
@@ -372,7 +374,7 @@ fn compare_table(before: &Connection, after: &Connection, table: &str) -> Result
         )
         .optional()?
         .unwrap_or_else(|| "1".to_owned());
-    let sql = format!("SELECT * FROM \"{table}\"{up_to} ORDER BY {key}");
+    let sql = format!("SELECT * FROM \"{table}\"{rows} ORDER BY {key}");
     if same_rows(before, after, &sql)? { Ok(()) } else { refused(format!("it changes rows of {table}")) }
 }
 

@@ -403,7 +403,7 @@ fn what_touches_tanists_own_is_not_numbered_and_is_saved_when_it_is_replaced() {
         ("UPDATE tanist_tokens SET role = 'admin'", "tanist_tokens"),
         ("DELETE FROM tanist_requests WHERE key = 'key-200'", "tanist_requests"),
         ("UPDATE tanist_events SET kind = 'config' WHERE id = 1", "tanist_events"),
-        ("DELETE FROM tanist_events", "tanist_events"),
+        ("DELETE FROM tanist_events WHERE id = (SELECT max(id) FROM tanist_events)", "tanist_events"),
         ("UPDATE sqlite_sequence SET seq = 0 WHERE name = 'tanist_events'", "numbers of tanist_events"),
         ("DELETE FROM sqlite_sequence WHERE name = 'tanist_commands'", "numbers of tanist_commands"),
         ("CREATE TABLE seen (event REFERENCES tanist_events (number))", "foreign key of table seen"),

@@ -77,6 +77,18 @@ impl Machine {
         let mut database = Database::open(directory.path(), Options::default()).unwrap();
         database.become_master().unwrap();
         database.start_reign(Term(1), "pc-1", "test").unwrap();
+        for (name, role) in [("ui", "write"), ("boss", "operate")] {
+            let hash = crate::auth::hash(&format!("tanist_{name}"));
+            let sql = "INSERT INTO tanist_tokens (name, role, hash) VALUES (?1, ?2, ?3)";
+            let mut batch = database.begin(Term(1)).unwrap();
+            batch
+                .internal(|connection| connection.execute(sql, (name, role, hash.as_slice())))
+                .unwrap()
+                .unwrap();
+            if extra.contains("tokens = true") {
+                batch.commit().unwrap();
+            }
+        }
         let mut view = View::default();
         view.cluster.member = "pc-1".to_owned();
         view.cluster.role = Role::Backup;
@@ -431,7 +443,7 @@ async fn copy_waits_for_the_position_that_it_is_to_hold() {
     let machine = Machine::master("").await;
     let copy = async |position: String| {
         let head = format!(
-            "GET /v1/backup HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntanist-min-position: {position}\r\n\r\n"
+            "GET /v1/backup HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntanist-min-position: {position}\r\n\r\n"
         );
         machine.send(head.as_bytes()).await
     };

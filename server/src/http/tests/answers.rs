@@ -240,7 +240,7 @@ async fn generated_values_are_told_alike_by_queries_and_by_events() {
     let statement = |sql: String| Generated { sql, params: vec![], kind: Kind::Change };
     let (status, made) = machine.generated(&statement("CREATE TABLE told(hex, v)".to_owned()), false).await;
     assert_eq!(status, 200, "{made}");
-    let put = "PUT /v1/watched-tables/told HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\ncontent-type: application/json\r\n\r\n";
+    let put = "PUT /v1/watched-tables/told HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\ncontent-type: application/json\r\n\r\n";
     let (status, answer) = machine.send(put.as_bytes()).await;
     assert_eq!(status, 200, "{answer}");
     let mut generator = Generator::new(number("TANIST_SQL_SEED").unwrap_or(1));

@@ -1,17 +1,12 @@
 //! What one client may have of connections, requests and watchers, and that an operator always gets in.
 
 use super::*;
-use crate::{auth, http::shares};
+use crate::http::shares;
 
-/// With tokens: of a user interface, and of an operator. As headers.
-fn with_tokens(machine: &Machine) -> (String, String) {
-    let give = |name: &str, role: &str| {
-        let token = format!("tanist_{name}");
-        let sql = "INSERT INTO tanist_tokens (name, role, hash) VALUES (?1, ?2, ?3)";
-        machine.database().execute(sql, (name, role, auth::hash(&token).as_slice())).unwrap();
-        format!("authorization: Bearer {token}\r\n")
-    };
-    (give("ui", "write"), give("boss", "operate"))
+/// Headers of a user interface, and of an operator.
+fn tokens() -> (String, String) {
+    let bearer = |name| format!("authorization: Bearer tanist_{name}\r\n");
+    (bearer("ui"), bearer("boss"))
 }
 
 /// Sends a request on a connection of its own and waits for the first line of the answer.
@@ -70,7 +65,7 @@ async fn all_connections_taken_leave_an_operator_his_own() {
 async fn watchers_of_one_client_leave_room_and_an_operator_gets_in() {
     let machine =
         Machine::master("[auth]\ntokens = true\n[limits]\nwatchers = 3\nwatchers_per_client = 2\n").await;
-    let (ui, operator) = with_tokens(&machine);
+    let (ui, operator) = tokens();
     let watch = |headers: &str| format!("GET /v1/events HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
     let _streams = [begin(&machine, &watch(&ui)).await, begin(&machine, &watch(&ui)).await];
     let refused = machine.get_with("/v1/events", &ui).await;
@@ -92,7 +87,7 @@ async fn requests_of_one_client_leave_room_and_an_operator_gets_in() {
     let extra =
         "[auth]\ntokens = true\n[limits]\nconcurrent_requests = 2\nconcurrent_requests_per_client = 1\n";
     let machine = Machine::master(extra).await;
-    let (ui, operator) = with_tokens(&machine);
+    let (ui, operator) = tokens();
     let head = "POST /v1/execute HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n";
     let slow = |headers: String| {
         let request = format!("{head}{headers}\r\n{{");
@@ -114,11 +109,12 @@ async fn requests_of_one_client_leave_room_and_an_operator_gets_in() {
     let _first = slow(ui.clone()).await;
     tokio::time::timeout(Duration::from_secs(20), holds(1)).await.unwrap();
     let as_ui = format!("content-type: application/json\r\n{ui}");
-    let refused = machine.post("/v1/execute", &as_ui, INSERT.as_bytes()).await;
+    let refused = machine.post("/v1/execute", &as_ui, br#"{"statements":[{"sql":"SELECT 1"}]}"#).await;
     assert_problem("over its share", &refused, 503, &["limits.concurrent_requests_per_client"]);
     let _second = slow(operator.clone()).await;
     tokio::time::timeout(Duration::from_secs(20), holds(0)).await.unwrap();
     let headers = format!("content-type: application/json\r\n{operator}");
-    let (status, answer) = machine.post("/v1/execute", &headers, INSERT.as_bytes()).await;
+    let (status, answer) =
+        machine.post("/v1/execute", &headers, br#"{"statements":[{"sql":"SELECT 1"}]}"#).await;
     assert_eq!(status, 200, "{answer}");
 }
