@@ -194,7 +194,10 @@ mod tests {
         assert_eq!(Complaint::new(&said).as_str(), "no device");
         let silent = run(shell("exit 7"), "check", long).await.unwrap_err();
         assert!(silent.starts_with("health.program check: ") && silent.contains('7'), "{silent}");
-        let left = run(shell("echo bad; sleep 1000 & exit 1"), "check", long).await.unwrap_err();
+        // It ends when the test does.
+        let here = tempfile::tempdir().unwrap();
+        let left = format!("echo bad; while [ -e '{}' ]; do sleep 0.05; done & exit 1", here.path().display());
+        let left = run(shell(&left), "check", long).await.unwrap_err();
         assert_eq!(Complaint::new(&left).as_str(), "bad", "what it has left running isn't waited for");
         let hung = run(shell("exec sleep 1000"), "check", Duration::from_millis(50)).await.unwrap_err();
         assert_eq!(hung, "health.program check didn't end within 50ms");

@@ -100,8 +100,8 @@ fn pid_in(file: PathBuf) -> Option<Pid> {
 #[tokio::test(flavor = "multi_thread")]
 async fn hook_that_hangs_delays_no_failover_and_is_killed() {
     // The shell waits for its child: both must go.
-    let hang = "echo $$ > @/$TANIST_MEMBER.pid; sleep 1000; echo woke";
-    let (dir, extra) = hooks(hang, "sleep 1000", "timeout = \"40s\"\n");
+    let hang = "echo $$ > @/$TANIST_MEMBER.pid; while [ -e @ ]; do sleep 0.1; done; echo woke";
+    let (dir, extra) = hooks(hang, "while [ -e @ ]; do sleep 0.1; done", "timeout = \"40s\"\n");
     let mut cluster = Cluster::start(&Layout { extra, ..Layout::of(3) }).await;
     let client = cluster.client();
     create_ledger(&client).await;

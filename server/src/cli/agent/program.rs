@@ -84,7 +84,10 @@ mod tests {
         assert!(odd.contains("UTF-8"), "{odd}");
         let hung = Program { timeout: Duration::from_millis(50), ..shell("exec sleep 1000") };
         assert!(hung.run(&state, None).await.unwrap_err().contains("didn't end within 50ms"));
-        let left = shell("sleep 1000 & echo {}").run(&state, None).await.unwrap();
+        // It ends when the test does.
+        let here = tempfile::tempdir().unwrap();
+        let left = format!("while [ -e '{}' ]; do sleep 0.05; done & echo {{}}", here.path().display());
+        let left = shell(&left).run(&state, None).await.unwrap();
         assert_eq!(left.trim(), "{}", "what it has left running isn't waited for");
         let large = json!({ "blob": "x".repeat(200_000) });
         assert_eq!(shell("cat").run(&large, None).await.unwrap().len(), large.to_string().len());
