@@ -48,7 +48,7 @@ const OURS: &[&str] = &[
     "CREATE TRIGGER sly AFTER INSERT ON tanist_terms BEGIN DELETE FROM hand; END",
     "CREATE TABLE seen_@(event REFERENCES tanist_events(nothing))",
     "DELETE FROM tanist_terms",
-    "UPDATE tanist_tokens SET role = 'admin'",
+    "INSERT INTO tanist_tokens (name, role, hash) VALUES ('own-@', 'admin', randomblob(32))",
     "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'tanist_events'",
     "INSERT INTO tanist_schema (version) VALUES (400 + @)",
     "UPDATE sqlite_dbpage SET data = randomblob(4096) WHERE pgno = (SELECT rootpage FROM sqlite_schema WHERE name = 'hand')",
