@@ -125,6 +125,9 @@ impl Database {
         let page_size =
             writer.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0)).map_err(error)?;
         writer.execute_batch("BEGIN IMMEDIATE").map_err(error)?;
+        // Before anything is said to be stored: what is read here may never have been synced.
+        sqlite_file::sync_files(&writer)
+            .map_err(|error| StoreError::sqlite(&path, "sync what was found", error))?;
         let now = wal_index(&writer, page_size).map_err(error)?;
         let stamp = tables::read_stamp(&writer, &path)?;
         let numbered = match options.was_master {

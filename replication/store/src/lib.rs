@@ -60,6 +60,7 @@ pub use rejoin::{Question, Rejoin, RejoinCounts, Rejoined};
 pub use restore::{Anew, Inspection, Reigned, begin_anew, inspect};
 pub use scrub::{Scrub, Scrubbed};
 pub use snapshot::{Snapshot, Target};
+pub use sqlite_file::sync_files;
 pub use staging::Staging;
 pub use sums::PageSums;
 pub use utc::Utc;
