@@ -88,3 +88,67 @@ async fn a_vote_that_a_killed_process_never_synced_is_synced_before_it_counts() 
     let kept = check_vote(&voted, &vote(&cluster, voter));
     kept.unwrap_or_else(|error| panic!("{error}\n{}", cluster.logs()));
 }
+
+async fn insert(cluster: &Cluster, entry: &str) {
+    let insert = Statement::new(format!("INSERT INTO ledger(entry) VALUES ('{entry}')"));
+    cluster.client().execute(execute(vec![insert])).await.unwrap();
+}
+
+fn is_marked(cluster: &Cluster, i: usize) -> bool {
+    cluster.data_dir(i).join("state.db-doubt").exists()
+}
+
+/// The machine is in the sync set again, or streams, at the master's position; more is written, and it stores that, too. Then
+/// its power fails, and everything is there.
+async fn comes_back_whole(cluster: &mut Cluster, i: usize) {
+    cluster.wait("its replica was written anew", || async { (!is_marked(cluster, i)).then_some(()) }).await;
+    cluster.settle().await;
+    insert(cluster, "later").await;
+    cluster.settle().await;
+    let said = cluster.view(i).await.unwrap().position;
+    cluster.kill(i);
+    let (data, log) = (cluster.data_dir(i), log_dir(cluster, i));
+    cut_keeping(Kept::Nothing, &data, &log, &mut Dice(1));
+    let later = read_copy(cluster, i, "state.db", |connection| {
+        connection.query_row("SELECT count(*) FROM ledger WHERE entry = 'later'", [], |row| row.get(0))
+    });
+    let logs = cluster.logs();
+    assert_eq!(later.ok(), Some(1), "stored at {said}, and now at {}\n{logs}", position(cluster, i));
+    cluster.start_machine(i);
+    cluster.assert_identical().await;
+    cluster.assert_no_panic();
+}
+
+/// The system says once that a sync failed, and takes what it didn't write for written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_whose_sync_failed_once_is_written_anew_before_it_counts() {
+    let Some(mut cluster) = powered(None).await else { return };
+    cluster.settle().await;
+    let backup = (cluster.wait_master().await + 1) % 3;
+    disturb(&cluster, backup, "fails", "state.db-wal");
+    insert(&cluster, "first").await;
+    cluster
+        .wait("the failure is known", || async {
+            cluster.log_of(backup).contains("a sync of state.db or its WAL failed").then_some(())
+        })
+        .await;
+    std::fs::remove_file(log_dir(&cluster, backup).join("fails")).unwrap();
+    comes_back_whole(&mut cluster, backup).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_whose_sync_failed_once_ends_and_is_written_anew_before_it_counts() {
+    let Some(mut cluster) = powered(None).await else { return };
+    cluster.settle().await;
+    let master = cluster.wait_master().await;
+    disturb(&cluster, master, "fails", "state.db-wal");
+    // Another machine takes it.
+    insert(&cluster, "first").await;
+    let child = cluster.machines[master].child.take().unwrap();
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    tokio::time::timeout(std::time::Duration::from_secs(30), ended).await.unwrap().unwrap();
+    assert!(is_marked(&cluster, master), "{}", cluster.logs());
+    std::fs::remove_file(log_dir(&cluster, master).join("fails")).unwrap();
+    cluster.start_machine(master);
+    comes_back_whole(&mut cluster, master).await;
+}
