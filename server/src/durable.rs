@@ -211,6 +211,9 @@ impl Durable {
             })
             .optional()
             .map_err(fail("read"))?;
+        // What a killed process wrote and never synced must not count as kept; nor is it synced by writing the same again.
+        tanist_store::sync_files(&connection).map_err(fail("sync"))?;
+        sync_entry(&path).map_err(|source| DurableError::Directory { path: directory.to_owned(), source })?;
         let recovered = match row {
             None => {
                 connection

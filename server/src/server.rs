@@ -106,10 +106,11 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 async fn open(config: &Config, hard: Option<&HardState>) -> Result<Database, StartError> {
     tanist_store::check_file(&config.data_dir)?;
     let was_master = hard.is_some_and(|hard| hard.record.master.as_ref() == Some(&config.id));
+    let alone = hard.is_some_and(|hard| hard.record.sync_set.iter().all(|id| *id == config.id));
     let until = Instant::now() + LOCK_PATIENCE;
     let mut said = false;
     loop {
-        let options = tanist_store::Options { was_master, ..config.store_options() };
+        let options = tanist_store::Options { was_master, alone, ..config.store_options() };
         match Database::open(&config.data_dir, options) {
             Err(tanist_store::StoreError::Busy { .. }) if Instant::now() < until => {
                 if !std::mem::replace(&mut said, true) {
@@ -123,6 +124,12 @@ async fn open(config: &Config, hard: Option<&HardState>) -> Result<Database, Sta
             }
             opened => {
                 let database = opened?;
+                if database.is_doubted() {
+                    tracing::warn!(
+                        position = %database.stamp().position,
+                        "a sync of state.db or its WAL has failed: this replica counts for nothing until the master's pages are in it"
+                    );
+                }
                 if database.is_unnumbered() {
                     tracing::warn!(
                         position = %database.stamp().position,
@@ -258,7 +265,10 @@ impl Server {
             true => None,
             false => Some(open(&config, recovered.hard.as_ref()).await?),
         };
-        let stamp = database.as_ref().map_or(Stamp::default(), Database::stamp);
+        let stamp = database.as_ref().map_or(Stamp::default(), |database| match database.stamp() {
+            stamp if database.is_doubted() => Stamp::off_branch(stamp.position),
+            stamp => stamp,
+        });
         if recovered.restored.is_some() && stamp == Stamp::default() {
             return Err(StartError::Restore(config.data_dir));
         }

@@ -111,6 +111,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         obstacle,
         outside_at: None,
         barred: false,
+        doubt_told: database.is_doubted(),
         reign: None,
         prune_at: Instant::now(),
         refusals: Refusals::default(),
@@ -137,6 +138,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
             Work::Idle => writer.idle(),
         }
         writer.checkpoint();
+        writer.look_at_doubt();
     }
     writer.syncer.flush();
     inbox.pulse().rest();
@@ -157,6 +159,8 @@ struct Writer<'a> {
     outside_at: Option<Instant>,
     /// No term can begin on this replica.
     barred: bool,
+    /// It was said that a sync has failed.
+    doubt_told: bool,
     /// To be brought into their table.
     members: Option<Vec<Member>>,
     /// No write is to begin until the next batch comes.
@@ -242,10 +246,31 @@ impl Writer<'_> {
             Ok(newer) => newer,
             Err(error) => return tracing::warn!(%error, "look at the schema's version"),
         };
-        if newer.is_some() != self.barred {
-            self.barred = newer.is_some();
+        let doubted = self.database.is_doubted();
+        if (newer.is_some() || doubted) != self.barred {
+            self.barred = newer.is_some() || doubted;
             let why = newer.map(|error| Complaint::new(&format!("it can begin no term: {error}")));
+            let doubt =
+                || Complaint::new("a sync of its disk failed: its replica must be written anew first");
+            let why = why.or_else(|| doubted.then(doubt));
             let _ = self.events.send(StoreEvent::Barred(why));
+        }
+    }
+
+    /// After a failed sync nothing of this replica counts until a rejoin has written it anew. A master can't wait for that.
+    fn look_at_doubt(&mut self) {
+        if self.database.is_doubted() == self.doubt_told {
+            return;
+        }
+        self.doubt_told = self.database.is_doubted();
+        self.look_at_schema();
+        if !self.doubt_told {
+            return;
+        }
+        if self.reign.is_some() || self.database.is_doubt_unmarked() {
+            let _ = self.events.send(StoreEvent::Fatal("a sync of state.db or its WAL failed".to_owned()));
+        } else {
+            self.tell(Event::ApplyFailed(self.stamp()));
         }
     }
 

@@ -34,6 +34,7 @@ mod operators_list;
 mod outside;
 mod power;
 mod power_log;
+mod power_syncs;
 mod proxy;
 mod register;
 mod rejoin;

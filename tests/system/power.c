@@ -2,7 +2,9 @@
  *
  * Loaded by LD_PRELOAD. TANIST_POWER_ROOT is the directory, itself included; TANIST_POWER_LOG, one outside of it on the same
  * file system, gets `log` and hard links (by inode) to files that lost a name. TANIST_POWER_LIES is the end of a file's
- * name, or empty for all: a sync of such files does nothing and says that it did.
+ * name, or empty for all: a sync of such files does nothing and says that it did. While the file `stuck` beside the log
+ * holds the end of a file's name, a sync of such files doesn't come back; while `fails` does, it fails, and what was
+ * unsynced by then stays in memory alone, whatever later syncs say.
  *
  * One lock is held from the record of a change to its end, so the log has the changes in their order, and a record
  * precedes its change: of a process that was killed the log knows all that it did, and perhaps one thing more. A sync
@@ -28,7 +30,7 @@ struct record {
 	uint64_t kind, a, b, c, first_len, second_len;
 };
 
-enum { WRITE = 1, CUT, SYNC, CREATE, MKDIR, UNLINK, RMDIR, RENAME, LINK };
+enum { WRITE = 1, CUT, SYNC, CREATE, MKDIR, UNLINK, RMDIR, RENAME, LINK, FAIL };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -287,6 +289,19 @@ ssize_t sendfile64(int to, int from, off64_t *at, size_t len) {
 	return -1;
 }
 
+/* Whether this file in the log's directory names the end of `path`. */
+static int asked_for(const char *ask, const char *path) {
+	char name[PATH_MAX], end[256];
+	snprintf(name, sizeof name, "%s/%s", logdir, ask);
+	int fd = syscall(SYS_openat, AT_FDCWD, name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	ssize_t n = syscall(SYS_read, fd, end, sizeof end - 1);
+	syscall(SYS_close, fd);
+	end[n > 0 ? n : 0] = 0;
+	return n > 0 && ends_with(path, end);
+}
+
 static int sync_fd(int fd, long call) {
 	struct stat file;
 	char path[PATH_MAX];
@@ -294,8 +309,16 @@ static int sync_fd(int fd, long call) {
 		return syscall(call, fd);
 	if (lies && ends_with(path, lies))
 		return 0;
+	while (asked_for("stuck", path))
+		usleep(5000);
 	pthread_mutex_lock(&lock);
 	uint64_t until = log_end;
+	if (asked_for("fails", path)) {
+		note(FAIL, file.st_ino, until, 0, NULL, NULL);
+		pthread_mutex_unlock(&lock);
+		errno = EIO;
+		return -1;
+	}
 	pthread_mutex_unlock(&lock);
 	int result = syscall(call, fd);
 	if (result == 0) {

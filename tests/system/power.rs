@@ -40,12 +40,12 @@ fn library() -> Option<PathBuf> {
     Some(library)
 }
 
-fn log_dir(cluster: &Cluster, i: usize) -> PathBuf {
+pub fn log_dir(cluster: &Cluster, i: usize) -> PathBuf {
     cluster.machines[i].config.with_file_name("power")
 }
 
 /// Three machines whose power can be cut, with a ledger. `lies`: a sync of the files whose names end so does nothing.
-async fn powered(lies: Option<&str>) -> Option<Cluster> {
+pub async fn powered(lies: Option<&str>) -> Option<Cluster> {
     let library = library()?;
     // Checkpoints, restarts of the WAL and rejoins come often.
     let extra = "[store]\nwal_limit = \"1MiB\"\n[replication]\nbuffer = \"1MiB\"".to_owned();
@@ -69,7 +69,7 @@ async fn powered(lies: Option<&str>) -> Option<Cluster> {
 }
 
 /// Reads a copy of a machine's database, so that nothing of it is touched.
-fn read_copy<T>(
+pub fn read_copy<T>(
     cluster: &Cluster,
     i: usize,
     file: &str,
@@ -83,7 +83,7 @@ fn read_copy<T>(
 }
 
 /// Term and vote of a machine that is down.
-fn vote(cluster: &Cluster, i: usize) -> (i64, Option<String>) {
+pub fn vote(cluster: &Cluster, i: usize) -> (i64, Option<String>) {
     let sql = "SELECT term, voted_for FROM node";
     let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
     read_copy(cluster, i, "node.db", |connection| connection.query_row(sql, [], row)).unwrap_or_default()
@@ -101,7 +101,7 @@ fn living_vote(cluster: &Cluster, i: usize) -> (i64, Option<String>) {
 }
 
 /// No machine goes back in term, nor votes anew in the same one (R1).
-fn check_vote(before: &(i64, Option<String>), after: &(i64, Option<String>)) -> Result<(), String> {
+pub fn check_vote(before: &(i64, Option<String>), after: &(i64, Option<String>)) -> Result<(), String> {
     let kept = after.0 > before.0 || (after.0 == before.0 && (before.1.is_none() || after.1 == before.1));
     if kept { Ok(()) } else { Err(format!("had voted {before:?}, and after the cut {after:?}")) }
 }
@@ -184,6 +184,15 @@ fn what_was_synced_stays_and_the_rest_is_taken_back() {
     assert!(torn.len() == 65536 && sectors.iter().all(|sector| sector.iter().all(|byte| byte == &sector[0])));
     assert!([b'x', b'y'].iter().all(|kind| sectors.iter().any(|sector| sector[0] == *kind)));
     assert_eq!((cut.unsynced, cut.torn), (1, 1), "{cut:?}");
+
+    // What a sync that failed has dropped stays away, whatever later syncs say, unless it is written again.
+    run("printf 12345678 > a; sync a");
+    std::fs::write(log.join("fails"), "data/a").unwrap();
+    run("printf abcd | dd of=a conv=notrunc status=none; ! sync a 2> /dev/null");
+    std::fs::remove_file(log.join("fails")).unwrap();
+    run("printf AB | dd of=a conv=notrunc status=none; sync a");
+    cut_keeping(Kept::Nothing, &data, &log, &mut dice);
+    assert_eq!(found("a").as_deref(), Some("AB345678"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,8 @@
 //! The model is the strict side of what POSIX lets a file system do. A sync of a file keeps its bytes and its length and
 //! nothing else; a name (created, renamed, removed, linked) is kept by a sync of its directory alone. Of what wasn't
 //! synced any part may be on the disk: writes in any order, each sector of 512 bytes for itself. Names come back in
-//! their order, as every file system with a journal has it (ext4, XFS, NTFS).
+//! their order, as every file system with a journal has it (ext4, XFS, NTFS). What a failed sync should have written is not on
+//! the disk: the system takes it for written from then on, and no later sync brings it there.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,6 +24,7 @@ enum Change {
     Write { inode: u64, at: u64, size: u64, old: Vec<u8>, new: Vec<u8> },
     Cut { inode: u64, to: u64, size: u64, old: Vec<u8> },
     Sync { inode: u64, until: u64 },
+    Fail { inode: u64, until: u64 },
     Name { directories: Vec<u64>, undo: Undo },
 }
 
@@ -88,19 +90,21 @@ pub fn cut_keeping(kept: Kept, data: &Path, log: &Path, dice: &mut Dice) -> Cut 
     let places = files_in(data).into_iter().chain(files_in(log)).collect::<HashMap<_, _>>();
     let is_wal = |inode: u64| places.get(&inode).is_some_and(|path| path.ends_with("state.db-wal"));
 
-    let mut files: BTreeMap<u64, Vec<(u64, &Change)>> = BTreeMap::new();
+    let mut files: BTreeMap<u64, Vec<(u64, &Change, State)>> = BTreeMap::new();
     let mut names: Vec<(u64, Vec<u64>, &Undo)> = vec![];
     for (at, change) in &changes {
         match change {
             Change::Write { inode, .. } | Change::Cut { inode, .. } => {
                 cut.wal_writes += usize::from(is_wal(*inode));
-                files.entry(*inode).or_default().push((*at, change));
+                files.entry(*inode).or_default().push((*at, change, State::Unsynced));
             }
             Change::Sync { inode, until } => {
                 cut.wal_syncs += usize::from(is_wal(*inode));
                 cut.directory_syncs += usize::from(!places.contains_key(inode));
                 if let Some(pending) = files.get_mut(inode) {
-                    pending.retain(|(at, _)| at >= until);
+                    pass(pending, *until, State::Synced);
+                    let from = pending.iter().position(|(.., state)| *state != State::Synced);
+                    pending.drain(..from.unwrap_or(pending.len()));
                 }
                 for (at, directories, _) in &mut names {
                     if *at < *until {
@@ -109,13 +113,16 @@ pub fn cut_keeping(kept: Kept, data: &Path, log: &Path, dice: &mut Dice) -> Cut 
                 }
                 names.retain(|(_, directories, _)| !directories.is_empty());
             }
+            Change::Fail { inode, until } => {
+                pass(files.entry(*inode).or_default(), *until, State::Dropped);
+            }
             Change::Name { directories, undo } => names.push((*at, directories.clone(), undo)),
         }
     }
 
     for (inode, pending) in files {
         let Some(path) = places.get(&inode) else { continue };
-        let pending: Vec<_> = pending.into_iter().map(|(_, change)| change).collect();
+        let pending: Vec<_> = pending.into_iter().map(|(_, change, state)| (change, state)).collect();
         take_back(path, &pending, kept, dice, &mut cut);
     }
     let names_kept = if kept == Kept::Nothing { 0 } else { dice.roll(names.len() + 1) };
@@ -134,10 +141,27 @@ pub fn cut_keeping(kept: Kept, data: &Path, log: &Path, dice: &mut Dice) -> Cut 
     cut
 }
 
+/// What became of a change to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Unsynced,
+    Synced,
+    /// By a sync that failed.
+    Dropped,
+}
+
+/// A sync that began at `until` has dealt with what was unsynced.
+fn pass(pending: &mut [(u64, &Change, State)], until: u64, becomes: State) {
+    let begun = pending.iter_mut().filter(|(at, ..)| *at < until);
+    for (.., state) in begun.filter(|(.., state)| *state == State::Unsynced) {
+        *state = becomes;
+    }
+}
+
 /// The file as it was at its last sync, and then what is kept of the changes after it.
-fn take_back(path: &Path, pending: &[&Change], kept: Kept, dice: &mut Dice, cut: &mut Cut) {
+fn take_back(path: &Path, pending: &[(&Change, State)], kept: Kept, dice: &mut Dice, cut: &mut Cut) {
     let file = File::options().write(true).open(path).unwrap();
-    for change in pending.iter().rev() {
+    for (change, _) in pending.iter().rev() {
         let (Change::Write { at, size, old, .. } | Change::Cut { to: at, size, old, .. }) = change else {
             unreachable!("only changes of files")
         };
@@ -146,15 +170,16 @@ fn take_back(path: &Path, pending: &[&Change], kept: Kept, dice: &mut Dice, cut:
     }
     let beginning = dice.roll(pending.len() + 1);
     let chance = 1 + dice.roll(9);
-    cut.unsynced += pending.len();
-    for (n, change) in pending.iter().enumerate() {
+    cut.unsynced += pending.iter().filter(|(_, state)| *state != State::Synced).count();
+    for (n, (change, state)) in pending.iter().enumerate() {
         let whole = match kept {
+            _ if *state != State::Unsynced => *state == State::Synced,
             Kept::Nothing => false,
             Kept::Beginning => n < beginning,
             Kept::Some | Kept::Sectors => dice.roll(10) < chance,
         };
         match change {
-            Change::Write { at, new, .. } if kept == Kept::Sectors => {
+            Change::Write { at, new, .. } if kept == Kept::Sectors && *state == State::Unsynced => {
                 let (mut there, mut lost) = (0, 0);
                 let mut from = 0;
                 while from < new.len() {
@@ -233,6 +258,7 @@ fn parse(bytes: &[u8]) -> Vec<(u64, Change)> {
             1 => Change::Write { inode: a, at: b, size: c, old: first.to_vec(), new: second.to_vec() },
             2 => Change::Cut { inode: a, to: b, size: c, old: first.to_vec() },
             3 => Change::Sync { inode: a, until: b },
+            10 => Change::Fail { inode: a, until: b },
             4 | 9 => name(Undo::Remove(path(first))),
             5 => name(Undo::RemoveDir(path(first))),
             6 => name(Undo::Restore { inode: b, path: path(first) }),

@@ -11,11 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 
 use crate::{
     connection::{self, Use},
     database::{Database, Mode},
+    doubt::Doubt,
     error::StoreError,
     wal,
 };
@@ -141,6 +142,7 @@ impl Database {
         Ok(Checkpointer {
             connection: connection::open(&self.dir, Use::Checkpointer, &self.options)?,
             path: self.path.clone(),
+            doubt: self.wal_file.doubt(),
         })
     }
 
@@ -153,7 +155,7 @@ impl Database {
     }
 }
 
-fn passive(connection: &Connection) -> Result<CheckpointOutcome, rusqlite::Error> {
+pub(crate) fn passive(connection: &Connection) -> Result<CheckpointOutcome, rusqlite::Error> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
         let frames = |index| row.get::<_, i64>(index).map(|frames| u32::try_from(frames).unwrap_or(0));
         // Busy: another connection is checkpointing, and the numbers may be missing.
@@ -166,11 +168,20 @@ fn passive(connection: &Connection) -> Result<CheckpointOutcome, rusqlite::Error
     })
 }
 
+/// Writes the WAL's pages into the database file, syncs it and begins the WAL anew; gives up the write lock meanwhile.
+pub(crate) fn write_anew(writer: &Connection) -> Result<(), rusqlite::Error> {
+    writer.execute_batch("ROLLBACK")?;
+    let busy: bool = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    writer.execute_batch("BEGIN IMMEDIATE")?;
+    if busy { Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)) } else { Ok(()) }
+}
+
 /// Checkpoints in the background, beside the writer. `Send`.
 #[derive(Debug)]
 pub struct Checkpointer {
     connection: Connection,
     path: std::path::PathBuf,
+    doubt: Arc<Doubt>,
 }
 
 impl Checkpointer {
@@ -180,7 +191,13 @@ impl Checkpointer {
     /// # Errors
     /// SQLite's and the disk's.
     pub fn passive(&mut self) -> Result<CheckpointOutcome, StoreError> {
-        passive(&self.connection).map_err(|error| StoreError::sqlite(&self.path, "checkpoint", error))
+        passive(&self.connection).map_err(|error| {
+            let error = StoreError::sqlite(&self.path, "checkpoint", error);
+            if error.is_failed_sync() {
+                self.doubt.raise();
+            }
+            error
+        })
     }
 }
 
@@ -188,6 +205,7 @@ impl Checkpointer {
 #[derive(Debug, Clone)]
 pub struct WalSync {
     file: Arc<File>,
+    doubt: Arc<Doubt>,
     times: Arc<Mutex<SyncTimes>>,
 }
 
@@ -199,11 +217,11 @@ struct SyncTimes {
 }
 
 impl WalSync {
-    pub(crate) fn open(dir: &Path) -> Result<WalSync, StoreError> {
+    pub(crate) fn open(dir: &Path, doubt: Arc<Doubt>) -> Result<WalSync, StoreError> {
         let path = connection::wal_path(dir);
         // Unlike the database file the WAL carries no locks that another handle could drop.
         match File::options().read(true).write(true).open(&path) {
-            Ok(file) => Ok(WalSync { file: Arc::new(file), times: Arc::default() }),
+            Ok(file) => Ok(WalSync { file: Arc::new(file), doubt, times: Arc::default() }),
             Err(source) => Err(StoreError::Io { path, doing: "open the WAL", source }),
         }
     }
@@ -211,7 +229,8 @@ impl WalSync {
     /// Makes everything written to the WAL durable, data only (`fdatasync`).
     ///
     /// # Errors
-    /// The system's. After one, nothing written since the last good sync may be reported as stored.
+    /// The system's. After one, nothing written since the last good sync may be reported as stored; the replica is in doubt,
+    /// durably.
     pub fn sync(&self) -> io::Result<()> {
         self.times().under_way = Some(Instant::now());
         let synced = self.file.sync_data();
@@ -219,7 +238,12 @@ impl WalSync {
         if let Some(begun) = times.under_way.take() {
             times.longest = times.longest.max(begun.elapsed());
         }
-        synced
+        drop(times);
+        synced.inspect_err(|_| self.doubt.raise())
+    }
+
+    pub(crate) fn doubt(&self) -> Arc<Doubt> {
+        Arc::clone(&self.doubt)
     }
 
     /// How long the longest sync since the last call took, one that still lasts included; zero when there was none.

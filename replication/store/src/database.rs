@@ -19,8 +19,9 @@ use crate::{
     Options,
     authorizer::UserMode,
     batch::Batch,
-    checkpoint::WalSync,
+    checkpoint::{self, WalSync},
     connection::{self, Use},
+    doubt::Doubt,
     encode::{Decoder, Encoder},
     error::StoreError,
     limits::{self, Limits},
@@ -125,12 +126,30 @@ impl Database {
         let page_size =
             writer.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0)).map_err(error)?;
         writer.execute_batch("BEGIN IMMEDIATE").map_err(error)?;
-        let now = wal_index(&writer, page_size).map_err(error)?;
-        let stamp = tables::read_stamp(&writer, &path)?;
-        let numbered = match options.was_master {
-            true => outside::numbered_end(&writer, &now, &stamp).map_err(error)?,
-            false => NumberedEnd::Newest,
+        // Before anything is said to be stored: what is read here may never have been synced.
+        sqlite_file::sync_files(&writer)
+            .map_err(|error| StoreError::sqlite(&path, "sync what was found", error))?;
+        let doubt = Arc::new(Doubt::of(dir));
+        let look = || -> Result<_, StoreError> {
+            let now = wal_index(&writer, page_size).map_err(error)?;
+            let stamp = tables::read_stamp(&writer, &path)?;
+            let numbered = match options.was_master {
+                true => outside::numbered_end(&writer, &now, &stamp).map_err(error)?,
+                false => NumberedEnd::Newest,
+            };
+            Ok((now, stamp, numbered))
         };
+        let mut found = look()?;
+        if doubt.stands() && options.alone && matches!(found.2, NumberedEnd::Newest) {
+            checkpoint::write_anew(&writer).map_err(error)?;
+            doubt.settle()?;
+            found = look()?;
+            tracing::warn!(
+                position = %found.1.position,
+                "a sync of state.db had failed, and nobody else holds everything: what can be read of it was written anew"
+            );
+        }
+        let (now, stamp, numbered) = found;
         let (captured, unnumbered, base_lost) = match numbered {
             NumberedEnd::Newest => (now, false, false),
             NumberedEnd::At(end) => (end, true, false),
@@ -138,7 +157,7 @@ impl Database {
         };
         let history = tables::read_history(&writer, &path)?;
         connection::sync_dir(dir)?;
-        let wal_file = WalSync::open(dir)?;
+        let wal_file = WalSync::open(dir, doubt)?;
         let mut database = Database {
             writer,
             observer,
@@ -236,7 +255,19 @@ impl Database {
     /// Whether the replica holds a write that isn't the master's, or no readable database, so that only a rejoin helps.
     #[must_use]
     pub fn is_diverged(&self) -> bool {
-        self.diverged
+        self.diverged || self.is_doubted()
+    }
+
+    /// Whether a sync has failed, so that nothing of the replica counts before a rejoin has written it anew.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.wal_file.doubt().stands()
+    }
+
+    /// Whether a sync has failed and the mark of it could not be made durable: the next process would know nothing of it.
+    #[must_use]
+    pub fn is_doubt_unmarked(&self) -> bool {
+        self.wal_file.doubt().is_unmarked()
     }
 
     /// Commits by other processes that were adopted into numbered transactions since the database was opened.
@@ -409,6 +440,9 @@ impl Database {
         if self.diverged {
             return Err(StoreError::ForeignWrite { path: self.path.clone() });
         }
+        if self.is_doubted() {
+            return Err(StoreError::Doubted { path: self.path.clone() });
+        }
         match self.mode {
             Mode::Backup { locked: true } => Ok(()),
             Mode::Backup { locked: false } => self.lock(self.captured.change),
@@ -500,7 +534,13 @@ impl Database {
         doing: &'static str,
         operation: impl FnOnce(&Database) -> Result<T, rusqlite::Error>,
     ) -> Result<T, StoreError> {
-        operation(self).map_err(|error| StoreError::sqlite(&self.path, doing, error))
+        operation(self).map_err(|error| {
+            let error = StoreError::sqlite(&self.path, doing, error);
+            if error.is_failed_sync() {
+                self.wal_file.doubt().raise();
+            }
+            error
+        })
     }
 }
 

@@ -85,6 +85,12 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// A sync has failed, so that nobody knows what of the replica is on the disk. It needs to rejoin.
+    #[error("{}: a sync failed; nothing of this replica counts until it was written anew", path.display())]
+    Doubted {
+        /// The file.
+        path: PathBuf,
+    },
     /// Somebody else has written to the master's database what can't be numbered. Nothing is written until it is undone, or
     /// another machine is the master and this one is brought in line.
     #[error("a write from outside can't be taken over: {what}")]
@@ -309,7 +315,16 @@ impl StoreError {
     /// Whether the replica itself is of no use any more until a rejoin replaces it.
     #[must_use]
     pub fn needs_copy(&self) -> bool {
-        matches!(self, StoreError::ForeignWrite { .. } | StoreError::Corrupt { .. })
+        matches!(
+            self,
+            StoreError::ForeignWrite { .. } | StoreError::Doubted { .. } | StoreError::Corrupt { .. }
+        )
+    }
+
+    /// Whether a sync of SQLite's own has failed.
+    pub(crate) fn is_failed_sync(&self) -> bool {
+        let StoreError::Sqlite { source, .. } = self else { return false };
+        source.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_FSYNC)
     }
 
     /// Gives the system's error its kind and place.

@@ -15,6 +15,7 @@ mod connection;
 mod copy;
 mod database;
 mod divergence;
+mod doubt;
 mod encode;
 mod error;
 mod functions;
@@ -60,6 +61,7 @@ pub use rejoin::{Question, Rejoin, RejoinCounts, Rejoined};
 pub use restore::{Anew, Inspection, Reigned, begin_anew, inspect};
 pub use scrub::{Scrub, Scrubbed};
 pub use snapshot::{Snapshot, Target};
+pub use sqlite_file::sync_files;
 pub use staging::Staging;
 pub use sums::PageSums;
 pub use utc::Utc;
@@ -88,6 +90,9 @@ pub struct Options {
     /// Whether this machine was the master when it last ran, so that others may have written to its file what nobody has
     /// numbered; default `false`.
     pub was_master: bool,
+    /// Whether no other machine is known to hold everything acknowledged, so that a replica whose sync has failed is written
+    /// anew from what can be read of it; default `false`.
+    pub alone: bool,
 }
 
 impl Default for Options {
@@ -98,6 +103,7 @@ impl Default for Options {
             max_transaction_bytes: 16 << 20,
             busy_timeout_ms: 5_000,
             was_master: false,
+            alone: false,
         }
     }
 }

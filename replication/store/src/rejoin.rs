@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tanist_replication::{Checksum, Pages, Position, Stamp, TermHistory, Txid};
 
 use crate::{
+    checkpoint,
     database::{Database, Mode},
     divergence::{self, ReportContext},
     error::StoreError,
@@ -70,6 +71,8 @@ pub struct Rejoin<'d> {
     report: Option<String>,
     /// Sums of the pages that were proven.
     proven: Vec<(u32, PageSum)>,
+    /// All pages are asked for and written: what this replica reads of its own may not be on the disk.
+    anew: bool,
 }
 
 impl Database {
@@ -95,6 +98,23 @@ impl Database {
         Staging::open(&self.dir, self.stamp, self.page_size)
     }
 
+    /// Has the next write begin the WAL from its start: what is behind frames whose sync failed isn't found after a power cut.
+    fn begin_wal_anew(&mut self) -> Result<(), StoreError> {
+        let outcome = self.sqlite("checkpoint", |db| checkpoint::passive(&db.checkpoints))?;
+        self.sqlite("release the write lock", |db| {
+            if db.writer.is_autocommit() { Ok(()) } else { db.writer.execute_batch("ROLLBACK") }
+        })?;
+        match self.lock(self.captured.change) {
+            Ok(()) | Err(StoreError::ForeignWrite { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        if outcome.is_complete() {
+            Ok(())
+        } else {
+            Err(StoreError::Busy { path: self.path.clone(), doing: "begin the WAL anew" })
+        }
+    }
+
     /// Begins to bring this backup, a diverged one included, in line with `target`; pages are hashed with `key`.
     /// Readers see the old state until it is finished; memory is bounded.
     ///
@@ -117,6 +137,10 @@ impl Database {
         let image = vec![0; self.page_size as usize];
         let hasher = PageHasher::new(key);
         let waiting = VecDeque::new();
+        let anew = self.is_doubted();
+        if anew {
+            self.begin_wal_anew()?;
+        }
         // What is compared must come from the disk: the cache may hold what a page was before it rotted.
         self.sqlite("drop the cache", |db| db.writer.release_memory())?;
         Ok(Rejoin {
@@ -130,6 +154,7 @@ impl Database {
             counts,
             report: None,
             proven: vec![],
+            anew,
         })
     }
 }
@@ -192,7 +217,7 @@ impl Rejoin<'_> {
         if self.staging.get(page, &mut self.image)? {
             return Ok(true);
         }
-        self.read_own(page)
+        if self.anew { Ok(false) } else { self.read_own(page) }
     }
 
     /// Reads a page of this replica.
@@ -256,7 +281,8 @@ impl Rejoin<'_> {
         }
         self.save_divergence(context)?;
         let written = self.write(&whole);
-        let Rejoin { database, staging, target, report, proven, .. } = self;
+        let Rejoin { database, staging, target, report, proven, anew, .. } = self;
+        let wal_before = database.captured;
         let wrong = matches!(written, Err(StoreError::Assembled { .. }));
         let diverged = std::mem::replace(&mut database.diverged, false);
         if let Err(error) = database.finish_apply(written) {
@@ -265,6 +291,15 @@ impl Rejoin<'_> {
                 tracing::warn!(%error, "throw the staged pages away");
             }
             return Err(error);
+        }
+        if anew {
+            // Behind frames that may be missing on the disk it would be lost with them.
+            if wal_before.frames > 0 && database.captured.salts == wal_before.salts {
+                database.diverged |= diverged;
+                let path = database.path.clone();
+                return Err(StoreError::Busy { path, doing: "begin the WAL anew" });
+            }
+            database.wal_file.doubt().settle()?;
         }
         database.stamp = tables::read_stamp(&database.observer, &database.path)?;
         database.history = tables::read_history(&database.observer, &database.path)?;

@@ -2,7 +2,7 @@
 //! pages as they are read, the row id of the last insert to be set, memory and temporary files that are counted, functions of
 //! our own.
 //!
-//! Owns, with the two modules below it, all unsafe code of the crate. Never writes and never opens a file: it reads through the file objects of a
+//! Owns, with the two modules below it, all unsafe code of the crate. Never writes and never opens a file: it reads and syncs through the file objects of a
 //! connection (a second handle on the database would drop its POSIX locks). Read `wal.rs` next.
 #![allow(unsafe_code)]
 
@@ -193,6 +193,30 @@ pub(crate) fn read_as_of(connection: &Connection, index: &WalIndex) -> Result<()
     let code =
         unsafe { ffi::sqlite3_snapshot_open(connection.handle(), c"main".as_ptr(), &raw mut snapshot) };
     if code == ffi::SQLITE_OK { Ok(()) } else { Err(failure(code, "read an earlier state")) }
+}
+
+/// Syncs the database file and the WAL, through SQLite's own file objects. The connection must have read from the database in
+/// WAL mode before. An earlier process may have written what is in them and ended before its sync: from the system's cache it
+/// reads like what is on the disk.
+///
+/// # Errors
+/// SQLite's, when the disk refuses.
+pub fn sync_files(connection: &Connection) -> Result<(), Error> {
+    for (operation, what) in [
+        (ffi::SQLITE_FCNTL_FILE_POINTER, "sync the database file"),
+        (ffi::SQLITE_FCNTL_JOURNAL_POINTER, "sync the WAL"),
+    ] {
+        let (file, methods) = file(connection, operation)?;
+        let Some(sync) = methods.xSync else {
+            return Err(failure(ffi::SQLITE_MISUSE, "file object without sync"));
+        };
+        // SAFETY: the file object is open and lives as long as the connection, which this thread alone uses.
+        let code = unsafe { sync(file, ffi::SQLITE_SYNC_NORMAL) };
+        if code != ffi::SQLITE_OK {
+            return Err(failure(code, what));
+        }
+    }
+    Ok(())
 }
 
 /// Fills `buffer` from the WAL file at `offset`.
