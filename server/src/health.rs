@@ -196,7 +196,8 @@ mod tests {
         assert!(silent.starts_with("health.program check: ") && silent.contains('7'), "{silent}");
         // It ends when the test does.
         let here = tempfile::tempdir().unwrap();
-        let left = format!("echo bad; while [ -e '{}' ]; do sleep 0.05; done & exit 1", here.path().display());
+        let left =
+            format!("echo bad; while [ -e '{}' ]; do sleep 0.05; done & exit 1", here.path().display());
         let left = run(shell(&left), "check", long).await.unwrap_err();
         assert_eq!(Complaint::new(&left).as_str(), "bad", "what it has left running isn't waited for");
         let hung = run(shell("exec sleep 1000"), "check", Duration::from_millis(50)).await.unwrap_err();
