@@ -61,7 +61,8 @@ async fn changes_by_sql_are_recorded_under_their_authors_without_values_and_surv
     .map(|(actor, count, sql)| (actor.to_owned(), count, sql.to_owned()));
     assert_eq!(records(&operator, Consistency::Strong).await, expected);
 
-    let position = Statement::new("SELECT position FROM tanist_v_audit WHERE actor = 'anna' AND sql LIKE '%UPDATE%'");
+    let position =
+        Statement::new("SELECT position FROM tanist_v_audit WHERE actor = 'anna' AND sql LIKE '%UPDATE%'");
     let found =
         operator.query(QueryRequest { statements: vec![position] }, Consistency::Strong, None).await.unwrap();
     assert_eq!(found.results[0].rows, [[json!(done.position)]], "the transaction that the answer named");
