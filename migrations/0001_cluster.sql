@@ -27,6 +27,13 @@ CREATE TABLE tanist_members (
     absent    INTEGER NOT NULL DEFAULT 0 CHECK (absent IN (0, 1)) -- 1: doesn't count as a voter until it answers
 ) STRICT, WITHOUT ROWID;
 
+-- One row, once it is needed: for how long the cluster has had a master, as the masters' monotonic clocks have measured it. Only
+-- differences mean anything. Requests and records of changes are aged by it, so that a wrong wall clock removes none.
+CREATE TABLE tanist_served (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    ms INTEGER NOT NULL CHECK (ms >= 0)           -- milliseconds
+) STRICT;
+
 -- Idempotency keys of write requests with their answers, pruned by age. Users' SQL over HTTP doesn't see them: an answer is
 -- for who has asked.
 CREATE TABLE tanist_requests (
@@ -34,10 +41,10 @@ CREATE TABLE tanist_requests (
     key         TEXT    NOT NULL,                 -- as the client sent it
     fingerprint BLOB    NOT NULL,                 -- hash of the request; the same key with another request is refused
     answer      BLOB    NOT NULL,                 -- what was answered the first time
-    created_ms  INTEGER NOT NULL,                 -- milliseconds since 1970, by the master's clock
+    served_ms   INTEGER NOT NULL,                 -- when: tanist_served.ms of that moment
     PRIMARY KEY (token, key)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX tanist_requests_by_age ON tanist_requests (created_ms);
+CREATE INDEX tanist_requests_by_age ON tanist_requests (served_ms);
 
 -- The cluster at a glance, nearest to the throne first, witnesses last.
 CREATE VIEW tanist_v_cluster AS

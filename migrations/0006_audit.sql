@@ -12,7 +12,8 @@ CREATE TABLE tanist_audit (
     refused    TEXT,                              -- why nothing was done; NULL: it was done
     sql        TEXT    NOT NULL,                  -- their text, one after the other; of a long one its beginning and its end
     sql_bytes  INTEGER NOT NULL,                  -- of the whole text
-    sql_hash   TEXT    NOT NULL                   -- BLAKE3 of the whole text, in hexadecimal
+    sql_hash   TEXT    NOT NULL,                  -- BLAKE3 of the whole text, in hexadecimal
+    served_ms  INTEGER NOT NULL                   -- tanist_served.ms of that moment: its age goes by it
 ) STRICT, WITHOUT ROWID;
 
 -- The newest first, with the whole position.

@@ -15,7 +15,11 @@ use rusqlite::{Connection, params};
 use tanist_api::Statement;
 use tanist_store::{Batch, StoreError, Utc};
 
-use crate::{clock, state::select};
+use crate::{
+    clock,
+    served::{self, Served},
+    state::select,
+};
 
 /// Characters of a request's SQL that are kept: of its beginning,
 const HEAD_CHARS: usize = 1000;
@@ -38,7 +42,7 @@ pub struct Author {
 /// How long, and how many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Older ones go, by the wall clock that the master had when it wrote them.
+    /// Older ones go, by the time that the cluster was served since: a wrong wall clock removes none.
     pub retention: Duration,
     /// So many are kept in the table.
     pub records: u64,
@@ -110,9 +114,11 @@ pub(crate) fn record(
     author: &Author,
     statements: &[Statement],
     refused: Option<&str>,
+    served: &mut Served,
 ) -> Result<(), StoreError> {
+    let now = served.store(batch)?;
     batch
-        .internal(|connection| insert(connection, author, statements, refused))?
+        .internal(|connection| insert(connection, author, statements, refused, now))?
         .map_err(|source| StoreError::Sqlite { doing: "record a request", source })
 }
 
@@ -121,6 +127,7 @@ fn insert(
     author: &Author,
     statements: &[Statement],
     refused: Option<&str>,
+    served_ms: i64,
 ) -> Result<(), rusqlite::Error> {
     let Text { shown, bytes, hash } = text(statements);
     let refused = refused.map(|why| why.chars().take(REFUSED_CHARS).collect::<String>());
@@ -128,9 +135,9 @@ fn insert(
     // The open transaction is the one after the newest.
     connection
         .prepare_cached(
-            "INSERT INTO tanist_audit (id, txid, actor, statements, refused, sql, sql_bytes, sql_hash) VALUES (
+            "INSERT INTO tanist_audit (id, txid, actor, statements, refused, sql, sql_bytes, sql_hash, served_ms) VALUES (
              (SELECT coalesce(max(id), 0) + 1 FROM tanist_audit),
-             (SELECT coalesce(max(txid), 0) + 1 FROM tanist_position), ?1, ?2, ?3, ?4, ?5, ?6)",
+             (SELECT coalesce(max(txid), 0) + 1 FROM tanist_position), ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![
             author.name,
@@ -138,7 +145,8 @@ fn insert(
             refused,
             shown,
             number(bytes),
-            hash.to_hex().as_str()
+            hash.to_hex().as_str(),
+            served_ms
         ])
         .map(drop)
 }
@@ -147,9 +155,9 @@ fn insert(
 ///
 /// # Errors
 /// When the batch is lost.
-pub(crate) fn prune(batch: &mut Batch<'_>, kept: &Kept) -> Result<bool, StoreError> {
+pub(crate) fn prune(batch: &mut Batch<'_>, kept: &Kept, served: &Served) -> Result<bool, StoreError> {
     let pruned = batch.internal(|connection| {
-        let old = remove_old(connection, kept)?;
+        let old = remove_old(connection, served::before(served.now_ms(connection)?, kept.retention))?;
         Ok::<_, PruneError>(old.max(match &kept.when_full {
             WhenFull::Refuse => 0,
             WhenFull::Files(directory) => move_on(connection, kept.records, directory)?,
@@ -172,16 +180,16 @@ enum PruneError {
     File { path: PathBuf, source: io::Error },
 }
 
-fn remove_old(connection: &Connection, kept: &Kept) -> Result<i64, rusqlite::Error> {
-    // As far as the oldest are too old: what a clock that was wrong has dated otherwise waits for its neighbours.
+fn remove_old(connection: &Connection, before_ms: i64) -> Result<i64, rusqlite::Error> {
+    // The oldest come first: what is young keeps all that came after it.
     let removed = connection
         .prepare_cached(
             "DELETE FROM tanist_audit WHERE id < coalesce(
-             (SELECT min(id) FROM (SELECT id, at FROM tanist_audit ORDER BY id LIMIT ?1)
-              WHERE at >= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?2)),
+             (SELECT min(id) FROM (SELECT id, served_ms FROM tanist_audit ORDER BY id LIMIT ?1)
+              WHERE served_ms >= ?2),
              (SELECT id FROM tanist_audit ORDER BY id LIMIT 1 OFFSET ?1), 9223372036854775807)",
         )?
-        .execute(params![STEP, format!("-{} seconds", kept.retention.as_secs())])?;
+        .execute(params![STEP, before_ms])?;
     Ok(i64::try_from(removed).unwrap_or(i64::MAX))
 }
 
@@ -242,7 +250,7 @@ mod tests {
     fn add(connection: &Connection, count: usize) {
         connection.execute_batch("BEGIN").unwrap();
         for _ in 0..count {
-            insert(connection, &nobody(), &[Statement::new("DELETE FROM t")], None).unwrap();
+            insert(connection, &nobody(), &[Statement::new("DELETE FROM t")], None, 5000).unwrap();
         }
         connection.execute_batch("COMMIT").unwrap();
     }
@@ -276,16 +284,16 @@ mod tests {
     #[test]
     fn old_ones_go_in_bounded_steps_and_young_ones_never_by_number() {
         let connection = table();
-        let retention = Duration::from_secs(3600);
-        let kept = Kept { retention, records: 1000, when_full: WhenFull::Refuse };
         add(&connection, 6000);
-        assert_eq!((remove_old(&connection, &kept).unwrap(), left(&connection)), (0, (1, 6000)));
-        connection.execute("UPDATE tanist_audit SET at = '2001' WHERE id < 5011", []).unwrap();
-        assert_eq!((remove_old(&connection, &kept).unwrap(), left(&connection)), (STEP, (4097, 1904)));
-        assert_eq!((remove_old(&connection, &kept).unwrap(), left(&connection)), (914, (5011, 990)));
-        assert_eq!(remove_old(&connection, &kept).unwrap(), 0);
-        connection.execute("UPDATE tanist_audit SET at = '2001'", []).unwrap();
-        assert_eq!((remove_old(&connection, &kept).unwrap(), left(&connection)), (990, (0, 0)));
+        assert_eq!((remove_old(&connection, 5000).unwrap(), left(&connection)), (0, (1, 6000)));
+        // Whatever their wall clock says.
+        connection
+            .execute("UPDATE tanist_audit SET at = '2001', served_ms = served_ms - (id < 5011)", [])
+            .unwrap();
+        assert_eq!((remove_old(&connection, 5000).unwrap(), left(&connection)), (STEP, (4097, 1904)));
+        assert_eq!((remove_old(&connection, 5000).unwrap(), left(&connection)), (914, (5011, 990)));
+        assert_eq!(remove_old(&connection, 5000).unwrap(), 0);
+        assert_eq!((remove_old(&connection, 5001).unwrap(), left(&connection)), (990, (0, 0)));
     }
 
     #[test]

@@ -37,6 +37,7 @@ mod reign;
 mod rejoin;
 mod scrub;
 mod secret;
+mod served;
 mod server;
 pub mod sql;
 pub mod state;

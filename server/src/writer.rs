@@ -25,6 +25,7 @@ use crate::{
     members,
     obstacle::{Met, Obstacle},
     rejoin::{self, Board, Link, RejoinError},
+    served::Served,
     sql::{self, SqlError, SqlErrorKind, SqlLimits},
     state::{self, Change, ChangeError},
     watch::{self, Kept, WatchTable},
@@ -114,6 +115,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         doubt_told: database.is_doubted(),
         reign: None,
         prune_at: Instant::now(),
+        served: Served::default(),
         refusals: Refusals::default(),
         members: None,
         held: false,
@@ -130,6 +132,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         inbox.pulse().rest();
         let work = inbox.next(writer.patience());
         inbox.pulse().begin(&work);
+        writer.served.look(clock::now_ns(), writer.reign.is_some());
         match work {
             Work::Command(Command::Stop) => break,
             Work::Command(command) => writer.command(command),
@@ -153,6 +156,7 @@ struct Writer<'a> {
     checkpoints: Checkpoints,
     reign: Option<Term>,
     prune_at: Instant,
+    served: Served,
     refusals: Refusals,
     obstacle: Obstacle,
     /// When something that others have written was last taken over.
@@ -420,7 +424,7 @@ impl Writer<'_> {
         let mut later = Vec::new();
         while let Some(write) = waiting.next() {
             self.inbox.pulse().statements(write.request.time_limit);
-            let ran = run_write(&mut batch, &write.request, &self.config.sql);
+            let ran = run_write(&mut batch, &write.request, &self.config.sql, &mut self.served);
             self.inbox.pulse().work();
             match ran {
                 Ok(Ok(result)) => done.push((write, result)),
@@ -446,9 +450,10 @@ impl Writer<'_> {
         }
         self.inbox.put_back(later);
         if prune {
-            let pruned = idempotency::prune(&mut batch, self.config.request_retention);
+            let pruned = idempotency::prune(&mut batch, self.config.request_retention, &self.served);
             let pruned = pruned.and_then(|more| Ok(more | watch::prune(&mut batch, &self.config.events)?));
-            let pruned = pruned.and_then(|more| Ok(more | audit::prune(&mut batch, &self.config.audit)?));
+            let pruned = pruned
+                .and_then(|more| Ok(more | audit::prune(&mut batch, &self.config.audit, &self.served)?));
             // What is left over goes with the next batch, so that what comes can't outrun what is removed.
             self.prune_at =
                 Instant::now() + if matches!(pruned, Ok(true)) { Duration::ZERO } else { PRUNE_EVERY };
@@ -654,6 +659,7 @@ pub(crate) fn run_write(
     batch: &mut Batch<'_>,
     request: &WriteRequest,
     limits: &SqlLimits,
+    served: &mut Served,
 ) -> Result<Result<WriteDone, WriteError>, StoreError> {
     if let Some(key) = &request.idempotency {
         match idempotency::stored(batch, key)? {
@@ -665,7 +671,7 @@ pub(crate) fn run_write(
         }
     }
     let ran = match &request.work {
-        WriteWork::Statements(statements) => run_statements(batch, statements, request, limits)?,
+        WriteWork::Statements(statements) => run_statements(batch, statements, request, limits, served)?,
         WriteWork::State(change) => run_change(batch, change, request.time_limit)?,
     };
     let answer = match ran {
@@ -679,7 +685,7 @@ pub(crate) fn run_write(
     }
     if let Some(key) = &request.idempotency {
         // Not in the request's savepoint, where Tanist's own tables are closed: if it fails, the batch is lost whole.
-        idempotency::store(batch, key, &answer)?;
+        idempotency::store(batch, key, &answer, served)?;
     }
     Ok(Ok(WriteDone { position: Position::ZERO, answer, replayed: false }))
 }
@@ -691,6 +697,7 @@ fn run_statements(
     statements: &[Statement],
     request: &WriteRequest,
     limits: &SqlLimits,
+    served: &mut Served,
 ) -> Ran {
     let author = request.author.as_ref();
     let no_room = author.map(|author| audit::is_full(batch, author)).transpose()?.unwrap_or(false);
@@ -703,7 +710,7 @@ fn run_statements(
     Ok(match result {
         Ok(Ok((results, changes))) => {
             if let (Some(author), true) = (author, changes) {
-                audit::record(batch, author, statements, None)?;
+                audit::record(batch, author, statements, None, served)?;
             }
             Ok(serde_json::to_vec(&results).unwrap_or_default())
         }
@@ -718,7 +725,7 @@ fn run_statements(
             let error = error.explain(batch.interrupted(), batch.denied());
             // Whoever tries what nobody may do is on record, too, as long as there is room for what is done.
             if let (Some(author), SqlErrorKind::Denied, false) = (author, error.kind, no_room) {
-                audit::record(batch, author, statements, Some(&error.to_string()))?;
+                audit::record(batch, author, statements, Some(&error.to_string()), served)?;
             }
             Err(WriteError::Sql(error))
         }

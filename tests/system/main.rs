@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod bad_start;
 mod boot;
+mod clocks;
 mod cluster;
 mod command_line;
 mod cut_off;

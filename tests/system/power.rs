@@ -20,22 +20,22 @@ use crate::{
 /// A cluster that comes back by itself takes no longer, on a busy computer too.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Compiles `power.c`; `None` where that can't be done.
-fn library() -> Option<PathBuf> {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/system/power.c");
+/// Compiles a library for LD_PRELOAD from the source of that name beside this file; `None` where that can't be done.
+pub fn shim(name: &str) -> Option<PathBuf> {
+    let source = format!("{}/../tests/system/{name}.c", env!("CARGO_MANIFEST_DIR"));
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let built = tempfile::NamedTempFile::new_in(dir).unwrap();
     let run =
         Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(built.path()).arg(source).output();
     match run {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            println!("there is no C compiler (cc), so power can't be cut: left out");
+            println!("there is no C compiler (cc), so there is no {name}.so: left out");
             return None;
         }
         Err(error) => panic!("cc: {error}"),
         Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
     }
-    let library = dir.join("power.so");
+    let library = dir.join(format!("{name}.so"));
     built.persist(&library).unwrap();
     Some(library)
 }
@@ -46,7 +46,7 @@ pub fn log_dir(cluster: &Cluster, i: usize) -> PathBuf {
 
 /// Three machines whose power can be cut, with a ledger. `lies`: a sync of the files whose names end so does nothing.
 pub async fn powered(lies: Option<&str>) -> Option<Cluster> {
-    let library = library()?;
+    let library = shim("power")?;
     // Checkpoints, restarts of the WAL and rejoins come often.
     let extra = "[store]\nwal_limit = \"1MiB\"\n[replication]\nbuffer = \"1MiB\"".to_owned();
     let mut cluster = Cluster::lay_out(&Layout { extra, ..Layout::of(3) });
@@ -148,7 +148,7 @@ async fn some_time(dice: &mut Dice, limit_ms: usize) {
 /// The library and the model, with programs of which it is plain what they do.
 #[test]
 fn what_was_synced_stays_and_the_rest_is_taken_back() {
-    let Some(library) = library() else { return };
+    let Some(library) = shim("power") else { return };
     let dir = tempfile::tempdir().unwrap();
     let (data, log) = (dir.path().join("data"), dir.path().join("log"));
     std::fs::create_dir(&data).unwrap();

@@ -321,7 +321,7 @@ const OWN_ROWS: &str = "INSERT INTO tanist_members (id, rank) VALUES ('pc-1', 1)
     INSERT INTO tanist_commands (name, nodes) VALUES ('restart', '[\"n1\"]');
     INSERT INTO tanist_tokens (name, role, hash) VALUES ('ui', 'read', zeroblob(32));
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
-    INSERT INTO tanist_requests (token, key, fingerprint, answer, created_ms) SELECT '', 'key-' || i, zeroblob(32), zeroblob(200), i FROM n";
+    INSERT INTO tanist_requests (token, key, fingerprint, answer, served_ms) SELECT '', 'key-' || i, zeroblob(32), zeroblob(200), i FROM n";
 
 fn filled() -> Pair {
     let mut pair = Pair::new();

@@ -211,6 +211,7 @@ fn store(mut database: Database, inbox: &Inbox, gate: &Gate, limits: SqlLimits) 
     let stamp = database.stamp().position;
     gate.set_stored(stamp);
     gate.set_acknowledged(stamp);
+    let mut served = crate::served::Served::default();
     loop {
         match inbox.next(Duration::from_millis(50)) {
             Work::Command(Command::Stop) => return,
@@ -227,7 +228,7 @@ fn store(mut database: Database, inbox: &Inbox, gate: &Gate, limits: SqlLimits) 
             Work::Batch(term, writes) => {
                 for write in writes {
                     let mut batch = database.begin(term).unwrap();
-                    let answer = match run_write(&mut batch, &write.request, &limits) {
+                    let answer = match run_write(&mut batch, &write.request, &limits, &mut served) {
                         Ok(Ok(done)) => {
                             batch.commit().unwrap();
                             let position = database.stamp().position;
