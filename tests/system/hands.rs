@@ -1,12 +1,12 @@
 //! Hands by chance on a living cluster: users' SQL over HTTP, a person's `sqlite3` beside a machine's file, locks held, masters
 //! killed. After each step every operation of the server still works, replicas come to be the same, and what anybody was told is
-//! done is everywhere, or in the report of the machine that had to give it up. The same again: `TANIST_SEED=n`; longer:
-//! `TANIST_ROUNDS=500` steps.
+//! done is everywhere, or in the report of the machine that had to give it up. Longer, and by another
+//! seed each time: `TANIST_ROUNDS=500` steps; the same again: `TANIST_SEED=n`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,7 @@ use crate::{
     cluster::{Cluster, Layout, read},
     files::shell,
     nemesis::{Dice, number},
+    outside::Shell,
     workload::{Workload, create_ledger, execute},
 };
 
@@ -53,6 +54,9 @@ const OURS: &[&str] = &[
     "INSERT INTO tanist_schema (version) VALUES (400 + @)",
     "UPDATE sqlite_dbpage SET data = randomblob(4096) WHERE pgno = (SELECT rootpage FROM sqlite_schema WHERE name = 'hand')",
 ];
+
+/// The seed of every day.
+const EVERYDAY: u64 = 28_191_358;
 
 struct Hands {
     cluster: Cluster,
@@ -132,7 +136,7 @@ impl Hands {
     /// Holds the write lock for a while, and commits or not.
     async fn hold(&mut self, i: usize, commit: bool, time: Duration) {
         let step = self.step;
-        let Some(mut held) = Held::open(&database(&self.cluster, i)) else { return };
+        let Some(mut held) = Shell::open(&self.cluster.data_dir(i)) else { return };
         held.say(&format!(
             "BEGIN IMMEDIATE; INSERT INTO hand(n, text) VALUES ({step}, 'hand-{step}'); SELECT 'held';"
         ));
@@ -283,53 +287,23 @@ impl Hands {
     }
 }
 
-/// A shell that holds a transaction.
-struct Held {
-    child: Child,
-    stdin: ChildStdin,
-}
-
-impl Held {
-    fn open(database: &str) -> Option<Held> {
-        let mut child = Command::new("sqlite3")
-            .args(["-cmd", ".timeout 5000", database])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .ok()?;
-        let stdin = child.stdin.take()?;
-        Some(Held { child, stdin })
-    }
-
-    fn say(&mut self, sql: &str) {
-        use std::io::Write as _;
-        writeln!(self.stdin, "{sql}").unwrap();
-        self.stdin.flush().unwrap();
-    }
-
-    /// What it has said.
-    fn close(self) -> String {
-        drop(self.stdin);
-        let output = self.child.wait_with_output().unwrap();
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_hands_do_to_a_living_cluster_nothing_told_is_lost_and_everything_works() {
     if Command::new("sqlite3").arg("-version").output().is_err() {
         println!("sqlite3 isn't installed: left out");
         return;
     }
-    let steps = number("TANIST_ROUNDS").unwrap_or(14);
+    // Every day the same short story; another one each time in longer runs.
+    let long = number("TANIST_ROUNDS");
+    let steps = long.unwrap_or(14);
     let extra = "[store]\nlock_patience = \"2s\"\n[timing]\nlease = \"1s\"\n".to_owned();
     let cluster = Cluster::start(&Layout { extra, ..Layout::of(3) }).await;
     let client = cluster.client();
     create_ledger(&client).await;
     let create = "CREATE TABLE hand(n INTEGER PRIMARY KEY, text TEXT)";
     client.execute(execute(vec![Statement::new(create)])).await.unwrap();
-    let dice = Dice::thrown();
+    let everyday = long.is_none() && number("TANIST_SEED").is_none();
+    let dice = if everyday { Dice(EVERYDAY) } else { Dice::thrown() };
     let users = Generator::new(dice.0);
     let mut hands = Hands { cluster, client, dice, users, step: 0, done: BTreeMap::new(), said: vec![] };
     let begun = Instant::now();

@@ -19,35 +19,36 @@ use crate::{
 };
 
 /// A shell that stays open, to hold a transaction.
-struct Shell {
+pub struct Shell {
     child: Child,
     stdin: ChildStdin,
 }
 
 impl Shell {
-    /// `None` where it isn't installed.
-    fn open(dir: &Path) -> Option<Shell> {
+    /// On the database in `dir`; `None` where it isn't installed.
+    pub fn open(dir: &Path) -> Option<Shell> {
         let mut child = Command::new("sqlite3")
             .args(["-cmd", ".timeout 5000"])
             .arg(dir.join("state.db"))
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .ok()?;
         let stdin = child.stdin.take().unwrap();
         Some(Shell { child, stdin })
     }
 
-    fn say(&mut self, sql: &str) {
+    pub fn say(&mut self, sql: &str) {
         writeln!(self.stdin, "{sql}").unwrap();
         self.stdin.flush().unwrap();
     }
 
-    /// Ends it, and waits until it has.
-    fn close(mut self) {
+    /// Ends it, waits until it has, and tells what it has said.
+    pub fn close(self) -> String {
         drop(self.stdin);
-        self.child.wait().unwrap();
+        let output = self.child.wait_with_output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
 }
 
