@@ -52,9 +52,9 @@ fn rotten_page_of_a_backup_is_found_and_replaced_from_the_master() {
     checkpoint(&mut pair.backup);
     let mut scrub = Scrub::open(pair.backup_dir.path(), pair.backup.sums()).unwrap();
     assert_eq!(round(&mut scrub), NONE);
-    rot(pair.backup_dir.path(), 40);
-    assert_eq!(round(&mut scrub), [40]);
-    assert!(scrub.is_wrong(40).unwrap() && !scrub.is_wrong(41).unwrap());
+    rot(pair.backup_dir.path(), 60);
+    assert_eq!(round(&mut scrub), [60]);
+    assert!(scrub.is_wrong(60).unwrap() && !scrub.is_wrong(61).unwrap());
     pair.backup.distrust();
     let (_, traffic) = rejoin(pair.master_dir.path(), &mut pair.backup).unwrap();
     assert_eq!(traffic.counts.received, 1);
