@@ -13,6 +13,7 @@ use tanist_server::config::Config;
 use crate::{
     cluster::{Cluster, HTTP_PORT, Layout, binary, tanist},
     http_input::raw,
+    tokens::{code_of, with},
 };
 
 /// A request with these fields of its head, each ending its line.
@@ -33,17 +34,6 @@ fn sql(text: &str) -> ExecuteRequest {
 
 fn question(text: &str) -> QueryRequest {
     QueryRequest { statements: vec![Statement::new(text)] }
-}
-
-fn code_of<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
-    match answer {
-        Err(Error::Problem(problem)) => problem.code.clone(),
-        other => panic!("expected a problem, found {other:?}"),
-    }
-}
-
-fn with(cluster: &Cluster, token: &str) -> Client {
-    cluster.builder().hosts(&cluster.hosts()).token(token).unwrap().build().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

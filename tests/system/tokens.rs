@@ -17,14 +17,16 @@ fn count() -> QueryRequest {
     QueryRequest { statements: vec![Statement::new("SELECT count(*) FROM ledger")] }
 }
 
-fn code_of<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
+/// The code of the problem that was answered.
+pub fn code_of<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
     match answer {
         Err(Error::Problem(problem)) => problem.code.clone(),
         other => panic!("expected a problem, found {other:?}"),
     }
 }
 
-fn with(cluster: &Cluster, token: &str) -> Client {
+/// A client with this token.
+pub fn with(cluster: &Cluster, token: &str) -> Client {
     cluster.builder().hosts(&cluster.hosts()).token(token).unwrap().build().unwrap()
 }
 

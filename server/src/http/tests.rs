@@ -15,7 +15,7 @@ use std::{
 use axum::{Router, body::Body, extract::Request, http::StatusCode, middleware};
 use tanist_api::Role;
 use tanist_replication::{Position, Term};
-use tanist_store::{Database, Options, StoreError};
+use tanist_store::{Database, Options};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -34,10 +34,10 @@ use crate::{
     },
     inbox::{Command, Inbox, InboxLimits, Work},
     reader::ReadPool,
-    sql::{SqlError, SqlLimits},
+    sql::SqlLimits,
     view::View,
     watch::{self, Feeder, FeederParts, Hub},
-    write::{WriteDone, WriteError, WriterHandle},
+    write::{WriteDone, WriterHandle},
     writer::run_write,
 };
 
@@ -241,10 +241,6 @@ fn store(mut database: Database, inbox: &Inbox, gate: &Gate, limits: SqlLimits) 
                         Ok(Err(error)) => {
                             inbox.captured(None);
                             Err(error)
-                        }
-                        Err(StoreError::BatchLost { interrupted: Some(why) }) => {
-                            inbox.captured(None);
-                            Err(WriteError::Sql(SqlError::interrupted(why)))
                         }
                         Err(error) => panic!("{error}"),
                     };

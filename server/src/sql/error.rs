@@ -128,13 +128,6 @@ impl SqlError {
         SqlError::new(0, SqlErrorKind::AuditFull, message)
     }
 
-    /// A statement that was stopped, and took its batch along.
-    #[must_use]
-    pub fn interrupted(why: Interrupted) -> SqlError {
-        let error = SqlError::new(0, SqlErrorKind::Timeout, "");
-        error.explain(Some(why), None)
-    }
-
     /// A statement that goes on although it was told to end.
     #[must_use]
     pub(crate) fn stuck() -> SqlError {
