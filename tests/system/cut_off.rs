@@ -26,12 +26,13 @@ impl Links {
 
 /// Three machines that know each other only by the addresses of relays.
 pub async fn cuttable(extra: &str) -> (Cluster, Links) {
-    cuttable_of(3, extra).await
+    cuttable_of(&[1, 2, 3], extra).await
 }
 
-/// So many of them.
-pub async fn cuttable_of(count: u32, extra: &str) -> (Cluster, Links) {
-    let mut cluster = Cluster::lay_out(&Layout::of(count));
+/// Machines of these ranks, likewise.
+pub async fn cuttable_of(ranks: &[u32], extra: &str) -> (Cluster, Links) {
+    let count = u32::try_from(ranks.len()).unwrap();
+    let mut cluster = Cluster::lay_out(&Layout { ranks: ranks.to_vec(), ..Layout::of(count) });
     let mut links = BTreeMap::new();
     let mut proxies = vec![];
     let mut relayed = vec![];

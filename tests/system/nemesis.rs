@@ -14,8 +14,10 @@ use tanist_api::{NewMember, QueryRequest, Statement};
 use tanist_client::{Client, Consistency, Error};
 
 use crate::{
+    bank::Bank,
     cluster::Cluster,
     cut_off::{Links, cuttable_of, mend},
+    list_append::Lists,
     register::Register,
     workload::{Workload, create_ledger},
 };
@@ -179,15 +181,17 @@ async fn wreak(cluster: &mut Cluster, links: &Links, dice: &mut Dice) -> String 
     }
 }
 
-async fn survive(count: u32) {
+async fn survive(ranks: &[u32]) {
     let rounds = number("TANIST_ROUNDS").unwrap_or(5);
     let mut dice = Dice::thrown();
-    let (mut cluster, links) = cuttable_of(count, "").await;
+    let (mut cluster, links) = cuttable_of(ranks, "").await;
     create_ledger(&cluster.client()).await;
     let workload = Arc::new(Workload::start(&cluster.client(), 3, "w"));
     let stop = Arc::new(AtomicBool::new(false));
     let reader = read_on(cluster.client(), Arc::clone(&workload), Arc::clone(&stop));
     let register = Register::start(|| cluster.client());
+    let bank = Bank::start(&cluster, dice.0).await;
+    let lists = Lists::start(&cluster, dice.0).await;
     workload.wait_for(20).await;
     for round in 0..rounds {
         let what = wreak(&mut cluster, &links, &mut dice).await;
@@ -199,14 +203,15 @@ async fn survive(count: u32) {
     stop.store(true, Ordering::Relaxed);
     let reads = reader.await.unwrap();
     let register = register.finish().await;
+    let (bank, lists) = (bank.finish(&cluster).await, lists.finish(&cluster).await);
     let outcome = Arc::into_inner(workload).unwrap().finish().await;
     cluster.assert_identical().await;
-    for i in 0..cluster.machines.len() {
+    for i in (0..ranks.len()).filter(|i| ranks[*i] > 0) {
         outcome.assert_in(&cluster.data_dir(i));
     }
     cluster.assert_no_panic();
     println!(
-        "{count} machines, {rounds} faults: {} writes acknowledged, {} unknown, {reads} reads; register: {register}",
+        "ranks {ranks:?}, {rounds} faults: {} writes acknowledged, {} unknown, {reads} reads; register: {register}; {bank}; {lists}",
         outcome.acknowledged.len(),
         outcome.unknown.len()
     );
@@ -240,10 +245,15 @@ async fn restarts_in_a_row_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_machines_survive_whatever_happens() {
-    survive(3).await;
+    survive(&[1, 2, 3]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_machines_survive_whatever_happens() {
-    survive(5).await;
+    survive(&[1, 2, 3, 4, 5]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_machines_and_a_witness_survive_whatever_happens() {
+    survive(&[1, 2, 0]).await;
 }
