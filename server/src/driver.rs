@@ -26,6 +26,7 @@ use crate::{
     gate::Gate,
     hooks::Throne,
     inbox::{Command, Inbox, Respond},
+    measures::Measures,
     outage::Outage,
     rejoin::{self, Board},
     view,
@@ -76,6 +77,8 @@ pub(crate) struct Parts {
     pub inbox: Option<Arc<Inbox>>,
     /// What HTTP may know.
     pub gate: Arc<Gate>,
+    /// Counts what is seen here.
+    pub measures: Arc<Measures>,
     /// The data directory, to bring replicas in line from.
     pub directory: PathBuf,
     /// Where rejoins are shown.
@@ -378,6 +381,7 @@ impl Driver {
                 let _ = respond.send(Err(WriteError::OutcomeUnknown(why)));
             }
         } else if txid <= self.acknowledged {
+            self.parts.measures.acknowledged(Duration::ZERO);
             for (respond, done) in answers {
                 let _ = respond.send(Ok(done));
             }
@@ -691,6 +695,7 @@ impl Driver {
         }
         while self.waiting.front().is_some_and(|waiting| waiting.txid <= position.txid) {
             if let Some(waiting) = self.waiting.pop_front() {
+                self.parts.measures.acknowledged(waiting.since.elapsed());
                 for (respond, done) in waiting.answers {
                     let _ = respond.send(Ok(done));
                 }
@@ -765,6 +770,8 @@ impl Driver {
         self.last_view = Instant::now();
         let view = view::of(&self.parts.cluster, &self.parts.node.status(), &self.parts.board);
         self.outage.look(view.cluster.master.is_some(), view.cluster.notice.as_deref());
-        self.parts.gate.set_view(view, clock::now_ns());
+        let now = clock::now_ns();
+        self.parts.measures.saw(view.cluster.master.as_deref(), Term(view.cluster.term), now);
+        self.parts.gate.set_view(view, now);
     }
 }

@@ -58,6 +58,8 @@ pub struct QueuedWrite {
     pub request: WriteRequest,
     /// Whom to tell.
     pub respond: Respond,
+    /// When it came.
+    pub since: Instant,
 }
 
 /// Something for the store thread to do.
@@ -201,8 +203,9 @@ impl Inbox {
             } else if state.writes.len() >= self.limits.queued_writes {
                 Some(WriteError::Overloaded)
             } else {
-                state.writes.push_back(QueuedWrite { request, respond });
-                let (waiting, now) = (state.writes.len(), Instant::now());
+                let now = Instant::now();
+                state.writes.push_back(QueuedWrite { request, respond, since: now });
+                let waiting = state.writes.len();
                 state.pacing.on_write(waiting, now);
                 // The first one sets the store thread's alarm, the one that completes a batch ends its wait; all others
                 // would wake it for nothing.
@@ -215,6 +218,11 @@ impl Inbox {
         if let Some(error) = refusal {
             let _ = respond.send(Err(error));
         }
+    }
+
+    /// Writes that wait.
+    pub(crate) fn queued(&self) -> usize {
+        self.state.lock().writes.len()
     }
 
     /// Whether another transaction may be begun beside those under way.

@@ -35,6 +35,7 @@ use crate::{
     http,
     inbox::{Command, Inbox, InboxLimits},
     lock_holder,
+    measures::Measures,
     presence::{self, Presence},
     priority,
     reader::{ReadPool, Verified},
@@ -294,6 +295,7 @@ impl Server {
 
         let (store_sender, store_events) = mpsc::unbounded_channel();
         let inbox = Arc::new(Inbox::new(InboxLimits::default()));
+        let measures = Arc::<Measures>::default();
         let sums = database.as_ref().map(Database::sums);
         let (kept_sums, http_sums) = (sums.clone(), sums.clone());
         let page_size = database.as_ref().map_or(0, Database::page_size);
@@ -314,6 +316,7 @@ impl Server {
                     audit: config.audit.kept.clone(),
                     lock_patience: config.lock_patience,
                     outside_ahead: config.store_options().payload_limit() / 8,
+                    measures: Arc::clone(&measures),
                 };
                 let run = move || writer::run(database, &for_thread, &store_sender, writer_config);
                 let thread = spawn("store", run)?;
@@ -339,7 +342,7 @@ impl Server {
         let (peers, followed) = watch::channel(known);
         let subject = Subject { config: config.transport(random()?), peers: followed };
         let driver = {
-            let gate = Arc::clone(&gate);
+            let (gate, for_driver) = (Arc::clone(&gate), Arc::clone(&measures));
             let inbox = store.as_ref().map(|(inbox, _)| Arc::clone(inbox));
             let directory = config.data_dir.clone();
             let cluster = config.cluster.to_string();
@@ -367,6 +370,7 @@ impl Server {
                         store_events,
                         inbox,
                         gate,
+                        measures: for_driver,
                         directory,
                         board,
                         cluster,
@@ -464,6 +468,7 @@ impl Server {
             readers: readers.clone(),
             control: operators.clone(),
         }));
+        let room = tokio::spawn(Arc::clone(&measures).watch_disk(config.data_dir.clone()));
         let (live_limits, limits) = watch::channel(config.limits.clone());
         let operators_keys = Operators::default();
         operators_keys.set(&config.keys());
@@ -483,6 +488,7 @@ impl Server {
                 operators_keys: operators_keys.clone(),
                 keys: subject.config.keys.clone(),
                 tls: secured,
+                measures,
             },
             &config,
         );
@@ -502,7 +508,7 @@ impl Server {
             driver: Some(driver),
             store,
             scrub,
-            beside: health.into_iter().chain(nodes).chain(expiry).chain([watchdog]).collect(),
+            beside: health.into_iter().chain(nodes).chain(expiry).chain([watchdog, room]).collect(),
             feeder,
             schedule,
             hooks: Some(hooks),

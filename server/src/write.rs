@@ -115,6 +115,11 @@ impl WriterHandle {
         self.inbox.pulse().is_stuck(now_ns)
     }
 
+    /// How many writes wait for a transaction.
+    pub(crate) fn queued(&self) -> usize {
+        self.inbox.queued()
+    }
+
     /// Begins or ends the telling of a table's rows, and waits until that is acknowledged (R7). Repeating it is harmless.
     ///
     /// # Errors

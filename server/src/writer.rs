@@ -22,6 +22,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::{
     audit, clock, idempotency,
     inbox::{Command, Inbox, QueuedWrite, Respond, Work},
+    measures::Measures,
     members,
     obstacle::{Met, Obstacle},
     rejoin::{self, Board, Link, RejoinError},
@@ -95,17 +96,21 @@ pub(crate) struct WriterConfig {
     pub lock_patience: Duration,
     /// Others may have written so many bytes that nobody has numbered before they are held back.
     pub outside_ahead: u64,
+    /// Counts what is done here.
+    pub measures: Arc<Measures>,
 }
 
 /// Runs the store thread's loop until `Stop`.
 pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEvents, config: WriterConfig) {
-    let syncer = match database.wal_sync().map(|wal| Syncer::start(wal, events.clone())) {
-        Ok(syncer) => syncer,
-        Err(error) => {
-            let _ = events.send(StoreEvent::Fatal(error.to_string()));
-            return;
-        }
-    };
+    let syncer =
+        match database.wal_sync().map(|wal| Syncer::start(wal, events.clone(), Arc::clone(&config.measures)))
+        {
+            Ok(syncer) => syncer,
+            Err(error) => {
+                let _ = events.send(StoreEvent::Fatal(error.to_string()));
+                return;
+            }
+        };
     let checkpoints = Checkpoints::start(&database);
     let obstacle = Obstacle::new(database.dir().to_owned(), config.lock_patience);
     let mut writer = Writer {
@@ -141,6 +146,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
             Work::Idle => writer.idle(),
         }
         writer.checkpoint();
+        writer.measure();
         writer.look_at_doubt();
     }
     writer.syncer.flush();
@@ -315,8 +321,16 @@ impl Writer<'_> {
         }
     }
 
+    fn measure(&self) {
+        let bytes = u64::from(self.database.pages()) * u64::from(self.database.page_size());
+        self.config.measures.sized(bytes, self.database.wal_bytes());
+    }
+
     fn apply(&mut self, transactions: &[Transaction]) {
-        match self.database.apply(transactions) {
+        let began = Instant::now();
+        let applied = self.database.apply(transactions);
+        self.config.measures.applied(began.elapsed());
+        match applied {
             // Somebody wrote between two transactions: say so now, not with the next one.
             Ok(_) if self.database.is_diverged() => {
                 tracing::warn!("a write from outside got onto this backup: the replica must rejoin");
@@ -381,9 +395,12 @@ impl Writer<'_> {
         self.held = false;
         self.keep_members();
         let mut writes = writes;
+        let began = Instant::now();
+        self.config.measures.begun(writes.iter().map(|write| began.saturating_duration_since(write.since)));
         loop {
             match self.try_batch(term, writes) {
                 Ok(captured) => {
+                    self.config.measures.committed(began.elapsed());
                     return self.captured(captured.unwrap_or(Captured::Nothing));
                 }
                 // The one that cost the others their transaction is answered; they run again without it.
@@ -813,7 +830,7 @@ struct SyncState {
 }
 
 impl Syncer {
-    fn start(wal: WalSync, events: StoreEvents) -> Syncer {
+    fn start(wal: WalSync, events: StoreEvents, measures: Arc<Measures>) -> Syncer {
         let shared = Arc::new(SyncShared::default());
         let for_thread = Arc::clone(&shared);
         let run = move || {
@@ -822,7 +839,10 @@ impl Syncer {
                 if let Some(stamp) = state.captured.take() {
                     state.busy = true;
                     drop(state);
-                    match wal.sync() {
+                    let began = Instant::now();
+                    let synced = wal.sync();
+                    measures.synced(began.elapsed());
+                    match synced {
                         Ok(()) => {
                             let _ = events.send(StoreEvent::Protocol(Event::Stored(stamp)));
                         }

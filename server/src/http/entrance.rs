@@ -3,7 +3,7 @@
 //! One layer for all of it: each layer of the router costs every request copies of the layers within. Who may is
 //! `authorize.rs`, how often is `rate.rs`.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -24,7 +24,7 @@ use super::{
     shares::{self, Reserved, Share, Who},
     socket::Usage,
 };
-use crate::auth::Holder;
+use crate::{auth::Holder, measures::Route};
 
 /// The limits that a route counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,22 @@ pub(super) struct Entrance {
     watch: Vec<(Method, &'static str)>,
     /// What each route takes in its query.
     queries: Vec<(Method, &'static str, Vec<String>)>,
+}
+
+/// What is asked for, under a name that the API has: a stranger's words are nobody's metric.
+fn named(entrance: &Entrance, request: &Request) -> Route {
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    };
+    let path = request.extensions().get::<MatchedPath>();
+    let found = path.and_then(|path| entrance.queries.iter().find(|(_, known, _)| *known == path.as_str()));
+    Route { method, route: found.map_or("none", |(_, path, _)| *path) }
 }
 
 impl Entrance {
@@ -106,12 +122,13 @@ pub(super) async fn pass(State(entrance): State<Arc<Entrance>>, request: Request
     let state = &entrance.state;
     let reserved = request.extensions().get::<Reserved>().is_some();
     let is_api = request.uri().path().starts_with("/v1/");
+    let (route, began) = (named(&entrance, &request), Instant::now());
     let answered = AssertUnwindSafe(answer(&entrance, request, next)).catch_unwind().await;
     let mut response = answered.unwrap_or_else(error::panicked);
     if reserved && !response.status().is_success() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    state.0.answers.count(response.status());
+    state.0.measures.answered(route, response.status().as_u16(), began.elapsed());
     let refused = response.status() == StatusCode::UNAUTHORIZED;
     let headers = response.headers_mut();
     // Every answer says where this replica stands; those of reads and writes have said it more precisely already.

@@ -64,6 +64,7 @@ use crate::{
     config::{Config, HttpLimits},
     driver::Control,
     gate::Gate,
+    measures::Measures,
     presence::Presence,
     reader::ReadPool,
     watch::Hub,
@@ -127,7 +128,7 @@ struct Inner {
     scheduled: Option<schedule::Board>,
     /// Sums of the replica's pages; none on a witness.
     sums: Option<Arc<PageSums>>,
-    answers: metrics::Answers,
+    measures: Arc<Measures>,
     cors: Vec<HeaderValue>,
     /// What proofs of the cluster's keys are made with, as they are now.
     operators_keys: Operators,
@@ -172,6 +173,8 @@ pub(crate) struct Parts {
     pub(crate) keys: KeyRing,
     /// By what clients know this machine, as it is now; `None`: plain HTTP.
     pub(crate) tls: Option<watch::Receiver<Secured>>,
+    /// Counts what is answered.
+    pub(crate) measures: Arc<Measures>,
 }
 
 impl AppState {
@@ -191,12 +194,13 @@ impl AppState {
             operators_keys,
             keys,
             tls,
+            measures,
         } = parts;
         AppState(Arc::new(Inner {
             gate,
             writer,
             presence,
-            answers: metrics::Answers::default(),
+            measures,
             cors: config.listen.cors.clone(),
             operators_keys,
             // A cluster's name has letters, digits, '-', '_' and '.' alone.

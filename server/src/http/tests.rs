@@ -132,6 +132,7 @@ impl Machine {
                 operators_keys,
                 keys: tanist_transport::KeyRing::new(config.keys()),
                 tls: None,
+                measures: Arc::default(),
             },
             &config,
         );
@@ -618,14 +619,30 @@ async fn metrics_tell_what_this_machine_is_and_how_it_answers() {
     assert_eq!(code, 404);
     let (code, text) = machine.send(get("/metrics").as_bytes()).await;
     assert_eq!(code, 200, "{text}");
-    for line in [
-        "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8",
+    let told = [
         "tanist_serving_master 1",
         "tanist_machine_info{cluster=\"\",member=\"pc-1\",version=",
-        "tanist_http_answers_total{class=\"4xx\"} 1",
-        "# EOF",
-    ] {
+        "tanist_http_requests_total{method=\"GET\",route=\"none\",code=\"404\"} 1",
+        "tanist_role{role=\"backup\"} 1",
+    ];
+    for line in told.into_iter().chain([
+        "content-type: text/plain; version=0.0.4; charset=utf-8",
+        "# TYPE tanist_http_requests_total counter",
+        "# TYPE tanist_machine_info gauge",
+    ]) {
         assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
+    // As Prometheus asks.
+    let asked = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+        accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4\r\n\r\n";
+    let (_, open) = machine.send(asked.as_bytes()).await;
+    for line in told.into_iter().chain([
+        "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8",
+        "# TYPE tanist_http_requests counter",
+        "# EOF",
+    ]) {
+        assert!(open.contains(line), "{line}: {open}");
     }
     machine.gate.close();
     let (_, text) = machine.send(get("/metrics").as_bytes()).await;
@@ -672,5 +689,67 @@ async fn clients_beyond_their_rate_are_told_and_status_is_free() {
     assert_eq!(refused, 1);
     for path in ["/healthz", "/v1/cluster", "/metrics", "/openapi.json"] {
         assert_eq!(machine.send(get(path).as_bytes()).await.0, 200, "{path}");
+    }
+}
+
+/// `docs/metrics.md` is made from what is registered: a new metric is in it, or this fails. `TANIST_WRITE_DOCS=1` writes it.
+#[tokio::test]
+async fn reference_of_metrics_is_what_machines_tell() {
+    let machine = Machine::master("").await;
+    let mut view = View::default();
+    view.fresh_as_of_ns = Some(1);
+    let member = serde_json::json!({
+        "id": "pc-1", "rank": 1, "role": "backup", "reachable": true, "in_sync": true, "lag": 0, "progress": "stream",
+        "peer_addresses": [], "urls": [],
+    });
+    view.cluster.members = vec![serde_json::from_value(member).unwrap()];
+    machine.gate.set_view(view, 1);
+    let asked = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\naccept: application/openmetrics-text\r\n\r\n";
+    // Once before, so that every family has something in it.
+    machine.send(asked.as_bytes()).await;
+    let (_, text) = machine.send(asked.as_bytes()).await;
+    let mut table = String::from("| metric | kind | what it is |\n|---|---|---|\n");
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|line| line.split_once(' ')) else {
+            continue;
+        };
+        let kind = lines.next().and_then(|line| line.rsplit(' ').next()).unwrap_or_default();
+        let suffix = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        table += &format!("| `{name}{suffix}` | {kind} | {} |\n", help.trim_end_matches('.'));
+    }
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let found = std::fs::read_to_string(&page).unwrap();
+    let (begin, end) = ("<!-- made by a test -->\n", "<!-- end -->");
+    let at = found.find(begin).unwrap() + begin.len();
+    let to = found.find(end).unwrap();
+    if std::env::var("TANIST_WRITE_DOCS").is_ok_and(|value| value == "1") {
+        std::fs::write(&page, format!("{}{table}{}", &found[..at], &found[to..])).unwrap();
+    } else if cfg!(target_os = "linux") {
+        assert_eq!(&found[at..to], table, "docs/metrics.md: TANIST_WRITE_DOCS=1 writes it anew");
+    }
+}
+
+/// What Prometheus and Grafana are given asks for nothing that isn't told.
+#[test]
+fn monitoring_asks_for_what_there_is() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let known = std::fs::read_to_string(docs.join("metrics.md")).unwrap();
+    for file in ["alerts.yml", "alerts_test.yml", "dashboard.json"] {
+        let text = std::fs::read_to_string(docs.join("monitoring").join(file)).unwrap();
+        if let Some(text) = file.ends_with(".json").then_some(&text) {
+            serde_json::from_str::<serde_json::Value>(text).unwrap();
+        }
+        for (at, _) in text.match_indices("tanist_") {
+            let name: String =
+                text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            let parts = ["_bucket", "_sum", "_count"];
+            let name = parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(&name);
+            assert!(known.contains(&format!("`{name}`")), "{file}: {name} is no metric");
+        }
     }
 }
