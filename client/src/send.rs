@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tanist_api::HEADER_CLUSTER;
+use tanist_api::{HEADER_CLUSTER, HEADER_REDIRECT};
 
 use crate::{
     Client, Error,
@@ -181,6 +181,8 @@ impl Client {
             (_, Some(proof)) => request = request.header(header::AUTHORIZATION, proof),
             _ => {}
         }
+        // The master is asked directly from then on.
+        request = request.header(HEADER_REDIRECT, "1");
         if let Some(cluster) = self.known().cluster() {
             request = request.header(HEADER_CLUSTER, cluster);
         }

@@ -75,6 +75,8 @@ pub(crate) struct Parts {
     pub store_events: mpsc::UnboundedReceiver<StoreEvent>,
     /// The store thread's inbox; none on a witness.
     pub inbox: Option<Arc<Inbox>>,
+    /// Whoever answers requests gets the connections on which others forward theirs.
+    pub forwarded: mpsc::Sender<SecureStream>,
     /// What HTTP may know.
     pub gate: Arc<Gate>,
     /// Counts what is seen here.
@@ -423,6 +425,12 @@ impl Driver {
             TransportEvent::ProcessEnded { peer } => self.event(Event::ProcessEnded(peer)),
             TransportEvent::CopyRequested { from, stream } => {
                 self.serve_rejoin(from, stream);
+                Ok(())
+            }
+            TransportEvent::ForwardRequested { from, stream } => {
+                if self.parts.forwarded.try_send(stream).is_err() {
+                    tracing::warn!(peer = %from, "forwarded requests refused: too many connections wait");
+                }
                 Ok(())
             }
             // Refused by the transport and named in its log, on both machines.

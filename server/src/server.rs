@@ -53,6 +53,8 @@ use crate::{
 const PEER_EVENTS: usize = 1024;
 /// Operators' requests that wait for the driver.
 const CONTROLS: usize = 16;
+/// Other machines' connections for forwarded requests that wait for HTTP.
+const FORWARDS: usize = 64;
 /// Connections that wait to be accepted. After a takeover all clients come at once, and one that finds no room is
 /// kept out for a second by its own system.
 const BACKLOG: i32 = 1024;
@@ -296,6 +298,9 @@ impl Server {
         let (store_sender, store_events) = mpsc::unbounded_channel();
         let inbox = Arc::new(Inbox::new(InboxLimits::default()));
         let measures = Arc::<Measures>::default();
+        let (forwarded, forwards) = mpsc::channel(FORWARDS);
+        let way = http::Way::default();
+        let for_transport = Arc::clone(&way);
         let sums = database.as_ref().map(Database::sums);
         let (kept_sums, http_sums) = (sums.clone(), sums.clone());
         let page_size = database.as_ref().map_or(0, Database::page_size);
@@ -360,6 +365,7 @@ impl Server {
                     let (sender, transport_events) = mpsc::channel::<TransportEvent>(PEER_EVENTS);
                     let transport = Transport::start(transport_config, vec![peer_listener], sender);
                     transport.set_peers(peers.borrow().clone());
+                    let _ = for_transport.set(transport.opener());
                     let parts = Parts {
                         id,
                         node,
@@ -369,6 +375,7 @@ impl Server {
                         transport_events,
                         store_events,
                         inbox,
+                        forwarded,
                         gate,
                         measures: for_driver,
                         directory,
@@ -489,11 +496,12 @@ impl Server {
                 keys: subject.config.keys.clone(),
                 tls: secured,
                 measures,
+                way,
             },
             &config,
         );
         let http = tokio::spawn(async move {
-            if let Err(error) = http::serve(http_listener, state, http_stopped).await {
+            if let Err(error) = http::serve(http_listener, state, forwards, http_stopped).await {
                 tracing::error!(%error, "HTTP");
             }
         });

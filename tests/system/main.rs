@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod agent;
+mod any_machine;
 mod audit;
 mod backup;
 mod bad_start;

@@ -28,6 +28,8 @@ pub const HEADER_NONCE: &str = "tanist-nonce";
 pub const HEADER_POSITION: &str = "tanist-position";
 /// Request header: wait (bounded) until the answering replica has this position.
 pub const HEADER_MIN_POSITION: &str = "tanist-min-position";
+/// Request header: where only the master can answer, say with `307` where it is instead of carrying the request there.
+pub const HEADER_REDIRECT: &str = "tanist-redirect";
 /// Header that names the master on a redirect.
 pub const HEADER_MASTER: &str = "tanist-master";
 /// Header of a copy: bytes of the database in it, unpacked.

@@ -182,6 +182,8 @@ namespace Tanist.Client
             }
             string home;
             lock (answered) home = cluster;
+            // The master is asked directly from then on.
+            message.Headers.TryAddWithoutValidation("Tanist-Redirect", "1");
             if (home != null) message.Headers.TryAddWithoutValidation("Tanist-Cluster", home);
             if (options.Token != null) message.Headers.TryAddWithoutValidation("Authorization", "Bearer " + options.Token);
             foreach (var header in request.Headers) message.Headers.TryAddWithoutValidation(header.Key, header.Value);

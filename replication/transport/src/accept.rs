@@ -133,6 +133,11 @@ async fn carry(shared: &Arc<Shared>, id: u64, accepted: Accepted, address: Socke
             shared.emit(TransportEvent::CopyRequested { from, stream }).await;
             return;
         }
+        Channel::Forward => {
+            tracing::debug!(peer = %from, %channel, %address, "accepted");
+            shared.emit(TransportEvent::ForwardRequested { from, stream }).await;
+            return;
+        }
         Channel::Ended => return shared.on_process_ended(from, hello.incarnation, address).await,
     }
     let heard = Arc::new(AtomicU64::new(shared.now_ns()));

@@ -73,7 +73,7 @@ impl Limits {
     pub fn message(&self, channel: Channel) -> usize {
         let limit = match channel {
             Channel::Control | Channel::Ended => self.control_message,
-            Channel::Bulk | Channel::Copy => self.bulk_message,
+            Channel::Bulk | Channel::Copy | Channel::Forward => self.bulk_message,
         };
         // Lengths have 32 bits on the wire.
         limit.min(u32::MAX as usize)
@@ -83,7 +83,7 @@ impl Limits {
     pub(crate) fn dead_after(&self, channel: Channel) -> Duration {
         match channel {
             Channel::Control | Channel::Ended => self.idle_timeout,
-            Channel::Bulk | Channel::Copy => self.stall_timeout,
+            Channel::Bulk | Channel::Copy | Channel::Forward => self.stall_timeout,
         }
     }
 }

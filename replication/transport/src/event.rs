@@ -56,6 +56,13 @@ pub enum TransportEvent {
         /// The stream, for both directions.
         stream: SecureStream,
     },
+    /// A member opened a stream on which it sends requests of clients that this machine shall answer.
+    ForwardRequested {
+        /// Who forwards.
+        from: MemberId,
+        /// The stream, for both directions.
+        stream: SecureStream,
+    },
     /// Two live processes use one id. The later one was refused. When `peer` is this member itself, the other process
     /// is at `address`, or the peer at `address` says that it knows one.
     IdInUse {

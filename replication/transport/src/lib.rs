@@ -4,6 +4,7 @@
 //! never blocks the runtime it runs in. Read `transport.rs` next, then `link.rs` (sending) and `accept.rs` (receiving).
 
 mod accept;
+mod bytes_stream;
 mod config;
 mod dial;
 mod ended;
@@ -34,7 +35,7 @@ pub use keys::{KeyChanges, KeyRing, Keys};
 pub use packet::{Channel, Packet};
 pub use queue::SendError;
 pub use stream::{SecureReceiver, SecureSender, SecureStream, StreamError};
-pub use transport::Transport;
+pub use transport::{Opener, Transport};
 
 /// Version of the bytes on the wire between members. Two versions refuse each other by name.
 pub const PROTOCOL_VERSION: u16 = 1;

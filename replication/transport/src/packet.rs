@@ -18,6 +18,8 @@ pub enum Channel {
     Copy,
     /// Word that the process which the hello names has ended (see [`tell_of_end`](crate::tell_of_end)); nothing else is said.
     Ended,
+    /// Clients' requests that the other end shall answer, handed over as a [`SecureStream`](crate::SecureStream).
+    Forward,
 }
 
 impl Channel {
@@ -27,6 +29,7 @@ impl Channel {
             Channel::Bulk => 2,
             Channel::Copy => 3,
             Channel::Ended => 4,
+            Channel::Forward => 5,
         }
     }
 
@@ -36,6 +39,7 @@ impl Channel {
             2 => Some(Channel::Bulk),
             3 => Some(Channel::Copy),
             4 => Some(Channel::Ended),
+            5 => Some(Channel::Forward),
             _ => None,
         }
     }
@@ -48,6 +52,7 @@ impl fmt::Display for Channel {
             Channel::Bulk => "bulk",
             Channel::Copy => "copy",
             Channel::Ended => "ended",
+            Channel::Forward => "forward",
         })
     }
 }

@@ -78,6 +78,22 @@ impl SecureStream {
         }
     }
 
+    /// The same connection, with its socket in the runtime that this is called in.
+    pub(crate) fn here(self) -> Result<SecureStream, StreamError> {
+        let SecureStream { sender, receiver, peer, address, key } = self;
+        let SecureSender { socket: write, encoder, limit, broken } = sender;
+        let SecureReceiver { socket: read, decoder } = receiver;
+        let whole = read.reunite(write).map_err(io::Error::other)?;
+        let (read, write) = TcpStream::from_std(whole.into_std()?)?.into_split();
+        Ok(SecureStream {
+            sender: SecureSender { socket: write, encoder, limit, broken },
+            receiver: SecureReceiver { socket: read, decoder },
+            peer,
+            address,
+            key,
+        })
+    }
+
     /// The key that it was made with.
     pub(crate) fn key(&self) -> KeyMark {
         self.key

@@ -261,15 +261,13 @@ impl Transport {
         &self,
         to: &MemberId,
     ) -> impl Future<Output = Result<SecureStream, OpenError>> + Send + use<> {
-        let config = Arc::clone(&self.shared.config);
-        let to = to.clone();
-        let addresses = self.shared.peers().get(&to).map(|peer| peer.addresses.borrow().clone());
-        async move {
-            match addresses {
-                Some(addresses) => dial::dial(&config, &to, &addresses, Channel::Copy).await,
-                None => Err(OpenError::UnknownPeer(to)),
-            }
-        }
+        self.shared.open(to, Channel::Copy)
+    }
+
+    /// For whoever forwards clients' requests: knows the same peers at the same addresses, and lives as long as it likes.
+    #[must_use]
+    pub fn opener(&self) -> Opener {
+        Opener(Arc::clone(&self.shared))
     }
 
     /// Whether the link on which we send to `peer` is up.
@@ -319,8 +317,31 @@ impl Transport {
         Some(match channel {
             Channel::Control => Some(Arc::clone(&peer.control)),
             Channel::Bulk => Some(Arc::clone(&peer.bulk)),
-            Channel::Copy | Channel::Ended => None,
+            Channel::Copy | Channel::Ended | Channel::Forward => None,
         })
+    }
+}
+
+/// Dials streams of [`Channel::Forward`]; cheap to clone.
+#[derive(Clone)]
+pub struct Opener(Arc<Shared>);
+
+impl Opener {
+    /// Dials a stream on which `to` answers requests.
+    ///
+    /// # Errors
+    /// When no address of `to` leads to it.
+    pub fn open(
+        &self,
+        to: &MemberId,
+    ) -> impl Future<Output = Result<SecureStream, OpenError>> + Send + use<> {
+        self.0.open(to, Channel::Forward)
+    }
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Opener({})", self.0.config.me)
     }
 }
 
@@ -345,6 +366,22 @@ impl fmt::Debug for Transport {
 }
 
 impl Shared {
+    fn open(
+        &self,
+        to: &MemberId,
+        channel: Channel,
+    ) -> impl Future<Output = Result<SecureStream, OpenError>> + Send + use<> {
+        let config = Arc::clone(&self.config);
+        let to = to.clone();
+        let addresses = self.peers().get(&to).map(|peer| peer.addresses.borrow().clone());
+        async move {
+            match addresses {
+                Some(addresses) => dial::dial(&config, &to, &addresses, channel).await,
+                None => Err(OpenError::UnknownPeer(to)),
+            }
+        }
+    }
+
     pub(crate) fn peers(&self) -> MutexGuard<'_, BTreeMap<MemberId, Peer>> {
         lock(&self.peers)
     }

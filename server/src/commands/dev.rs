@@ -326,7 +326,7 @@ fn announce(directory: &Path, machines: &[DevMachine], master: &str, options: &D
 #[cfg(not(windows))]
 fn try_these(machine: &DevMachine, master: u32) {
     println!(
-        "  curl -sL {}/v1/execute -H 'content-type: application/json' \\\n    -d '{{\"statements\":[{{\"sql\":\"CREATE TABLE IF NOT EXISTS note(id INTEGER PRIMARY KEY, text TEXT)\"}},{{\"sql\":\"INSERT INTO note(text) VALUES (?)\",\"params\":[\"hello\"]}}]}}'",
+        "  curl -s {}/v1/execute -H 'content-type: application/json' \\\n    -d '{{\"statements\":[{{\"sql\":\"CREATE TABLE IF NOT EXISTS note(id INTEGER PRIMARY KEY, text TEXT)\"}},{{\"sql\":\"INSERT INTO note(text) VALUES (?)\",\"params\":[\"hello\"]}}]}}'",
         machine.http
     );
     println!("  sqlite3 -readonly {} 'SELECT * FROM note'", machine.data_dir.join("state.db").display());

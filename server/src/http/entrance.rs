@@ -18,7 +18,7 @@ use tokio::sync::SemaphorePermit;
 use super::{
     ApiError, AppState,
     addressed::{self, Ends},
-    authorize, error, execute,
+    authorize, error, execute, forward,
     openapi::Routes,
     rate,
     shares::{self, Reserved, Share, Who},
@@ -201,7 +201,7 @@ async fn serve(entrance: &Entrance, request: Request, next: Next) -> Response {
     match admit(entrance, &request) {
         Ok(_admitted) => {
             let usage = request.extensions().get::<Arc<Usage>>().cloned();
-            let response = next.run(request).await;
+            let response = forward::run(&entrance.state, request, next).await;
             let untaken = &entrance.state.0.untaken;
             let kept = untaken.keep(response, needed > Some(Access::Read), usage.as_deref());
             kept.unwrap_or_else(ApiError::into_response)

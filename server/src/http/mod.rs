@@ -13,6 +13,7 @@ mod entrance;
 mod error;
 mod events;
 mod execute;
+mod forward;
 mod handover;
 mod health;
 mod members;
@@ -50,7 +51,7 @@ use hyper_util::{
 use tanist_api::code;
 use tanist_replication::Term;
 use tanist_store::PageSums;
-use tanist_transport::KeyRing;
+use tanist_transport::{KeyRing, SecureStream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::timeout,
@@ -72,6 +73,7 @@ use crate::{
 };
 
 pub use error::ApiError;
+pub(crate) use forward::Way;
 use openapi::{
     Routes,
     operations::{cluster as shown, data},
@@ -145,6 +147,9 @@ struct Inner {
     audit: Option<u64>,
     /// By what clients know this machine, as it is now; `None`: plain HTTP.
     tls: Option<watch::Receiver<Secured>>,
+    /// Brings to the master what only it can do.
+    forwarder: forward::Forwarder,
+    keys: KeyRing,
 }
 
 /// What the handlers work with.
@@ -175,6 +180,8 @@ pub(crate) struct Parts {
     pub(crate) tls: Option<watch::Receiver<Secured>>,
     /// Counts what is answered.
     pub(crate) measures: Arc<Measures>,
+    /// The way to other machines, once there is one.
+    pub(crate) way: Way,
 }
 
 impl AppState {
@@ -195,6 +202,7 @@ impl AppState {
             keys,
             tls,
             measures,
+            way,
         } = parts;
         AppState(Arc::new(Inner {
             gate,
@@ -222,7 +230,9 @@ impl AppState {
             operators_watchers: Arc::new(Semaphore::new(RESERVE)),
             catching_up: Arc::new(Semaphore::new(events::CATCHING_UP)),
             copies: Arc::new(Semaphore::new(backup::COPIES)),
-            source: Source::of(config, keys),
+            forwarder: forward::Forwarder::new(way, keys.clone()),
+            source: Source::of(config, keys.clone()),
+            keys,
             scheduled,
             sums,
             max_staleness: config.timing.lease,
@@ -400,13 +410,15 @@ impl Doors {
     }
 }
 
-/// Serves until told to stop; then lets requests that have begun finish.
+/// Serves until told to stop; then lets requests that have begun finish. `forwarded` are connections on which other machines
+/// send requests of their clients.
 ///
 /// # Errors
 /// When the socket can't be used at all.
 pub async fn serve(
     listener: std::net::TcpListener,
     state: AppState,
+    forwarded: mpsc::Receiver<SecureStream>,
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -414,7 +426,10 @@ pub async fn serve(
     let hub = Arc::clone(&state.0.hub);
     let (close_watchers, closed) = watch::channel(false);
     let secured = state.0.tls.clone();
+    let keys = state.0.keys.clone();
     let router = router(state);
+    let (stop_forwarded, stopped) = oneshot::channel();
+    let forwarding = tokio::spawn(forward::serve(forwarded, router.clone(), keys, stopped));
     let mut builder = hyper::server::conn::http1::Builder::new();
     // Without `pipeline_flush`: with it hyper takes a streamed body as fast as it comes, whether the client reads or not.
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
@@ -496,7 +511,11 @@ pub async fn serve(
         });
     }
     hub.stop();
-    let shutdown = graceful.shutdown();
+    let _ = stop_forwarded.send(());
+    let shutdown = async {
+        graceful.shutdown().await;
+        let _ = forwarding.await;
+    };
     let close = async {
         tokio::time::sleep(WATCHER_STOP_TIME).await;
         let _ = close_watchers.send(true);

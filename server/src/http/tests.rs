@@ -133,11 +133,14 @@ impl Machine {
                 keys: tanist_transport::KeyRing::new(config.keys()),
                 tls: None,
                 measures: Arc::default(),
+                way: http::Way::default(),
             },
             &config,
         );
         let served = state.clone();
-        let serving = tokio::spawn(async move { http::serve(listener, served, stopped).await.unwrap() });
+        let serving = tokio::spawn(async move {
+            http::serve(listener, served, tokio::sync::mpsc::channel(1).1, stopped).await.unwrap()
+        });
         let (store, stop) = (Some(store), Some(stop));
         Machine { address, gate, inbox, store, stop, hub, _feeder: feeder, serving, directory, state }
     }
@@ -159,7 +162,11 @@ impl Machine {
 
     pub(super) async fn send(&self, request: &[u8]) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let _ = stream.write_all(request).await;
+        // As the project's own clients do: what is forwarded is shown on real machines.
+        let line = request.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let ask = if request[line..].is_empty() { "" } else { "tanist-redirect: 1\r\n" };
+        let request = [&request[..line], ask.as_bytes(), &request[line..]].concat();
+        let _ = stream.write_all(&request).await;
         let mut answer = Vec::new();
         let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
