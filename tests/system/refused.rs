@@ -8,9 +8,12 @@ use crate::{
     stale::{StrongReads, make_register, write_elsewhere},
 };
 
+/// Long enough that a master of which the others think too early that it is dead is caught answering, on a busy computer too.
+const LEASE: &str = "[timing]\nlease = \"3s\"\n";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn forwarder_that_dies_in_front_of_the_master_lets_nobody_read_the_past() {
-    let (cluster, mut links) = cuttable("").await;
+    let (cluster, mut links) = cuttable(LEASE).await;
     let old = make_register(&cluster).await;
     let reads = StrongReads::start(&cluster, old).await;
     links.forwarder_dies(old);
@@ -33,7 +36,7 @@ fn firewall_that_rejects_with_resets_lets_nobody_read_the_past() {
         return;
     }
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let cluster = Cluster::start(&Layout::of(3)).await;
+        let cluster = Cluster::start(&Layout { extra: LEASE.to_owned(), ..Layout::of(3) }).await;
         let old = make_register(&cluster).await;
         let reads = StrongReads::start(&cluster, old).await;
         let ip = &cluster.machines[old].ip;
