@@ -11,7 +11,8 @@ use crate::member::{Member, MemberId};
 pub struct Timing {
     /// Between two heartbeats.
     pub heartbeat: Duration,
-    /// How long a voter refuses other candidates after a heartbeat (R11).
+    /// How long this machine, as a voter, refuses other candidates after a heartbeat (R11); and as master relies on such a
+    /// promise at most.
     pub lease: Duration,
     /// By how much the master's own count of the lease is shorter (clock drift).
     pub drift_margin: Duration,
@@ -19,7 +20,8 @@ pub struct Timing {
     pub sync_timeout: Duration,
     /// How much later each further heir stands.
     pub election_stagger: Duration,
-    /// A refused connection proves that the process on that machine has ended.
+    /// An operator vouches for it that a refused connection proves that the process on that machine has ended: no firewall or
+    /// port forwarder ever refuses for one that lives.
     pub trust_refused: bool,
 }
 
@@ -31,7 +33,7 @@ impl Default for Timing {
             drift_margin: Duration::from_millis(50),
             sync_timeout: Duration::from_secs(1),
             election_stagger: Duration::from_millis(100),
-            trust_refused: true,
+            trust_refused: false,
         }
     }
 }

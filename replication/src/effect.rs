@@ -12,6 +12,8 @@ use crate::{
     time::Time,
 };
 
+use std::time::Duration;
+
 use minicbor::{Decode, Encode};
 
 /// What a voter must not forget (R1): on disk before it answers.
@@ -26,6 +28,11 @@ pub struct HardState {
     /// Highest record it has accepted.
     #[n(2)]
     pub record: SuccessionRecord,
+    /// The longest promise to a master that may still bind it (R11): on disk before a longer one is given, and what it waits for
+    /// after a start. Zero if it has given none.
+    #[n(3)]
+    #[cbor(default)]
+    pub promised: Duration,
 }
 
 /// Something to do.

@@ -2,7 +2,7 @@
 //!
 //! `wire.rs` gives the bytes; the transport moves them. Every message carries the sender's term (R6).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use minicbor::{Decode, Encode};
 
@@ -11,6 +11,7 @@ use crate::{
     frame::{Stamp, Transaction},
     member::{Addresses, MemberId},
     position::{Position, Term},
+    promise::Times,
     succession::{RecordKey, SuccessionRecord},
     time::Time,
 };
@@ -117,6 +118,9 @@ pub struct Heartbeat {
     /// Members that report that they aren't healthy: they come last in the chain of succession.
     #[n(8)]
     pub unhealthy: BTreeSet<MemberId>,
+    /// The master's times, for people.
+    #[n(9)]
+    pub times: Option<Times>,
 }
 
 /// A voter's answer to a heartbeat.
@@ -147,6 +151,16 @@ pub struct HeartbeatReply {
     /// Why it should not reign now, if it shouldn't.
     #[n(7)]
     pub unhealthy: Option<Complaint>,
+    /// For how long it honours the master's lease, from when it heard of it (R11). `None`: an earlier program, which honours it
+    /// for as long as its configuration says, and that is taken to be the same everywhere.
+    #[n(8)]
+    pub promised: Option<Duration>,
+    /// The longest promise that may still bind it, of an earlier process too.
+    #[n(9)]
+    pub longest: Option<Duration>,
+    /// Its times, for people.
+    #[n(10)]
+    pub times: Option<Times>,
 }
 
 /// Where a replica stands.

@@ -45,6 +45,20 @@ pub enum Mistake {
     LeaseFromAnswer,
     /// R11: a restarted voter votes at once.
     NoRestartWait,
+    /// R11: the master counts a lease as long as its own configuration says, whatever was promised.
+    LeaseUnpromised,
+    /// R11: a restarted voter waits as long as its new configuration says, whatever it has promised.
+    WaitForgotten,
+    /// R11: a restarted voter that hears the same master again is bound by its new promise alone.
+    PromiseShortened,
+    /// R11: a longer promise than before isn't on disk before it is given.
+    PromiseUnsaved,
+    /// R11: a restarted voter keeps its new, shorter promise on disk while the longer one may still last.
+    PromiseLoweredEarly,
+    /// R11, members: a change of voters is committed while the lease counted lasts longer than what they have promised.
+    ChangeUncovered,
+    /// End notices: a refused connection is believed, too.
+    RefusalBelieved,
     /// R11, I6: writes are acknowledged after the lease.
     LateAcknowledgement,
     /// R12: a transaction is stored on whatever the replica ends with.
@@ -61,7 +75,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Mistake; 24] = [
+    pub const ALL: [Mistake; 31] = [
         Mistake::VoteUnsaved,
         Mistake::VoteForgotten,
         Mistake::LeaseIgnored,
@@ -80,6 +94,13 @@ impl Mistake {
         Mistake::TwoProposals,
         Mistake::LeaseFromAnswer,
         Mistake::NoRestartWait,
+        Mistake::LeaseUnpromised,
+        Mistake::WaitForgotten,
+        Mistake::PromiseShortened,
+        Mistake::PromiseUnsaved,
+        Mistake::PromiseLoweredEarly,
+        Mistake::ChangeUncovered,
+        Mistake::RefusalBelieved,
         Mistake::LateAcknowledgement,
         Mistake::ForkIgnored,
         Mistake::ForkCounts,

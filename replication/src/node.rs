@@ -3,7 +3,10 @@
 //! Owns a machine's durable and volatile protocol state. Never does I/O and never reads a clock; the same events give
 //! the same effects. Read `role/` next, then `PROTOCOL.md` for the rules cited.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     complaint::Complaint,
@@ -17,6 +20,7 @@ use crate::{
     message::{HeartbeatReply, Message},
     mistakes::{Mistake, made},
     position::Term,
+    promise::Times,
     role::{Follower, Forced, Role},
     succession::{RecordKey, SuccessionRecord},
     time::Time,
@@ -40,6 +44,7 @@ pub(crate) enum Storage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Honour {
     pub(crate) master: MemberId,
+    pub(crate) term: Term,
     pub(crate) until: Time,
 }
 
@@ -62,8 +67,14 @@ pub struct Node {
     pub(crate) honour: Option<Honour>,
     /// On this machine's clock, which shows anything after its next start.
     pub(crate) started: Time,
-    /// R11: a restarted voter waits one full lease.
+    /// R11: a restarted voter waits until all that it may have promised is over.
     pub(crate) no_vote_before: Time,
+    /// To the master of this reign at the latest.
+    pub(crate) waits_for: Term,
+    /// What earlier processes have promised is over then, whoever reigns meanwhile.
+    pub(crate) outlived: Time,
+    /// Whose times differ from this machine's, and in what.
+    pub(crate) differing: BTreeMap<MemberId, String>,
     /// Its store couldn't start a reign: others come first, and it doesn't stand before this time.
     pub(crate) no_stand_before: Time,
     /// How often that has happened since one was started.
@@ -107,12 +118,15 @@ impl Node {
             term: Term::ZERO,
             voted_for: None,
             record: SuccessionRecord::blank(config.members.clone()),
+            promised: Duration::ZERO,
         });
         let founding = hard.record.key == RecordKey::BLANK;
         let voted_for = hard.voted_for.clone().filter(|_| !made(Mistake::VoteForgotten));
         let hard = HardState { voted_for, ..hard };
-        let no_vote_before =
-            if founding || made(Mistake::NoRestartWait) { now } else { now + config.timing.lease };
+        // A file of an earlier program doesn't say what was promised: as much as the configuration says, it is assumed.
+        let forgotten = hard.promised == Duration::ZERO || made(Mistake::WaitForgotten);
+        let wait = if forgotten { config.timing.lease } else { hard.promised };
+        let no_vote_before = if founding || made(Mistake::NoRestartWait) { now } else { now + wait };
         let mut node = Node {
             rng: config.seed | 1,
             now,
@@ -126,6 +140,9 @@ impl Node {
             honour: None,
             started: now,
             no_vote_before,
+            waits_for: hard.term,
+            outlived: now + hard.promised.max(wait),
+            differing: BTreeMap::new(),
             no_stand_before: Time(0),
             failed_starts: 0,
             barred: false,
@@ -285,22 +302,29 @@ impl Node {
         }
     }
 
+    /// A firewall or a port forwarder may refuse for a process that lives, so this ends no lease unless an operator vouches for it.
+    /// A backup may be left out for any reason (R9).
     fn on_refused(&mut self, peer: &MemberId) {
-        if self.config.timing.trust_refused {
+        if self.config.timing.trust_refused || made(Mistake::RefusalBelieved) {
             self.on_process_ended(peer, "its machine refuses connections");
         } else {
-            self.links.remove(peer);
+            self.leave_out(peer);
         }
     }
 
     /// The lease of a process that has ended protects nothing any more (R11).
     fn on_process_ended(&mut self, peer: &MemberId, evidence: &str) {
-        self.links.remove(peer);
         if self.honour.as_ref().is_some_and(|honour| honour.master == *peer) {
             self.drop_lease(evidence);
             let delay = self.own_delay();
             self.stand_within(delay);
         }
+        self.leave_out(peer);
+    }
+
+    /// It isn't there: a master doesn't wait for it.
+    fn leave_out(&mut self, peer: &MemberId) {
+        self.links.remove(peer);
         if let Role::Master(master) = &mut self.role {
             if let Some(state) = master.peers.get_mut(peer) {
                 state.gone = true;
@@ -553,8 +577,8 @@ impl Node {
         self.talks_to().filter(|member| member.id != *me).map(|member| member.id.clone()).collect()
     }
 
-    /// The answer that tells an old master that its term is over, or grants its lease.
-    pub(crate) fn heartbeat_reply(&self, sent: Time) -> HeartbeatReply {
+    /// The answer that tells an old master that its term is over, or grants its lease for so long.
+    pub(crate) fn heartbeat_reply(&self, sent: Time, promised: Duration) -> HeartbeatReply {
         let can_say = self.storage == Storage::Ready
             && !self.settling
             && matches!(self.role, Role::Follower(_))
@@ -568,6 +592,9 @@ impl Node {
             moved: self.moved(&self.hard.record),
             sum: None,
             unhealthy: self.unhealthy.clone(),
+            promised: Some(promised),
+            longest: Some(self.hard.promised),
+            times: Some(Times::from(&self.config.timing)),
         }
     }
 

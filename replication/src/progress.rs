@@ -74,8 +74,14 @@ pub struct Peer {
     pub accepted: RecordKey,
     /// Where it says it is reached, if our record says something else.
     pub moved: Option<Addresses>,
-    /// When the newest heartbeat that it answered was sent: its lease counts from then (R11).
+    /// When the newest heartbeat that it answered was sent.
     pub lease_from: Option<Time>,
+    /// How long its lease lasts, as far as this master may count on it (R11).
+    pub lease: Option<Time>,
+    /// For how long it last promised to honour a lease.
+    pub promised: Option<Duration>,
+    /// The longest promise that may still have bound it then.
+    pub longest: Option<Duration>,
     /// When its last answer came.
     pub last_answer: Time,
     /// `sent` of its answer to the newest heartbeat, on its own clock.
@@ -108,6 +114,9 @@ impl Peer {
             accepted: RecordKey::BLANK,
             moved: None,
             lease_from: None,
+            lease: None,
+            promised: None,
+            longest: None,
             last_answer: now,
             echo: None,
             waiting_since: None,

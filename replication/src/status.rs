@@ -4,6 +4,7 @@ use crate::{
     member::MemberId,
     node::Node,
     position::{Position, Term},
+    promise::Times,
     role::{Phase, Role},
     succession::SuccessionRecord,
     time::Time,
@@ -35,6 +36,8 @@ pub struct PeerStatus {
     pub progress: Option<&'static str>,
     /// Why it shouldn't reign now, if it shouldn't; the reason is known to the master only.
     pub unhealthy: Option<String>,
+    /// What its `[timing]` differs in from this machine's: known to the master, and to the others of the master.
+    pub timing: Option<String>,
 }
 
 /// A snapshot of what this node knows.
@@ -71,6 +74,8 @@ pub struct Status {
     pub unhealthy: Option<String>,
     /// All other members.
     pub peers: Vec<PeerStatus>,
+    /// This machine's times.
+    pub times: Times,
     /// What an operator should know now.
     pub notice: Option<String>,
 }
@@ -127,6 +132,7 @@ impl Node {
                     let why = peer.and_then(|peer| peer.unhealthy.as_ref());
                     why.map_or_else(|| "as it told the master".to_owned(), ToString::to_string)
                 }),
+                timing: self.differing.get(&id).cloned(),
                 progress: peer.filter(|_| data && self.links.contains(&id)).map(|peer| peer.progress.name()),
                 id,
             }
@@ -147,7 +153,11 @@ impl Node {
             chain: self.hard.record.chain(&unhealthy),
             unhealthy: self.unhealthy.as_ref().map(ToString::to_string),
             peers: peers.collect(),
-            notice: self.notice(),
+            times: Times::from(&self.config.timing),
+            notice: match (self.notice(), self.timing_notice()) {
+                (Some(notice), Some(timing)) => Some(format!("{notice}; {timing}")),
+                (notice, timing) => notice.or(timing),
+            },
         }
     }
 

@@ -147,6 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Times;
     use crate::{
         Addresses, Member, Position, Rank, complaint::Complaint, frame::ChainHash,
         succession::SuccessionRecord, time::Time,
@@ -168,6 +169,7 @@ mod tests {
             record: record.clone(),
             position: Position::new(1, 2),
         };
+        let times = Times::from(&crate::Timing::default());
         vec![
             Message::PreVote(VoteRequest { term: Term(4), record: record.clone() }),
             Message::PreVoteReply(reply.clone()),
@@ -182,6 +184,7 @@ mod tests {
                 echo: Some(Time(77)),
                 serving: true,
                 unhealthy: ["c".parse().unwrap()].into(),
+                times: Some(times),
             }),
             Message::HeartbeatReply(HeartbeatReply {
                 term: Term(4),
@@ -192,6 +195,9 @@ mod tests {
                 moved: Some(Addresses { peer: vec!["a:1".to_owned()], urls: vec![] }),
                 sum: Some((Position::new(4, 8), u64::MAX)),
                 unhealthy: Some(Complaint::new("disk is slow")),
+                promised: Some(times.lease),
+                longest: Some(times.lease * 3),
+                times: Some(times),
             }),
             Message::Append {
                 term: Term(4),

@@ -568,10 +568,11 @@ impl Driver {
             Effect::OpenGate { term } => {
                 self.tell_members();
                 self.parts.gate.open(term);
+                let earlier = self.parts.node.earlier_leases();
                 if let Some(inbox) = &self.parts.inbox {
                     inbox.open(term);
                 }
-                self.parts.throne.send_modify(|throne| throne.begin(term, &self.reason));
+                self.parts.throne.send_modify(|throne| throne.begin(term, &self.reason, earlier));
                 self.view_due = true;
             }
             Effect::ExtendLease { until } => self.parts.gate.extend(until.0),
@@ -637,6 +638,8 @@ impl Driver {
                 let (term, position, why) = (status.term, status.position, note.why);
                 if note.what == "protocol violation" {
                     tracing::error!(%term, master, %position, peer, why, "{}", note.what);
+                } else if note.what == "timing differs" {
+                    tracing::warn!(%term, master, %position, peer, why, "{}", note.what);
                 } else {
                     tracing::info!(%term, master, %position, peer, why, "{}", note.what);
                 }

@@ -338,6 +338,7 @@ mod tests {
             term: Term(7),
             voted_for: Some("a".parse().unwrap()),
             record: SuccessionRecord::blank(vec![member]),
+            promised: std::time::Duration::from_secs(3),
         }
     }
 

@@ -1,9 +1,11 @@
 //! How this machine sees the cluster, in the contract's words: made from the node's status for `/v1/cluster`, readiness and
 //! redirects.
 
-use tanist_api::{Cluster, ClusterMember, Role};
+use std::time::Duration;
+
+use tanist_api::{Cluster, ClusterMember, MemberTiming, Role};
 use tanist_replication::{
-    MemberId, RecordKey,
+    MemberId, RecordKey, Times,
     status::{RoleName, Status},
 };
 
@@ -38,6 +40,7 @@ impl Default for View {
             chain: vec![],
             members: vec![],
             copies: None,
+            timing: None,
         };
         View { cluster, fresh_as_of_ns: None }
     }
@@ -56,6 +59,17 @@ fn join(first: Option<String>, second: Option<String>) -> Option<String> {
     match (first, second) {
         (Some(first), Some(second)) => Some(format!("{first}; {second}")),
         (first, second) => first.or(second),
+    }
+}
+
+/// Times in the contract's unit.
+pub(crate) fn timing(times: &Times) -> MemberTiming {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    MemberTiming {
+        heartbeat_ms: ms(times.heartbeat),
+        lease_ms: ms(times.lease),
+        drift_margin_ms: ms(times.drift_margin),
+        sync_timeout_ms: ms(times.sync_timeout),
     }
 }
 
@@ -104,6 +118,7 @@ pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
                 } else {
                     peer.and_then(|peer| peer.unhealthy.clone())
                 },
+                timing_differs: peer.and_then(|peer| peer.timing.clone()),
                 differs_at: board.difference(&member.id).map(|position| position.to_string()),
                 progress: peer.and_then(|peer| peer.progress).map(str::to_owned),
                 // What is left of a rejoin that doesn't matter any more isn't shown.
@@ -136,6 +151,7 @@ pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
             chain: status.chain.iter().map(ToString::to_string).collect(),
             members,
             copies: None,
+            timing: Some(timing(&status.times)),
         },
     }
 }

@@ -1,7 +1,7 @@
 //! Every deliberate mistake must be found, by random schedules or by a script, and not by chance alone: the same
 //! schedules find nothing without it.
 //!
-//! `TANIST_MISTAKE=name` with the test `replay` shows how one is found.
+//! `TANIST_MISTAKE=name` looks for one alone; with the test `replay` it shows how that is found.
 #![allow(clippy::unwrap_used)]
 
 extern crate tanist_mistaken as tanist_replication;
@@ -100,7 +100,9 @@ fn find(mistake: Mistake) -> Option<Found> {
 
 #[test]
 fn every_mistake_is_found() {
-    let all = Mistake::all();
+    let only = std::env::var("TANIST_MISTAKE").ok();
+    let chosen = |mistake: &Mistake| only.as_ref().is_none_or(|name| mistake.name() == *name);
+    let all: Vec<_> = Mistake::all().into_iter().filter(chosen).collect();
     let next = AtomicUsize::new(0);
     let missed = Mutex::new(vec![]);
     let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get());

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tanist_replication::{Event, Message};
+use tanist_replication::{Event, Member, MemberChange, Message, Rank};
 
 use crate::cluster::{Cluster, Setup};
 
@@ -11,10 +11,15 @@ const LONG: Duration = Duration::from_secs(10);
 
 type Script = (&'static str, fn() -> Option<String>);
 
-pub(crate) const SCRIPTS: [Script; 3] = [
+pub(crate) const SCRIPTS: [Script; 8] = [
     ("lost record", machine_that_lost_its_record_does_not_count),
     ("lost replica", machine_that_lost_its_replica_does_not_win),
     ("forked append", transaction_of_another_branch_is_not_stored),
+    ("shorter lease", voters_with_a_shorter_lease_wait_for_what_they_promised),
+    ("shorter promise", voters_with_a_shorter_lease_hear_their_master_again),
+    ("two restarts", voters_with_a_shorter_lease_start_twice),
+    ("shorter voters", voters_that_promise_less_come_in_two_steps),
+    ("refused for the living", firewall_refuses_for_a_master_that_serves),
 ];
 
 fn founded(members: &[(&'static str, u32)]) -> Cluster {
@@ -26,6 +31,98 @@ fn founded(members: &[(&'static str, u32)]) -> Cluster {
     }
     c.run(Duration::from_millis(500));
     c
+}
+
+/// All promise for three seconds, of which the master makes use.
+fn long_promises() -> Cluster {
+    let mut setup = Setup::new(&[("a", 1), ("b", 2), ("c", 3)]);
+    setup.leases = vec![Duration::from_secs(3); 3];
+    let mut c = Cluster::new(setup);
+    serve_a_while(&mut c);
+    c
+}
+
+fn serve_a_while(c: &mut Cluster) {
+    c.run_until(LONG, |c| c.serving().is_some());
+    c.run(Duration::from_secs(1));
+    c.write_acknowledged(LONG);
+}
+
+/// The two that aren't the master start again, now with a tenth of that.
+fn restart_voters(c: &mut Cluster) {
+    for node in [1, 2] {
+        c.crash(node, true);
+        c.set_lease(node, Duration::from_millis(300));
+        c.start(node);
+    }
+}
+
+/// The master is cut off: nobody may serve beside it.
+fn cut_master(mut c: Cluster) -> Option<String> {
+    c.isolate(0);
+    c.run(LONG);
+    c.check.failure.take()
+}
+
+fn voters_with_a_shorter_lease_wait_for_what_they_promised() -> Option<String> {
+    let mut c = long_promises();
+    c.isolate(0);
+    restart_voters(&mut c);
+    cut_master(c)
+}
+
+fn voters_with_a_shorter_lease_hear_their_master_again() -> Option<String> {
+    let mut c = long_promises();
+    restart_voters(&mut c);
+    c.run(Duration::from_millis(150));
+    cut_master(c)
+}
+
+fn voters_with_a_shorter_lease_start_twice() -> Option<String> {
+    let mut c = long_promises();
+    restart_voters(&mut c);
+    c.run(Duration::from_millis(150));
+    restart_voters(&mut c);
+    cut_master(c)
+}
+
+/// The master counts on c, which promises much; then b, and after it d, which promise little, take c's place.
+fn voters_that_promise_less_come_in_two_steps() -> Option<String> {
+    let (long, short) = (Duration::from_secs(3), Duration::from_millis(300));
+    let mut setup = Setup::new(&[("a", 1), ("b", 2), ("c", 0), ("d", 0)]);
+    setup.leases = vec![long, short, long, short];
+    let mut c = Cluster::new(setup);
+    serve_a_while(&mut c);
+    let change = |c: &mut Cluster, change| {
+        c.machines[0].change = None;
+        c.deliver(0, Event::ChangeMembers(change));
+        c.run_until(LONG, |c| c.machines[0].change.is_some());
+    };
+    let ids: Vec<_> = c.machines.iter().map(|machine| machine.id.clone()).collect();
+    change(&mut c, MemberChange::Remove(ids[3].clone()));
+    c.run(Duration::from_millis(500));
+    let d = Member { id: ids[3].clone(), rank: Rank(0), peer_addresses: vec![], urls: vec![], absent: false };
+    change(&mut c, MemberChange::Remove(ids[2].clone()));
+    change(&mut c, MemberChange::Add(d));
+    c.run_until(LONG, |c| {
+        c.record().members.len() == 3 && c.record().members.iter().all(|member| !member.absent)
+    });
+    c.run(Duration::from_millis(200));
+    cut_master(c)
+}
+
+/// Its peer port rejects all that the others send, and what they have open with it is reset; it sees nothing of that.
+fn firewall_refuses_for_a_master_that_serves() -> Option<String> {
+    let mut setup = Setup::new(&[("a", 1), ("b", 2), ("c", 3)]);
+    setup.timing.trust_refused = false;
+    let mut c = Cluster::new(setup);
+    serve_a_while(&mut c);
+    for node in [1, 2] {
+        c.cut_way(node, 0);
+    }
+    c.refuse_for_the_living(0, u64::MAX);
+    c.run(LONG);
+    c.check.failure.take()
 }
 
 fn must_not_serve(mut c: Cluster, why: &str) -> Option<String> {

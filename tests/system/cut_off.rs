@@ -15,10 +15,16 @@ use crate::{
 /// The links between all machines, by who opens them and to whom.
 pub struct Links {
     links: BTreeMap<(usize, usize), Arc<Link>>,
-    _proxies: Vec<Proxy>,
+    /// By the machine that they are in front of.
+    proxies: Vec<Option<Proxy>>,
 }
 
 impl Links {
+    /// What forwards to this machine's peer port is gone: its connections are closed at both ends, and new ones refused.
+    pub fn forwarder_dies(&mut self, machine: usize) {
+        self.proxies[machine] = None;
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (usize, usize, &Link)> {
         self.links.iter().map(|((from, to), link)| (*from, *to, &**link))
     }
@@ -31,8 +37,16 @@ pub async fn cuttable(extra: &str) -> (Cluster, Links) {
 
 /// Machines of these ranks, likewise.
 pub async fn cuttable_of(ranks: &[u32], extra: &str) -> (Cluster, Links) {
+    let (mut cluster, links) = laid_out(ranks, &|_| extra.to_owned());
+    cluster.start_all();
+    cluster.wait_master().await;
+    (cluster, links)
+}
+
+/// The same, not started, each with a text of its own in its file.
+pub fn laid_out(ranks: &[u32], extra: &dyn Fn(usize) -> String) -> (Cluster, Links) {
     let count = u32::try_from(ranks.len()).unwrap();
-    let mut cluster = Cluster::lay_out(&Layout { ranks: ranks.to_vec(), ..Layout::of(count) });
+    let cluster = Cluster::lay_out(&Layout { ranks: ranks.to_vec(), ..Layout::of(count) });
     let mut links = BTreeMap::new();
     let mut proxies = vec![];
     let mut relayed = vec![];
@@ -44,21 +58,19 @@ pub async fn cuttable_of(ranks: &[u32], extra: &str) -> (Cluster, Links) {
             let link = links.entry((from, to)).or_insert_with(|| Arc::new(Link::default()));
             to_it.insert(other.id.clone(), Arc::clone(link));
         }
-        proxies.push(Proxy::start(listener, direct.clone(), to_it));
+        proxies.push(Some(Proxy::start(listener, direct.clone(), to_it)));
         relayed.push((format!("peer = [\"{direct}\"]"), format!("peer = [\"{address}\"]")));
     }
-    for machine in &cluster.machines {
+    for (i, machine) in cluster.machines.iter().enumerate() {
         let mut text = std::fs::read_to_string(&machine.config).unwrap();
         for (direct, through) in &relayed {
             assert!(text.contains(direct));
             text = text.replace(direct, through);
         }
-        text = text.replacen("[listen]", &format!("{extra}\n[listen]"), 1);
+        text = text.replacen("[listen]", &format!("{}\n[listen]", extra(i)), 1);
         std::fs::write(&machine.config, text).unwrap();
     }
-    cluster.start_all();
-    cluster.wait_master().await;
-    (cluster, Links { links, _proxies: proxies })
+    (cluster, Links { links, proxies })
 }
 
 pub fn isolate(links: &Links, machine: usize) {

@@ -13,35 +13,11 @@ use tanist_discovery::{Browser, Heard, find};
 
 use crate::{
     cluster::{Cluster, Layout, tanist},
+    own_network::inside,
     workload::execute,
 };
 
-/// Set in the process that runs in a network of its own.
-const INSIDE: &str = "TANIST_INSIDE_NETWORK";
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Runs this test once more in a network of its own, unless it is there; whether it is there now.
-fn inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let probe = ["-rn", "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1"];
-    if !Command::new("unshare").args(probe).output().is_ok_and(|output| output.status.success()) {
-        eprintln!("this computer lets nobody make a network of his own: left out");
-        return false;
-    }
-    let output = Command::new("unshare")
-        .arg("-rn")
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    false
-}
 
 /// A cable with both ends here, and three addresses at one of them.
 fn connect() {

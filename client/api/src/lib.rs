@@ -483,6 +483,23 @@ pub struct Cluster {
     /// Copies that the answering machine takes by itself, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copies: Option<ScheduledCopies>,
+    /// Its times, which all machines should have alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<MemberTiming>,
+}
+
+/// Times of a machine's configuration file, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MemberTiming {
+    /// `timing.heartbeat`.
+    pub heartbeat_ms: u64,
+    /// `timing.lease`.
+    pub lease_ms: u64,
+    /// `timing.drift_margin`.
+    pub drift_margin_ms: u64,
+    /// `timing.sync_timeout`.
+    pub sync_timeout_ms: u64,
 }
 
 /// Answer of `GET /readyz` of a machine that can serve.
@@ -537,6 +554,9 @@ pub struct ClusterMember {
     /// Why it shouldn't reign now, in its own words: it comes last in the chain. The master alone knows the words of others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unhealthy: Option<String>,
+    /// What its times differ in from those of the answering machine; known on the master, and elsewhere of the master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing_differs: Option<String>,
     /// How it gets its data: `stream`, `rejoin`, `probe`; only known on the master.
     pub progress: Option<String>,
     /// While it is brought in line by page hashes: how far that is. Known on the master and on the machine itself.

@@ -51,6 +51,10 @@ impl Node {
             follower.stand_at = self.no_vote_before; // R11: its own vote is a vote too
             return;
         }
+        if let Some(honour) = self.honour.as_ref().filter(|honour| self.now < honour.until) {
+            follower.stand_at = honour.until; // and it has promised not to give it
+            return;
+        }
         if self.now < self.no_stand_before && self.forced.is_none() {
             follower.stand_at = self.no_stand_before;
             return;

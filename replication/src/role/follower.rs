@@ -1,5 +1,7 @@
 //! A follower: votes, grants leases, and on a data member stores what the master sends.
 
+use std::time::Duration;
+
 use crate::{
     effect::Effect,
     frame::{Stamp, Transaction},
@@ -133,21 +135,27 @@ impl Node {
             return;
         }
         if !self.accept_master(&from, heartbeat.term) {
-            let reply = self.heartbeat_reply(heartbeat.sent);
+            let reply = self.heartbeat_reply(heartbeat.sent, Duration::ZERO);
             self.send(from, Message::HeartbeatReply(reply));
             return;
         }
+        let mut unsaved = self.keep_promise();
         if heartbeat.record.key > self.hard.record.key {
             self.hard.record = heartbeat.record;
-            if !made(Mistake::RecordUnsaved) {
-                self.persist();
-            }
+            unsaved |= !made(Mistake::RecordUnsaved);
         }
-        // Any lease promised before a restart was to an older master, which this one's election has ended, or to this one.
-        self.no_vote_before = self.now;
+        if unsaved {
+            self.persist();
+        }
+        self.compare_times(&from, heartbeat.times.as_ref());
         self.known_unhealthy = heartbeat.unhealthy;
-        let until = self.now + self.config.timing.lease;
-        self.honour = Some(Honour { master: from.clone(), until });
+        // What was promised before a restart was promised to this master, or to an older one, which this one's election has ended.
+        let before = self.bound_before(heartbeat.term);
+        let earlier = self.honour.as_ref().filter(|honour| honour.term == heartbeat.term);
+        let earlier = earlier.map_or(before, |honour| before.max(honour.until));
+        self.no_vote_before = self.now;
+        let until = earlier.max(self.now + self.config.timing.lease);
+        self.honour = Some(Honour { master: from.clone(), term: heartbeat.term, until });
         let jitter = self.jitter(self.config.timing.heartbeat / 4);
         let stand_at = until + self.own_delay() + jitter;
         let mut begins = false;
@@ -167,7 +175,7 @@ impl Node {
             self.note("master serves", Some(from.clone()), format!("in term {}", heartbeat.term));
         }
         self.update_freshness();
-        let reply = self.heartbeat_reply(heartbeat.sent);
+        let reply = self.heartbeat_reply(heartbeat.sent, self.config.timing.lease);
         self.send(from, Message::HeartbeatReply(reply));
     }
 

@@ -153,6 +153,6 @@ impl HardState {
         let key = RecordKey { term, version: 0 };
         let sync_set = [me.clone()].into();
         let record = SuccessionRecord { key, master: None, sync_set, members: kept };
-        Ok(HardState { term, voted_for: None, record })
+        Ok(HardState { term, voted_for: None, record, promised: self.promised })
     }
 }

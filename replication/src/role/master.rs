@@ -17,6 +17,7 @@ use crate::{
     node::{Node, Storage},
     position::{Position, Term, TermHistory, Txid},
     progress::{Peer, Progress},
+    promise::Times,
     quorum,
     role::{Handover, Role, members::Pending},
     succession::{RecordKey, SuccessionRecord, SyncSet},
@@ -54,6 +55,8 @@ pub(crate) struct Master {
     pub(crate) acknowledged: Position,
     pub(crate) next_heartbeat: Time,
     pub(crate) lease_until: Time,
+    /// That is what voters have promised; before, it is how long they may take to do so.
+    pub(crate) leased: bool,
     /// Since when fewer backups than wanted keep up.
     pub(crate) short_since: Option<Time>,
     /// Members streamed to in full because they are about to be proposed (R8).
@@ -167,6 +170,7 @@ impl Node {
             acknowledged: Position::ZERO,
             next_heartbeat: self.now,
             lease_until: self.now + self.config.timing.lease.saturating_sub(self.config.timing.drift_margin),
+            leased: false,
             short_since: None,
             joining: BTreeSet::new(),
             writes_allowed: true,
@@ -191,7 +195,9 @@ impl Node {
             return;
         }
         if self.now >= master.next_heartbeat {
-            let next = self.now + self.config.timing.heartbeat;
+            let record = master.record();
+            let next = record.map_or(self.config.timing.heartbeat, |record| self.heartbeat_interval(record));
+            let next = self.now + next;
             if let Role::Master(master) = &mut self.role {
                 master.next_heartbeat = next;
             }
@@ -247,6 +253,7 @@ impl Node {
             serving: (master.phase == Phase::Serving && self.now < master.lease_until)
                 || made(Mistake::ServesEarly),
             unhealthy: self.unhealthy_members(),
+            times: Some(Times::from(&self.config.timing)),
         };
         self.send(to.clone(), Message::Heartbeat(heartbeat));
     }
@@ -275,15 +282,11 @@ impl Node {
         if changed {
             peer.health_since = now;
         }
-        let granted = if made(Mistake::LeaseFromAnswer) { now } else { reply.heartbeat_sent };
-        peer.lease_from = peer.lease_from.max(Some(granted));
+        self.on_promise(from, reply);
+        self.compare_times(from, reply.times.as_ref());
         match reply.stamp {
             Some(stamp) => self.on_peer_stamp(from, stamp, Some(reply.heartbeat_sent)),
-            None => {
-                if peer.streams() {
-                    peer.probe();
-                }
-            }
+            None => self.on_bulk_down(from),
         }
         if changed {
             let what = if was_healthy { "member is not healthy" } else { "member is healthy again" };
@@ -470,19 +473,21 @@ impl Node {
         }
     }
 
-    /// R11: the lease lasts from when the heartbeats were sent that a majority answered, less the drift margin.
+    /// R11: the lease that a majority of the record's voters has promised, from when the heartbeats that they answered were sent.
+    fn lease_by(&self, record: &SuccessionRecord) -> Option<Time> {
+        let own = self.now + self.config.timing.counted(self.config.timing.lease);
+        let Role::Master(master) = &self.role else { return None };
+        quorum::reached(record, |id| {
+            if *id == self.config.id { Some(own) } else { master.peers.get(id).and_then(|peer| peer.lease) }
+        })
+    }
+
     fn update_lease(&mut self) {
-        let (me, now) = (self.config.id.clone(), self.now);
-        let timing = &self.config.timing;
+        let Role::Master(master) = &self.role else { return };
+        let Some(until) = master.record().and_then(|record| self.lease_by(record)) else { return };
         let Role::Master(master) = &mut self.role else { return };
-        let Some(record) = master.record() else { return };
-        let from = quorum::reached(record, |id| {
-            if *id == me { Some(now) } else { master.peers.get(id).and_then(|peer| peer.lease_from) }
-        });
-        let Some(from) = from else { return };
-        let until = from + timing.lease.saturating_sub(timing.drift_margin);
-        if until > master.lease_until {
-            master.lease_until = until;
+        if until > master.lease_until || !master.leased {
+            (master.lease_until, master.leased) = (until, true);
             if master.phase == Phase::Serving {
                 self.out.push(Effect::ExtendLease { until });
             }
@@ -493,17 +498,24 @@ impl Node {
     pub(crate) fn try_commit_record(&mut self) {
         let me = self.config.id.clone();
         let own = self.hard.record.key;
-        let Role::Master(master) = &mut self.role else { return };
+        let Role::Master(master) = &self.role else { return };
         let Some(proposed) = &master.proposed else { return };
         let accepted = |id: &MemberId| {
             let key = if *id == me { Some(own) } else { master.peers.get(id).map(|peer| peer.accepted) };
             key.is_some_and(|key| key >= proposed.key)
         };
-        let both = (quorum::has_majority(proposed, accepted) || made(Mistake::ReignUncommitted))
+        // A lease that others have promised isn't counted anew when voters change: with two changes it could outlast what
+        // those have promised who then elect.
+        let covered =
+            self.lease_by(proposed).is_some_and(|lease| !master.leased || lease >= master.lease_until)
+                || made(Mistake::ChangeUncovered);
+        let both = covered
+            && (quorum::has_majority(proposed, accepted) || made(Mistake::ReignUncommitted))
             && master.committed.as_ref().is_none_or(|committed| quorum::has_majority(committed, accepted));
         if !both {
             return;
         }
+        let Role::Master(master) = &mut self.role else { return };
         let record = master.proposed.take();
         let set =
             record.as_ref().map(|record| format!("{} {:?}", record.key, record.sync_set)).unwrap_or_default();

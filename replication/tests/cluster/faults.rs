@@ -1,8 +1,10 @@
 //! What goes wrong in a random schedule, as a plan that is made before it runs, so that faults can be left out one by one.
 //!
 //! Owns the kinds of faults and how each is done. Never breaks what the protocol builds on: disks keep what they
-//! synced, clocks keep within the drift margin, a bulk link reports its loss, a refused connection means that the
-//! process has ended.
+//! synced, clocks keep within the drift margin, a bulk link reports its loss, and where an operator vouches for it
+//! (`trust_refused`) a refused connection means that the process has ended.
+
+use std::time::Duration;
 
 use tanist_replication::{Complaint, Event, Member, MemberChange, Rank};
 
@@ -118,6 +120,19 @@ pub enum Fault {
         who: Who,
         healthy: bool,
     },
+    /// A firewall or a port forwarder refuses connections to a machine that lives, and resets what is open, as seen by those of
+    /// the others that have a one.
+    Refuse {
+        who: Who,
+        seen_by: u64,
+    },
+    /// The machine starts again with another lease.
+    Lease {
+        who: Who,
+        lease: Duration,
+        end: Option<End>,
+        away: u64,
+    },
     /// Disks and links are as they were.
     Repair,
 }
@@ -148,6 +163,11 @@ pub fn plan(setup: &Setup, length: u64, rng: &mut Rng) -> Vec<Planned> {
     plan
 }
 
+/// A lease that somebody may have written into a file.
+pub fn some_lease(rng: &mut Rng) -> Duration {
+    Duration::from_millis([300, 1000, 1000, 1000, 3000][rng.below(5) as usize])
+}
+
 fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
     let machines = setup.members.len() as u64;
     let node = rng.below(machines) as usize;
@@ -156,7 +176,7 @@ fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
     let other = rng.below(machines) as usize;
     let away = if rng.chance(500) { rng.between(MS, 200 * MS) } else { rng.between(MS, 3 * SECOND) };
     let end = if rng.chance(500) { End::PowerCut } else { End::Killed };
-    match rng.below(45) {
+    match rng.below(49) {
         0..=4 => Fault::Crash { who, end, away },
         5..=7 => Fault::CrashWithin { who, effects: rng.below(6), away: away + 300 * MS },
         8 => Fault::Stop { who, away },
@@ -193,6 +213,12 @@ fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
             Fault::SiteOut { site, elsewhere: rng.chance(500), cut: rng.chance(500), away: away.min(SECOND) }
         }
         42 => Fault::Health { who, healthy: rng.chance(400) },
+        45..=46 => {
+            Fault::Refuse { who, seen_by: if rng.chance(500) { u64::MAX } else { rng.below(1 << machines) } }
+        }
+        47..=48 if !setup.leases.is_empty() => {
+            Fault::Lease { who, lease: some_lease(rng), end: rng.chance(800).then_some(end), away }
+        }
         _ => Fault::Repair,
     }
 }
@@ -294,7 +320,36 @@ impl Cluster {
                 let unhealthy = (!healthy).then(|| Complaint::new("a fault"));
                 self.deliver(self.who(who), Event::Health(unhealthy));
             }
+            Fault::Refuse { who, seen_by } => self.refuse_for_the_living(self.who(who), seen_by),
+            Fault::Lease { who, lease, end, away } => {
+                let node = self.who(who);
+                self.set_lease(node, lease);
+                match end {
+                    Some(end) => self.crash_with(node, end),
+                    None => self.stop(node),
+                }
+                self.push(away, Ev::Restart { node });
+            }
             Fault::Repair => self.repair(),
+        }
+    }
+
+    /// Where an operator has vouched that it doesn't happen, it doesn't.
+    pub fn refuse_for_the_living(&mut self, node: usize, seen_by: u64) {
+        if self.setup.timing.trust_refused || !self.machines[node].running() {
+            return;
+        }
+        let id = self.machines[node].id.clone();
+        for peer in (0..self.machines.len()).filter(|peer| *peer != node && seen_by >> peer & 1 == 1) {
+            if !self.machines[peer].running() {
+                continue;
+            }
+            self.break_bulk(peer, node);
+            let life = self.machines[peer].life;
+            let notice = self.rng.between(MS, 10 * MS);
+            self.push(notice, Ev::Node { to: peer, life, event: Event::LinkDown(id.clone()) });
+            self.push(notice + 2 * MS, Ev::Node { to: peer, life, event: Event::Refused(id.clone()) });
+            self.push(notice + 50 * MS, Ev::Node { to: peer, life, event: Event::LinkUp(id.clone()) });
         }
     }
 

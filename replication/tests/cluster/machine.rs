@@ -133,6 +133,7 @@ impl Cluster {
             }
             Ev::Node { to, event, .. } => {
                 if let Event::Refused(peer) = &event
+                    && self.setup.timing.trust_refused
                     && self.machines[self.ids[peer]].running()
                 {
                     return; // it is up again

@@ -62,6 +62,8 @@ pub struct Setup {
     pub drift_ppm: i64,
     pub failback: Option<Duration>,
     pub voter_timeout: Option<Duration>,
+    /// For how long each machine honours a lease; `timing` says it where there is none.
+    pub leases: Vec<Duration>,
     /// Computers tell the others when a process has ended.
     pub tells_of_end: bool,
     pub mistake: Option<Mistake>,
@@ -73,7 +75,9 @@ impl Setup {
         Setup {
             seed: 1,
             members: members.to_vec(),
-            timing: Timing::default(),
+            // In scripts, nothing refuses for a process that lives.
+            timing: Timing { trust_refused: true, ..Timing::default() },
+            leases: vec![],
             sync_backups: 1,
             min_sync_backups: 0,
             buffer_bytes: 1 << 16,
@@ -106,6 +110,8 @@ pub struct Cluster {
     pub rough: bool,
     /// So many heartbeats after the last fault somebody served.
     pub served_after: Option<u32>,
+    /// The longest lease that any machine was ever told of.
+    pub longest_lease: Duration,
     queue: Queue,
     pub events: u64,
 }
@@ -136,7 +142,8 @@ impl Cluster {
         let mut rng = Rng::new(setup.seed);
         let machines = members
             .iter()
-            .map(|member| {
+            .enumerate()
+            .map(|(node, member)| {
                 let config = Config {
                     id: member.id.clone(),
                     members: members.clone(),
@@ -149,16 +156,14 @@ impl Cluster {
                     voter_timeout: setup.voter_timeout,
                     seed: 1,
                 };
-                let mut config = config;
-                if setup.mistake == Some(Mistake::LongLease) && member.id == members[0].id {
-                    config.timing.lease *= 3;
-                }
-                Machine::new(config, member.rank.is_witness(), &mut rng, &setup)
+                let lease = setup.leases.get(node).copied();
+                Machine::new(config_with_lease(config, lease), member.rank.is_witness(), &mut rng, &setup)
             })
             .collect();
         let ids = members.iter().enumerate().map(|(i, member)| (member.id.clone(), i)).collect();
         let network = Network::new(members.len());
         let check = Checker::new();
+        let longest_lease = setup.leases.iter().copied().max().unwrap_or(setup.timing.lease);
         let mut cluster = Cluster {
             setup,
             now: SECOND,
@@ -173,6 +178,7 @@ impl Cluster {
             plan: vec![],
             rough: false,
             served_after: None,
+            longest_lease,
             queue: Queue::default(),
             events: 0,
         };
@@ -226,6 +232,13 @@ impl Cluster {
             }
         }
         Some(Duration::from_nanos(self.now - start))
+    }
+
+    /// The machine's configuration lets it honour leases for so long from its next start on.
+    pub fn set_lease(&mut self, node: usize, lease: Duration) {
+        let config = self.machines[node].config.clone();
+        self.machines[node].config = config_with_lease(config, Some(lease));
+        self.longest_lease = self.longest_lease.max(lease);
     }
 
     /// The machine that serves clients now.
@@ -295,6 +308,15 @@ impl Cluster {
         let Some(first) = stamps.next() else { return true };
         stamps.all(|stamp| stamp == first)
     }
+}
+
+/// The configuration with another lease, and a drift margin that goes with it.
+fn config_with_lease(mut config: Config, lease: Option<Duration>) -> Config {
+    if let Some(lease) = lease {
+        config.timing.drift_margin = lease / 20;
+        config.timing.lease = lease;
+    }
+    config
 }
 
 /// The names as a set.

@@ -152,6 +152,10 @@ impl Cluster {
                 if reply.accepted > kept {
                     return Err(format!("R6: {me} says it accepted {}, on disk is {kept}", reply.accepted));
                 }
+                let kept = hard.map(|hard| hard.promised).unwrap_or_default();
+                if reply.promised > Some(kept) {
+                    return Err(format!("R11: {me} promises {:?}, on disk is {kept:?}", reply.promised));
+                }
                 if let Some(stamp) = reply.stamp {
                     return self.reports(node, stamp);
                 }

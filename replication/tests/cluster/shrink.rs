@@ -77,7 +77,7 @@ pub fn tell(schedule: &Schedule, lines: usize) -> Cluster {
     let setup = &schedule.setup;
     println!(
         "members {:?}, sync_backups {}, min_sync_backups {}, disk {:?} ns, drift {} ppm, failback {:?}, \
-         voter_timeout {:?}, trust_refused {}, tells of ends {}, buffer {} B, in flight {} B",
+         voter_timeout {:?}, leases {:?}, trust_refused {}, tells of ends {}, buffer {} B, in flight {} B",
         setup.members,
         setup.sync_backups,
         setup.min_sync_backups,
@@ -85,6 +85,7 @@ pub fn tell(schedule: &Schedule, lines: usize) -> Cluster {
         setup.drift_ppm,
         setup.failback,
         setup.voter_timeout,
+        setup.leases,
         setup.timing.trust_refused,
         setup.tells_of_end,
         setup.buffer_bytes,

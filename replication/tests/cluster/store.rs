@@ -33,8 +33,6 @@ pub enum Mistake {
     SkipSyncAtStart,
     /// Answers clients when a write is captured, not when it is acknowledged.
     AnswerEarly,
-    /// The first machine believes in a lease three times as long as the voters grant.
-    LongLease,
     /// A strong read doesn't wait until what it saw is acknowledged.
     ReadUnacknowledged,
     /// A strong read doesn't look whether the lease is over.
@@ -44,11 +42,10 @@ pub enum Mistake {
 }
 
 impl Mistake {
-    pub const ALL: [Mistake; 7] = [
+    pub const ALL: [Mistake; 6] = [
         Mistake::SkipSync,
         Mistake::SkipSyncAtStart,
         Mistake::AnswerEarly,
-        Mistake::LongLease,
         Mistake::ReadUnacknowledged,
         Mistake::ReadWithoutLease,
         Mistake::ForgetKeys,

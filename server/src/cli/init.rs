@@ -292,8 +292,9 @@ http = "{listen}:{}"       # for clients
 heartbeat = "100ms"
 lease = "1s"               # a master that reaches no majority for so long stops answering
 sync_timeout = "1s"        # a backup that doesn't answer for so long is no longer waited for
-trust_refused = true       # "connection refused" proves that the process has ended: failover in milliseconds
-# end_notice = true        # a helper process says that this one has ended, where no connection is refused; default: on Windows
+# All machines should have the same times; while they differ, a lease is as short as the voters promise.
+end_notice = true          # a helper process tells the others, with the cluster key, when this one has ended: failover in milliseconds
+trust_refused = false      # true: "connection refused" proves it, too. Only where no firewall or port forwarder can refuse for a machine that lives
 voter_timeout = "10s"      # with four or more: one silent for so long doesn't count as a voter until it answers; "off": all do
 failback = "off"           # "10m": a better-ranked machine that has kept up for so long gets the throne back
 

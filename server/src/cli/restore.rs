@@ -85,7 +85,10 @@ pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     // The votes first: a database without them would stand for election as if it had only lost them.
     let (votes, _) = Durable::open(&config.data_dir, config.cluster.as_str(), config.id.as_str())?;
     let record = SuccessionRecord::blank(config.members.clone());
-    votes.persist_restored(&HardState { term, voted_for: None, record }, &reason)?;
+    votes.persist_restored(
+        &HardState { term, voted_for: None, record, promised: std::time::Duration::ZERO },
+        &reason,
+    )?;
     let database = config.data_dir.join(DATABASE_FILE);
     fs::rename(&partial, &database).with_context(|| format!("rename {}", partial.display()))?;
     durable::sync_entry(&database).with_context(|| format!("sync {}", config.data_dir.display()))?;

@@ -150,6 +150,11 @@ fn text(cluster: &Cluster) -> String {
     if let Some(copies) = &cluster.copies {
         text += &copies_text(&cluster.member, copies);
     }
+    for (member, what) in
+        cluster.members.iter().filter_map(|member| Some((&member.id, member.timing_differs.as_ref()?)))
+    {
+        text += &format!("{member}'s times differ from {}'s: {what}\n", cluster.member);
+    }
     for (member, why) in
         cluster.members.iter().filter_map(|member| Some((&member.id, member.unhealthy.as_ref()?)))
     {

@@ -37,7 +37,8 @@ pub struct Service {
     pub kill_time: Duration,
     /// So often the lease is looked at.
     pub every: Duration,
-    /// It isn't started before the gate has been open for so long: then every earlier lease has ended.
+    /// It isn't started before the gate has been open for so long, or for longer if others have promised longer leases: then every
+    /// earlier lease has ended.
     pub start_delay: Duration,
 }
 

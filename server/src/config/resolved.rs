@@ -485,7 +485,7 @@ impl Config {
             tls,
             members,
             timing: timing.clone(),
-            end_notice: raw.timing.end_notice.unwrap_or(cfg!(windows)),
+            end_notice: raw.timing.end_notice.unwrap_or(true),
             failback,
             voter_timeout,
             sync_backups,
@@ -789,7 +789,7 @@ fn timing(fields: &Fields<'_>, raw: &RawTiming) -> Result<Timing, ConfigError> {
         drift_margin,
         sync_timeout,
         election_stagger,
-        trust_refused: raw.trust_refused.unwrap_or(true),
+        trust_refused: raw.trust_refused.unwrap_or(default.trust_refused),
     })
 }
 

@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tanist_replication::{Complaint, Term};
@@ -43,6 +43,8 @@ struct Reign {
     reason: String,
     /// Not before the gate was opened.
     since: Instant,
+    /// For how long after that an earlier master's lease may have lasted.
+    earlier_leases: Duration,
 }
 
 /// This machine's reign, for those who act on it.
@@ -56,8 +58,10 @@ pub(crate) struct Throne {
 
 impl Throne {
     /// This reign serves.
-    pub(crate) fn begin(&mut self, term: Term, reason: &str) {
-        self.reign = Some(Reign { term, reason: reason.to_owned(), since: Instant::now() });
+    /// An earlier master's lease may last for so long yet.
+    pub(crate) fn begin(&mut self, term: Term, reason: &str, earlier_leases: Duration) {
+        let since = Instant::now();
+        self.reign = Some(Reign { term, reason: reason.to_owned(), since, earlier_leases });
     }
 
     /// The reign is over.
@@ -133,6 +137,8 @@ struct Wanted {
     environment: Environment,
     /// Since when the gate has been open at the least.
     since: Instant,
+    /// For how long after that an earlier master's lease may have lasted.
+    earlier_leases: Duration,
 }
 
 impl Parts {
@@ -193,7 +199,8 @@ impl Parts {
                             }
                             order.promoted(None);
                             let since = reign.map_or_else(Instant::now, |reign| reign.since);
-                            want_service.send_replace(Some(Wanted { environment, since }));
+                            let earlier_leases = reign.map_or(Duration::ZERO, |reign| reign.earlier_leases);
+                            want_service.send_replace(Some(Wanted { environment, since, earlier_leases }));
                         }
                     }
                 }
@@ -291,7 +298,7 @@ async fn over(mut throne: watch::Receiver<Throne>, term: Term) {
 struct Refusal {
     /// The failure, or the end of the reign.
     since: Option<Instant>,
-    recovery: std::time::Duration,
+    recovery: Duration,
 }
 
 impl Refusal {

@@ -36,17 +36,14 @@ pub(super) struct Parts {
 pub(super) async fn run(mut parts: Parts) {
     loop {
         let wanted = parts.wanted.wait_for(Option::is_some).await.map(|wanted| wanted.clone());
-        let Wanted { environment, since } = match wanted {
+        let Wanted { environment, since, earlier_leases } = match wanted {
             Ok(Some(wanted)) => wanted,
             Ok(None) => continue,
             Err(_) => return,
         };
-        // The gate was opened before: from here on no earlier lease can still hold (R11).
-        if parts
-            .while_wanted(&environment, sleep_until((since + parts.config.start_delay).into()))
-            .await
-            .is_none()
-        {
+        // The gate was opened before: from then on no earlier lease can still hold (R11).
+        let start = since + parts.config.start_delay.max(earlier_leases);
+        if parts.while_wanted(&environment, sleep_until(start.into())).await.is_none() {
             continue;
         }
         let mut back_off = BackOff::default();

@@ -81,6 +81,19 @@ pub enum Mistake {
     GoodbyeKeepsServing,
     /// Handover: a goodbye ends promises made to later masters, too.
     GoodbyeOfAnyTerm,
-    /// Refused connections: a broken link alone counts as the end of the master's process.
-    BrokenLinkIsDeath,
+    /// End notices: a refused connection counts as the end of the master's process, too.
+    RefusalIsDeath,
+    /// End notices: so does a refused connection when all links with the master are closed, as the voter sees it; and a master
+    /// that sees its links with a majority closed answers nothing.
+    ClosedLinksAreDeath,
+    /// R11: the master counts a lease as long as its own configuration says, whatever the voter has promised.
+    LeaseUnpromised,
+    /// R11: a restarted voter waits as long as its new configuration says, whatever it has promised before.
+    WaitForgotten,
+    /// R11: a restarted voter that hears the same master again is bound by its new, shorter promise alone.
+    PromiseShortened,
+    /// R11: a longer promise than before isn't on the disk before it is given.
+    PromiseUnsaved,
+    /// R11: a restarted voter keeps its new, shorter promise on the disk while the longer one may still last.
+    PromiseLoweredEarly,
 }

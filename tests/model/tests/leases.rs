@@ -19,8 +19,22 @@ fn goodbye_hands_the_lease_over() {
 }
 
 #[test]
-fn refused_connection_ends_the_lease_of_a_dead_process() {
-    exhaust("leases and refusals", Leases { refusals: true, ..Leases::three() });
+fn end_notice_ends_the_lease_of_a_dead_process_and_a_firewall_that_refuses_for_the_living_does_not() {
+    exhaust(
+        "leases, end notices and firewalls",
+        Leases { end_notices: true, firewalls: true, ..Leases::three() },
+    );
+}
+
+#[test]
+fn leases_are_as_long_as_each_voter_has_promised() {
+    exhaust("leases of differing lengths", Leases::differing_lengths());
+}
+
+#[test]
+fn leases_of_differing_lengths_hold_while_voters_change() {
+    let model = Leases::changing_lengths();
+    exhaust("leases of differing lengths and changing voters", model.with(Mistake::LeaseOutlivesChange));
 }
 
 #[test]
@@ -36,8 +50,12 @@ fn backup_that_calls_itself_current_misses_nothing() {
 #[test]
 fn larger_bounds_hold() {
     if large() {
-        let all = Leases { goodbyes: true, refusals: true, ..Leases::three() };
-        exhaust("leases, goodbyes and refusals", all.clone());
+        let all = Leases { goodbyes: true, end_notices: true, ..Leases::three() };
+        exhaust("leases, goodbyes and end notices", all.clone());
+        let lengths = Leases { late_answers: true, ..Leases::differing_lengths() };
+        exhaust("leases of differing lengths, late answers", lengths.clone());
+        let rest = Leases { goodbyes: true, end_notices: true, late_answers: false, ..lengths };
+        exhaust("leases of differing lengths, goodbyes and end notices", rest);
         exhaust("leases, three reigns", Leases { last_term: 3, ..all.clone() });
         exhaust("leases, three candidates", Leases { candidates: Set::of(&[0, 1, 2]), ..all });
         exhaust(
@@ -97,8 +115,46 @@ fn late_goodbye_ends_a_promise_to_the_next_master() {
 }
 
 #[test]
-fn broken_link_ends_the_lease_of_a_living_master() {
-    breaks(Mistake::BrokenLinkIsDeath, Leases { refusals: true, ..Leases::three() });
+fn refused_connection_ends_the_lease_of_a_living_master() {
+    breaks(Mistake::RefusalIsDeath, Leases { firewalls: true, ..Leases::three() });
+}
+
+/// No rule will do that goes by what connections show: a firewall may close only the ends of those who vote.
+#[test]
+fn closed_links_end_the_lease_of_a_master_whose_own_ends_are_open() {
+    breaks(Mistake::ClosedLinksAreDeath, Leases { firewalls: true, ..Leases::three() });
+}
+
+#[test]
+fn master_counts_on_more_than_was_promised() {
+    breaks(Mistake::LeaseUnpromised, Leases::differing_lengths());
+}
+
+#[test]
+fn voter_restarted_with_a_shorter_lease_waits_for_that_alone() {
+    breaks(Mistake::WaitForgotten, Leases::differing_lengths());
+}
+
+#[test]
+fn voter_restarted_with_a_shorter_lease_shortens_its_promise_to_the_same_master() {
+    breaks(Mistake::PromiseShortened, Leases::differing_lengths());
+}
+
+#[test]
+fn voter_forgets_that_it_has_promised_for_longer_than_before() {
+    breaks(Mistake::PromiseUnsaved, Leases::differing_lengths());
+}
+
+#[test]
+fn voter_restarted_twice_forgets_what_it_promised_before_the_first_time() {
+    breaks(Mistake::PromiseLoweredEarly, Leases::differing_lengths());
+}
+
+/// As long as all promise the same, whoever accepts a record is bound for as long as the lease that was counted before.
+#[test]
+fn change_is_committed_by_voters_whose_leases_end_before_the_counted_one() {
+    let model = Leases { commit_covered: false, ..Leases::changing_lengths() };
+    breaks(Mistake::LeaseOutlivesChange, model);
 }
 
 /// The mistake makes a backup call itself current that isn't.

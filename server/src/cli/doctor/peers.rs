@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tanist_api::Cluster;
+use tanist_api::{Cluster, MemberTiming};
 use tanist_client::{Client, Error};
-use tanist_replication::{Member, quorum};
+use tanist_replication::{Member, Times, quorum};
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{Certificates, Finding, machine::resolve};
-use crate::{clock, config::Config};
+use crate::{clock, config::Config, view};
 
 /// A machine that doesn't answer for so long isn't reached.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -64,6 +64,7 @@ pub(super) async fn look(config: &Config, certificates: &Certificates) -> anyhow
     findings.push(majority(reached, config.members.len()));
     findings.extend(versions(&said));
     findings.extend(clocks(&said));
+    findings.extend(timing(view::timing(&Times::from(&config.timing)), &said));
     findings.extend(one_master(&said));
     Ok(findings)
 }
@@ -186,6 +187,38 @@ fn clocks(said: &[Said]) -> Option<Finding> {
     Some(Finding::warning("clocks", found, advice))
 }
 
+/// Whether all machines have the same times as this one's file.
+fn timing(own: MemberTiming, said: &[Said]) -> Option<Finding> {
+    let known: Vec<_> = said.iter().filter_map(|said| Some((&said.member, said.view.timing?))).collect();
+    if known.is_empty() {
+        return None;
+    }
+    let differences = |theirs: &MemberTiming| -> Vec<String> {
+        [
+            ("timing.heartbeat", theirs.heartbeat_ms, own.heartbeat_ms),
+            ("timing.lease", theirs.lease_ms, own.lease_ms),
+            ("timing.drift_margin", theirs.drift_margin_ms, own.drift_margin_ms),
+            ("timing.sync_timeout", theirs.sync_timeout_ms, own.sync_timeout_ms),
+        ]
+        .into_iter()
+        .filter(|(_, theirs, own)| theirs != own)
+        .map(|(name, theirs, own)| format!("{name} {theirs} ms, {own} ms in this file"))
+        .collect()
+    };
+    let differing: Vec<_> = known
+        .iter()
+        .map(|(member, theirs)| (member, differences(theirs)))
+        .filter(|(_, differences)| !differences.is_empty())
+        .map(|(member, differences)| format!("{member} runs with {}", differences.join(", ")))
+        .collect();
+    if differing.is_empty() {
+        return Some(Finding::good("timing", "the same on all that answered"));
+    }
+    let advice = "Nothing is lost or read stale by it, but leases are as short as the voters promise and failover is slower than it need be: \
+                  give all machines the same [timing] and restart them one after the other.";
+    Some(Finding::warning("timing", differing.join("; "), advice))
+}
+
 fn one_master(said: &[Said]) -> Option<Finding> {
     let mut masters: Vec<_> = said.iter().filter_map(|said| said.view.master.clone()).collect();
     masters.sort();
@@ -239,6 +272,17 @@ mod tests {
         ];
         assert!(one_master(&torn).unwrap().found.contains("several: a, b"));
         assert_eq!(one_master(&[said("a", |_| {})]).unwrap().verdict, Verdict::Warning);
+        let own =
+            MemberTiming { heartbeat_ms: 100, lease_ms: 1000, drift_margin_ms: 50, sync_timeout_ms: 1000 };
+        let same = said("a", |view| view.timing = Some(own));
+        let longer = said("b", |view| view.timing = Some(MemberTiming { lease_ms: 5000, ..own }));
+        assert_eq!(timing(own, &[same]).unwrap().verdict, Verdict::Good);
+        let finding = timing(own, &[longer]).unwrap();
+        assert!(
+            finding.found.contains("b runs with timing.lease 5000 ms, 1000 ms in this file"),
+            "{finding:?}"
+        );
+        assert_eq!(timing(own, &[said("c", |_| {})]), None, "an earlier program doesn't say");
         assert_eq!((versions(&[]), clocks(&[]), one_master(&[])), (None, None, None));
     }
 

@@ -51,6 +51,8 @@ pub(super) fn text(plan: &Plan) -> String {
          TimeoutStartSec={start}s\n\
          # A stop hands the throne over first.\n\
          TimeoutStopSec={stop}s\n\
+         # After an end that nobody asked for its helper gets the time to tell the others, so that they needn't wait for the lease.\n\
+         ExecStopPost=/bin/sleep 0.3\n\
          # Programs that it has started are ended by itself, and by force only when it is gone.\n\
          KillMode=mixed\n\
          User={user}\n\

@@ -79,8 +79,18 @@ pub(crate) fn config() -> Vec<Input> {
 }
 
 pub(crate) fn hard_state() -> Result<Vec<Input>, Box<dyn Error>> {
-    let voted = HardState { term: Term(4), voted_for: Some("pc-2".parse()?), record: peers::record()? };
-    let blank = HardState { term: Term(0), voted_for: None, record: SuccessionRecord::blank(vec![]) };
+    let voted = HardState {
+        term: Term(4),
+        voted_for: Some("pc-2".parse()?),
+        record: peers::record()?,
+        promised: std::time::Duration::from_secs(1),
+    };
+    let blank = HardState {
+        term: Term(0),
+        voted_for: None,
+        record: SuccessionRecord::blank(vec![]),
+        promised: std::time::Duration::ZERO,
+    };
     Ok(named([("voted", minicbor::to_vec(&voted)?), ("blank", minicbor::to_vec(&blank)?)]))
 }
 

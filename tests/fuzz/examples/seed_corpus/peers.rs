@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, error::Error};
 use bytes::Bytes;
 use tanist_replication::{
     Addresses, ChainHash, Checksum, Complaint, Encoding, Member, Message, PagesWriter, Position, Rank, Stamp,
-    SuccessionRecord, Term, Time, Transaction,
+    SuccessionRecord, Term, Time, Times, Timing, Transaction,
     message::{Heartbeat, HeartbeatReply, Report, VoteReply, VoteRequest},
     wire,
 };
@@ -49,6 +49,7 @@ pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
             echo: None,
             serving: true,
             unhealthy: BTreeSet::new(),
+            times: None,
         }))
     };
     let first = Stamp { position: Position::new(1, 1), chain: ChainHash([7; 16]) };
@@ -125,6 +126,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
         plain_len: 12,
         payload: Bytes::from_static(b"some pages"),
     };
+    let times = Times::from(&Timing::default());
     let messages = [
         ("pre_vote", Message::PreVote(VoteRequest { term, record: record.clone() })),
         ("pre_vote_reply", Message::PreVoteReply(reply.clone())),
@@ -142,6 +144,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
                 echo: Some(Time(77)),
                 serving: true,
                 unhealthy: ["pc-3".parse()?].into(),
+                times: Some(times),
             }),
         ),
         (
@@ -155,6 +158,9 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
                 moved: Some(Addresses { peer: vec!["10.0.0.9:7450".to_owned()], urls: vec![] }),
                 sum: Some((Position::new(4, 70_000), 0x0123_4567_89ab_cdef)),
                 unhealthy: Some(Complaint::new("the disk is slow")),
+                promised: Some(times.lease),
+                longest: Some(times.lease * 5),
+                times: Some(times),
             }),
         ),
         ("append", Message::Append { term, transaction }),

@@ -15,7 +15,12 @@ fn hard(term: u64) -> HardState {
         Err(error) => panic!("{error}"),
     };
     let (a, b) = (member("a", 1), member("b", 2));
-    HardState { term: Term(term), voted_for: Some(b.id.clone()), record: SuccessionRecord::blank(vec![a, b]) }
+    HardState {
+        term: Term(term),
+        voted_for: Some(b.id.clone()),
+        record: SuccessionRecord::blank(vec![a, b]),
+        promised: std::time::Duration::from_millis(term),
+    }
 }
 
 /// A good `node.db`, all in one file.

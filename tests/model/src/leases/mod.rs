@@ -1,4 +1,4 @@
-//! Leases, restarts, goodbyes and refused connections: rules R2, R6 and R11, and what I1, I5 and I6 say about time.
+//! Leases, restarts, goodbyes and word of a process's end: rules R2, R6 and R11, and what I1, I5 and I6 say about time.
 //!
 //! Records and transactions are left out: who wins a majority serves at once, and has everything (I2 is the matter of
 //! `succession`). Time passes in steps. In each step every clock advances by one or two units, whichever it likes, so of
@@ -16,18 +16,21 @@ use stateright::{Model, Property};
 
 use self::{
     rules::Action,
-    state::{Machine, Record, Role, State},
+    state::{MOST, Machine, Record, Role, State},
 };
 use crate::{
     machines::{Id, Set},
     mistake::Mistake,
 };
 
-/// How long a voter honours a lease, in units of its clock.
+/// How long a voter honours a lease, in units of its clock, unless its configuration says otherwise.
 pub const PROMISE: u8 = 4;
 
-/// How long a master relies on a lease, in units of its clock: shorter, as its clock may run at half the voter's speed.
-pub const LEASE: u8 = 2;
+/// How long a master relies on a promise of this length, in units of its clock: shorter, as its clock may run at half the
+/// voter's speed.
+pub const fn lease(promise: u8) -> u8 {
+    promise / 2
+}
 
 /// The model and its bounds.
 #[derive(Debug, Clone)]
@@ -58,8 +61,17 @@ pub struct Leases {
     pub crashes: bool,
     /// Masters may say goodbye.
     pub goodbyes: bool,
-    /// Refused connections may show that a master's process has ended.
-    pub refusals: bool,
+    /// Word of its computer, with the cluster's key, may show that a master's process has ended.
+    pub end_notices: bool,
+    /// Connections to anyone may be refused and reset, as seen by any of the others: by a firewall, a port forwarder that ends,
+    /// or because the process has ended. Nobody can tell which, so by the rules that changes nothing.
+    pub firewalls: bool,
+    /// How long each machine's configuration lets it honour a lease: at the beginning the first, after a restart any. As a
+    /// master it relies on none for longer.
+    pub lengths: [&'static [u8]; MOST],
+    /// A record counts as committed only when the leases of its voters last as long as the lease that was counted before.
+    /// Of use where a lease is counted once ([`Mistake::LeaseOutlivesChange`]).
+    pub commit_covered: bool,
     /// The rule left out.
     pub mistake: Option<Mistake>,
 }
@@ -80,7 +92,10 @@ impl Leases {
             drift: true,
             crashes: true,
             goodbyes: false,
-            refusals: false,
+            end_notices: false,
+            firewalls: false,
+            lengths: [&[PROMISE]; MOST],
+            commit_covered: false,
             mistake: None,
         }
     }
@@ -104,6 +119,21 @@ impl Leases {
         Self { machines: 4, currency: true, late_answers: false, drift: false, ..Self::three() }
     }
 
+    /// A master whose own configuration would let it rely on a lease for longer than the others honour one, and voters that are
+    /// restarted with another length, shorter or longer.
+    pub fn differing_lengths() -> Self {
+        let mut lengths: [&[u8]; MOST] = [&[PROMISE]; MOST];
+        lengths[1] = &[2, 4];
+        lengths[2] = &[4, 2];
+        Self { lengths, late_answers: false, ..Self::three() }
+    }
+
+    /// Voters change from those that honour a lease for long to those that do so for a short time.
+    pub fn changing_lengths() -> Self {
+        let lengths: [&[u8]; MOST] = [&[6], &[2], &[6], &[2], &[2]];
+        Self { lengths, records_in_heartbeats: true, commit_covered: true, ..Self::changing_voters() }
+    }
+
     /// The same with a rule left out.
     pub fn with(mut self, mistake: Mistake) -> Self {
         self.mistake = Some(mistake);
@@ -120,6 +150,12 @@ impl Leases {
         match machine.role {
             Role::Master { committed: None, .. } | Role::Follower | Role::Candidate { .. } => false,
             Role::Master { .. } if self.is(Mistake::AnswerWithoutLease) => true,
+            // It sees so many links closed that no majority would be left.
+            Role::Master { .. }
+                if !machine.record.members.majority_in(machine.record.members.minus(machine.closed)) =>
+            {
+                false
+            }
             Role::Master { counted, .. } if self.is(Mistake::LeaseOutlivesChange) => counted > 0,
             Role::Master { grants, committed: Some(committed), .. } => {
                 let granted = granted(&grants).with(id);
@@ -142,7 +178,9 @@ impl Model for Leases {
 
     fn init_states(&self) -> Vec<State> {
         let record = Record { term: 1, version: 1, members: self.members };
-        let mut machines = vec![Machine::new(1, Some(0), record); usize::from(self.machines)];
+        let lengths = self.lengths.iter().take(usize::from(self.machines));
+        let mut machines: Vec<_> =
+            lengths.map(|lengths| Machine::new(1, Some(0), record, lengths[0])).collect();
         machines[0].role = Role::master(0, Some(record));
         vec![State {
             machines,

@@ -1,13 +1,16 @@
 //! What may happen, and what it does.
 
 use super::{
-    LEASE, Leases, PROMISE,
-    state::{Heartbeat, Machine, Record, Role, State},
+    Leases, lease,
+    state::{Heartbeat, MOST, Machine, Record, Role, State},
 };
 use crate::{
     machines::{Id, Set},
     mistake::Mistake,
 };
+
+/// No lease is counted for longer.
+const MOST_LENGTH: u8 = 8;
 
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,14 +37,18 @@ pub enum Action {
     Win(Id),
     /// A master acknowledges a write.
     Acknowledge(Id),
-    /// It ends, and starts again with what is on its disk.
-    Crash(Id),
+    /// It ends, and starts again with what is on its disk, and a configuration that lets it honour leases for so long.
+    Crash(Id, u8),
     /// The master of a reign shuts its gate and says goodbye.
     Goodbye(Id),
     /// A machine hears the goodbye of a reign.
     Hear(Id, u8),
+    /// Word of the end of a process of the master that the machine honours.
+    Ended(Id),
     /// A connection to the master that the machine honours is refused.
     Refused(Id),
+    /// All links between the two are reset, as the first one sees it.
+    Reset(Id, Id),
 }
 
 /// All that can happen in a state.
@@ -76,17 +83,25 @@ pub(super) fn enabled(model: &Leases, state: &State, actions: &mut Vec<Action>) 
             }
         }
         if model.crashes {
-            actions.push(Action::Crash(id));
+            let lengths = model.lengths[usize::from(id)];
+            actions.extend(lengths.iter().map(|&length| Action::Crash(id, length)));
         }
         for term in state.goodbyes.iter() {
             actions.push(Action::Hear(id, term));
         }
-        if model.refusals && machine.promise > 0 {
-            // The process that sent the heartbeat is gone; a broken link alone doesn't show that.
+        if machine.promise > 0 {
+            // The process that sent the heartbeat is gone.
             let lives = state.machines.iter().any(|master| master.reigns(machine.promised));
-            if !lives || model.is(Mistake::BrokenLinkIsDeath) {
+            if model.end_notices && !lives {
+                actions.push(Action::Ended(id));
+            }
+            if model.firewalls {
                 actions.push(Action::Refused(id));
             }
+        }
+        if model.firewalls && model.is(Mistake::ClosedLinksAreDeath) {
+            let others = (0..model.machines).filter(|&other| other != id && !machine.closed.has(other));
+            actions.extend(others.map(|other| Action::Reset(id, other)));
         }
         match machine.role {
             Role::Follower | Role::Retired { .. } => {}
@@ -117,7 +132,7 @@ fn reign(model: &Leases, state: &State, id: Id, heartbeat: Option<Heartbeat>, ac
             if other != id && term_allows {
                 actions.push(Action::Promise(id, other));
             }
-            if answered.has(other) {
+            if answered[usize::from(other)] > 0 {
                 actions.push(Action::Answer(id, other));
             }
         }
@@ -147,19 +162,20 @@ pub(super) fn apply(model: &Leases, state: &mut State, action: Action) {
 fn commit(model: &Leases, id: Id, machine: &mut Machine) {
     let record = machine.record;
     let Role::Master { committed, accepted, grants, counted, .. } = &mut machine.role else { return };
+    let long = |left: u8| {
+        let granted = (0..).zip(&*grants).filter(|&(_, &each)| each >= left);
+        record.members.majority_in(granted.fold(Set::of(&[id]), |set, (id, _)| set.with(id)))
+    };
+    let now = || (1..=MOST_LENGTH).filter(|&left| long(left)).max().unwrap_or(0);
     if *committed != Some(record) {
         let old_agree = committed.is_none_or(|old| old.members.majority_in(*accepted));
-        if record.members.majority_in(*accepted) && old_agree {
+        let covered = !model.commit_covered || now() >= *counted;
+        if record.members.majority_in(*accepted) && old_agree && covered {
             *committed = Some(record);
         }
     }
     if model.is(Mistake::LeaseOutlivesChange) {
-        let long = |left: u8| {
-            let granted = (0..).zip(&*grants).filter(|&(_, &each)| each >= left);
-            record.members.majority_in(granted.fold(Set::of(&[id]), |set, (id, _)| set.with(id)))
-        };
-        let now = (1..=PROMISE).filter(|&left| long(left)).max().unwrap_or(0);
-        *counted = now.max(*counted);
+        *counted = now().max(*counted);
     }
 }
 
@@ -174,13 +190,14 @@ fn step(model: &Leases, state: &mut State, action: Action) {
         Action::Beat(id) => {
             let serving =
                 model.currency && (model.answers(state, id) || model.is(Mistake::ServingWithoutLease));
-            if let Role::Master { heartbeat, echo, .. } = &mut state.machines[usize::from(id)].role {
-                let (left, answered, echo) = (lease(model), Set::default(), *echo);
+            let machine = &mut state.machines[usize::from(id)];
+            if let Role::Master { heartbeat, echo, .. } = &mut machine.role {
+                let (left, answered, echo) = (longest(model, machine.length), [0; MOST], *echo);
                 *heartbeat = Some(Heartbeat { left, answered, serving, echo });
             }
         }
         Action::Promise(id, voter) => {
-            promise(state, id, voter);
+            promise(model, state, id, voter);
             if model.currency && voter == model.machines - 1 {
                 call_current(model, state, id);
             }
@@ -221,7 +238,7 @@ fn step(model: &Leases, state: &mut State, action: Action) {
             machine.adopt(record.term);
             machine.record = record;
             if model.records_in_heartbeats {
-                honour(machine, record.term);
+                honour(model, machine, record.term);
             }
             for master in &mut state.machines {
                 if let Role::Master { accepted, .. } = &mut master.role
@@ -243,11 +260,16 @@ fn step(model: &Leases, state: &mut State, action: Action) {
         Action::Acknowledge(id) => {
             state.acknowledged = state.acknowledged.max(state.machines[usize::from(id)].term);
         }
-        Action::Crash(id) => {
+        Action::Crash(id, length) => {
             let machine = &mut state.machines[usize::from(id)];
-            *machine = Machine::new(machine.term, machine.voted_for, machine.record);
+            let (kept, term) = (machine.kept, machine.term);
+            *machine = Machine::new(term, machine.voted_for, machine.record, length);
             if !model.is(Mistake::NoRestartWait) {
-                (machine.wait, machine.waits_for) = (PROMISE, machine.term);
+                let wait = if model.is(Mistake::WaitForgotten) { length } else { kept };
+                (machine.wait, machine.waits_for) = (wait, term);
+            }
+            if !model.is(Mistake::PromiseLoweredEarly) {
+                machine.keep(kept);
             }
         }
         Action::Goodbye(id) => {
@@ -271,7 +293,21 @@ fn step(model: &Leases, state: &mut State, action: Action) {
                 machine.stop_waiting();
             }
         }
-        Action::Refused(id) => state.machines[usize::from(id)].release(),
+        Action::Ended(id) => state.machines[usize::from(id)].release(),
+        // It may be a firewall.
+        Action::Refused(id) => {
+            let machine = &state.machines[usize::from(id)];
+            let master = (0..).zip(&state.machines).find(|(_, other)| other.reigns(machine.promised));
+            // The end of a process closes all its links.
+            let closed = master.is_none_or(|(master, _)| machine.closed.has(master));
+            if model.is(Mistake::RefusalIsDeath) || model.is(Mistake::ClosedLinksAreDeath) && closed {
+                state.machines[usize::from(id)].release();
+            }
+        }
+        Action::Reset(id, other) => {
+            let machine = &mut state.machines[usize::from(id)];
+            machine.closed = machine.closed.with(other);
+        }
     }
 }
 
@@ -282,17 +318,19 @@ fn vote(state: &mut State, id: Id, candidate: Id) {
     voter.voted_for = Some(candidate);
 }
 
-fn lease(model: &Leases) -> u8 {
-    if model.is(Mistake::NoDriftMargin) { PROMISE } else { LEASE }
+/// How long a master relies on such a promise.
+fn longest(model: &Leases, length: u8) -> u8 {
+    if model.is(Mistake::NoDriftMargin) { length } else { lease(length) }
 }
 
 /// A heartbeat comes to a voter.
-fn promise(state: &mut State, id: Id, voter: Id) {
+fn promise(model: &Leases, state: &mut State, id: Id, voter: Id) {
     let term = state.machines[usize::from(id)].term;
     let machine = &mut state.machines[usize::from(voter)];
-    honour(machine, term);
+    honour(model, machine, term);
+    let length = machine.length;
     if let Role::Master { heartbeat: Some(heartbeat), .. } = &mut state.machines[usize::from(id)].role {
-        heartbeat.answered = heartbeat.answered.with(voter);
+        heartbeat.answered[usize::from(voter)] = length;
     }
 }
 
@@ -311,28 +349,43 @@ fn call_current(model: &Leases, state: &mut State, id: Id) {
     }
 }
 
-/// The voter's answer comes to the master, whose lease counts from when it sent the heartbeat (R11).
+/// The voter's answer comes to the master, whose lease counts from when it sent the heartbeat (R11), for as long as the voter
+/// has promised.
 fn answer(model: &Leases, state: &mut State, id: Id, voter: Id) {
-    if let Role::Master { heartbeat: Some(heartbeat), grants, .. } = &mut state.machines[usize::from(id)].role
-    {
-        heartbeat.answered = heartbeat.answered.minus(Set::of(&[voter]));
+    let machine = &mut state.machines[usize::from(id)];
+    let own = longest(model, machine.length);
+    if let Role::Master { heartbeat: Some(heartbeat), grants, .. } = &mut machine.role {
+        let promised = std::mem::take(&mut heartbeat.answered[usize::from(voter)]);
+        let promised = longest(model, promised).min(own);
+        let counted = if model.is(Mistake::LeaseUnpromised) { own } else { promised };
+        let passed = own - heartbeat.left;
         let from_receipt = model.is(Mistake::LeaseFromReceipt);
-        grants[usize::from(voter)] = if from_receipt { lease(model) } else { heartbeat.left };
+        let grant = &mut grants[usize::from(voter)];
+        *grant = if from_receipt { counted } else { counted.saturating_sub(passed).max(*grant) };
     }
 }
 
 /// It adopts the term of a master (R6), and honours its lease.
-fn honour(machine: &mut Machine, term: u8) {
+fn honour(model: &Leases, machine: &mut Machine, term: u8) {
     machine.adopt(term);
-    // A master elected without this vote: what this machine may have promised to others was of no use to them then.
-    if machine.wait > 0 && term > machine.waits_for {
+    let mut bound = if machine.promised == term { machine.promise } else { 0 };
+    if machine.wait > 0 {
+        // What it may have promised before its restart was promised to this master, or to an older one: then it has been of no
+        // use to that one since this one was elected.
+        if term == machine.waits_for && !model.is(Mistake::PromiseShortened) {
+            bound = bound.max(machine.wait);
+        }
         machine.stop_waiting();
     }
-    (machine.promise, machine.promised) = (PROMISE, term);
+    if !model.is(Mistake::PromiseUnsaved) {
+        machine.kept = machine.kept.max(machine.length);
+    }
+    (machine.promise, machine.promised) = (machine.length.max(bound), term);
 }
 
 /// A machine's clock advances.
 fn pass(model: &Leases, machine: &mut Machine, by: u8) {
+    machine.outlive(by);
     machine.promise = machine.promise.saturating_sub(by);
     if machine.promise == 0 {
         machine.release();

@@ -24,8 +24,8 @@ pub struct Record {
 pub struct Heartbeat {
     /// What is left of the lease that counts from when it was sent.
     pub left: u8,
-    /// Whose answers are on their way.
-    pub answered: Set,
+    /// Whose answers are on their way: for how long each promises to honour the lease; 0 if there is none.
+    pub answered: [u8; MOST],
     /// The master says that it serves.
     pub serving: bool,
     /// Which answer of the backup the master had when it sent this.
@@ -90,6 +90,14 @@ pub struct Machine {
     pub voted_for: Option<Id>,
     /// On disk: the highest record it has accepted.
     pub record: Record,
+    /// On disk: the longest promise that may still bind it. On disk before a longer one is given.
+    pub kept: u8,
+    /// How long its configuration lets it honour a lease from when it hears of it.
+    pub length: u8,
+    /// How long what an earlier process has promised may last, counted from the start; 0 if that is of no interest any more.
+    pub former: u8,
+    /// Other machines from which a firewall has cut this one off, as it seems to it. Only by mistake.
+    pub closed: Set,
     /// How long it will still honour a lease.
     pub promise: u8,
     /// Of which reign; 0 if it honours none.
@@ -104,9 +112,37 @@ pub struct Machine {
 
 impl Machine {
     /// A machine that has promised nothing.
-    pub fn new(term: u8, voted_for: Option<Id>, record: Record) -> Self {
-        let role = Role::Follower;
-        Self { term, voted_for, record, promise: 0, promised: 0, wait: 0, waits_for: 0, role }
+    pub fn new(term: u8, voted_for: Option<Id>, record: Record, length: u8) -> Self {
+        Self {
+            term,
+            voted_for,
+            record,
+            kept: length,
+            length,
+            former: 0,
+            closed: Set::default(),
+            promise: 0,
+            promised: 0,
+            wait: 0,
+            waits_for: 0,
+            role: Role::Follower,
+        }
+    }
+
+    /// It has just started, and this is the longest promise that may still bind it.
+    pub fn keep(&mut self, kept: u8) {
+        self.kept = kept;
+        self.former = if kept == self.length { 0 } else { kept };
+    }
+
+    /// Once the longest promise of an earlier process is over, only its own bind it.
+    pub fn outlive(&mut self, by: u8) {
+        if self.former > 0 {
+            self.former = self.former.saturating_sub(by);
+            if self.former == 0 {
+                self.kept = self.length;
+            }
+        }
     }
 
     /// Whether it is the master of this reign.
