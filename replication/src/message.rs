@@ -36,6 +36,8 @@ pub enum Message {
         term: Term,
         /// The transaction.
         transaction: Transaction,
+        /// How far the master had acknowledged when it sent this.
+        acknowledged: Position,
     },
     /// A backup's replica is now this, on disk.
     Stored(Report),
@@ -52,6 +54,8 @@ pub enum Message {
         term: Term,
         /// Who should stand at once.
         heir: Option<MemberId>,
+        /// It leaves because what it sends doesn't arrive: its successors shouldn't do the same one after the other.
+        limps: bool,
     },
 }
 
@@ -84,6 +88,10 @@ pub struct VoteReply {
     /// Where the voter's replica stands (zero for a witness).
     #[n(4)]
     pub position: Position,
+    /// The newest position that the voter knows to be acknowledged: who stands without it has lost something.
+    #[n(5)]
+    #[cbor(default)]
+    pub acknowledged: Position,
 }
 
 /// The master's sign of life.
@@ -147,6 +155,10 @@ pub struct HeartbeatReply {
     /// Why it should not reign now, if it shouldn't.
     #[n(7)]
     pub unhealthy: Option<Complaint>,
+    /// Its disk has all that has come to it, and takes more: what it lacks is still on its way.
+    #[n(8)]
+    #[cbor(default)]
+    pub awaits: bool,
 }
 
 /// Where a replica stands.

@@ -322,7 +322,7 @@ fn decode(stored: &[u8]) -> Result<HardState, String> {
 
 #[cfg(test)]
 mod tests {
-    use tanist_replication::{Member, Rank, SuccessionRecord, Term};
+    use tanist_replication::{Known, Member, Rank, SuccessionRecord, Term};
 
     use super::*;
 
@@ -338,6 +338,7 @@ mod tests {
             term: Term(7),
             voted_for: Some("a".parse().unwrap()),
             record: SuccessionRecord::blank(vec![member]),
+            known: Known::default(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use tanist_replication::{HardState, SuccessionRecord, Term};
+use tanist_replication::{HardState, Known, Position, SuccessionRecord, Term};
 
 use crate::{Input, named, peers};
 
@@ -79,8 +79,18 @@ pub(crate) fn config() -> Vec<Input> {
 }
 
 pub(crate) fn hard_state() -> Result<Vec<Input>, Box<dyn Error>> {
-    let voted = HardState { term: Term(4), voted_for: Some("pc-2".parse()?), record: peers::record()? };
-    let blank = HardState { term: Term(0), voted_for: None, record: SuccessionRecord::blank(vec![]) };
+    let voted = HardState {
+        term: Term(4),
+        voted_for: Some("pc-2".parse()?),
+        record: peers::record()?,
+        known: Known { acknowledged: Position::new(4, 8), trails: true },
+    };
+    let blank = HardState {
+        term: Term(0),
+        voted_for: None,
+        record: SuccessionRecord::blank(vec![]),
+        known: Known::default(),
+    };
     Ok(named([("voted", minicbor::to_vec(&voted)?), ("blank", minicbor::to_vec(&blank)?)]))
 }
 

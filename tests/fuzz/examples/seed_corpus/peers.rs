@@ -62,6 +62,7 @@ pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
             plain_len: 5,
             payload: Bytes::from_static(b"pages"),
         },
+        acknowledged: Position::ZERO,
     };
     let vote = |term| Message::Vote(VoteRequest { term: Term(term), record: blank.clone() });
     let grant = |term, pre| {
@@ -71,6 +72,7 @@ pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
             own_term: Term(term),
             record: blank.clone(),
             position: Position::ZERO,
+            acknowledged: Position::ZERO,
         };
         if pre { Message::PreVoteReply(reply) } else { Message::VoteReply(reply) }
     };
@@ -79,7 +81,12 @@ pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
         ("follow", follow.clone()),
         (
             "goodbye",
-            [follow.clone(), say(5, Message::Goodbye { term: Term(1), heir: None }), vec![3; 4]].concat(),
+            [
+                follow.clone(),
+                say(5, Message::Goodbye { term: Term(1), heir: None, limps: false }),
+                vec![3; 4],
+            ]
+            .concat(),
         ),
         ("master_falls_silent", [follow.clone(), vec![0, 3, 3, 3, 3]].concat()),
         ("resync", [follow, say(5, Message::Resync { term: Term(1) })].concat()),
@@ -116,6 +123,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
         own_term: Term(3),
         record: record.clone(),
         position: stamp.position,
+        acknowledged: stamp.position,
     };
     let transaction = Transaction {
         previous: stamp,
@@ -155,13 +163,14 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
                 moved: Some(Addresses { peer: vec!["10.0.0.9:7450".to_owned()], urls: vec![] }),
                 sum: Some((Position::new(4, 70_000), 0x0123_4567_89ab_cdef)),
                 unhealthy: Some(Complaint::new("the disk is slow")),
+                awaits: true,
             }),
         ),
-        ("append", Message::Append { term, transaction }),
+        ("append", Message::Append { term, transaction, acknowledged: Position::new(3, 8) }),
         ("stored", Message::Stored(Report { term, stamp })),
         ("refused", Message::Refused(Report { term, stamp })),
         ("resync", Message::Resync { term }),
-        ("goodbye", Message::Goodbye { term, heir: Some("pc-2".parse()?) }),
+        ("goodbye", Message::Goodbye { term, heir: Some("pc-2".parse()?), limps: true }),
     ];
     let encode = |message| {
         let (head, body) = wire::encode(message);

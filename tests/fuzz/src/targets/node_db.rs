@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use tanist_replication::{HardState, Member, Rank, SuccessionRecord, Term};
+use tanist_replication::{HardState, Known, Member, Rank, SuccessionRecord, Term};
 use tanist_server::durable::Durable;
 
 use crate::{edit, scratch, script::Script};
@@ -15,7 +15,12 @@ fn hard(term: u64) -> HardState {
         Err(error) => panic!("{error}"),
     };
     let (a, b) = (member("a", 1), member("b", 2));
-    HardState { term: Term(term), voted_for: Some(b.id.clone()), record: SuccessionRecord::blank(vec![a, b]) }
+    HardState {
+        term: Term(term),
+        voted_for: Some(b.id.clone()),
+        record: SuccessionRecord::blank(vec![a, b]),
+        known: Known::default(),
+    }
 }
 
 /// A good `node.db`, all in one file.
