@@ -1,10 +1,11 @@
 //! All that a node may ask for, and the contract on its order.
 //!
-//! Effects are performed in order. `Persist` is durable before any later `Send` leaves (R1). `StartReign`, `EndReign`,
+//! Effects are performed in order. `Persist` is durable before any later `Send` leaves (R1) and before any later `Apply`. `StartReign`, `EndReign`,
 //! `Apply` and `StartCopy` go to the store in order, and each is answered by its event.
 
 use crate::{
     frame::Transaction,
+    known::Known,
     member::{Member, MemberId},
     message::Message,
     position::{Position, Term},
@@ -33,6 +34,10 @@ pub struct HardState {
     #[n(3)]
     #[cbor(default)]
     pub promised: Duration,
+    /// What it knows to be acknowledged.
+    #[n(4)]
+    #[cbor(default)]
+    pub known: Known,
 }
 
 /// Something to do.

@@ -37,6 +37,8 @@ pub enum Message {
         term: Term,
         /// The transaction.
         transaction: Transaction,
+        /// How far the master had acknowledged when it sent this.
+        acknowledged: Position,
     },
     /// A backup's replica is now this, on disk.
     Stored(Report),
@@ -53,6 +55,8 @@ pub enum Message {
         term: Term,
         /// Who should stand at once.
         heir: Option<MemberId>,
+        /// It leaves because what it sends doesn't arrive: its successors shouldn't do the same one after the other.
+        limps: bool,
     },
 }
 
@@ -85,6 +89,10 @@ pub struct VoteReply {
     /// Where the voter's replica stands (zero for a witness).
     #[n(4)]
     pub position: Position,
+    /// The newest position that the voter knows to be acknowledged: who stands without it has lost something.
+    #[n(5)]
+    #[cbor(default)]
+    pub acknowledged: Position,
 }
 
 /// The master's sign of life.
@@ -161,6 +169,10 @@ pub struct HeartbeatReply {
     /// Its times, for people.
     #[n(10)]
     pub times: Option<Times>,
+    /// Its disk has all that has come to it, and takes more: what it lacks is still on its way.
+    #[n(11)]
+    #[cbor(default)]
+    pub awaits: bool,
 }
 
 /// Where a replica stands.

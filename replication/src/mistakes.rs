@@ -21,6 +21,10 @@ pub enum Mistake {
     AnybodyWins,
     /// R4: a candidate whose replica is empty wins like any other.
     EmptyReplicaWins,
+    /// R4: a candidate wins although a voter knows that it lacks what was acknowledged.
+    LossIgnored,
+    /// R4: the end of any replica is taken for acknowledged.
+    EveryEndAcknowledged,
     /// R5: the old master stays in the sync set.
     OldMasterStays,
     /// R5: a reign begins before its first record is committed.
@@ -41,6 +45,10 @@ pub enum Mistake {
     TakenInEarly,
     /// R9: a record is proposed while another still is.
     TwoProposals,
+    /// R9: a master whose link is at fault makes itself the whole sync set.
+    LimpsAlone,
+    /// R10: a backup that is slow beside the others stays in the sync set.
+    SlowKept,
     /// R11: the lease is counted from the answer, not from the question.
     LeaseFromAnswer,
     /// R11: a restarted voter votes at once.
@@ -75,13 +83,15 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Mistake; 31] = [
+    pub const ALL: [Mistake; 35] = [
         Mistake::VoteUnsaved,
         Mistake::VoteForgotten,
         Mistake::LeaseIgnored,
         Mistake::BlankVoterCounts,
         Mistake::AnybodyWins,
         Mistake::EmptyReplicaWins,
+        Mistake::LossIgnored,
+        Mistake::EveryEndAcknowledged,
         Mistake::OldMasterStays,
         Mistake::ReignUncommitted,
         Mistake::OldTermTaken,
@@ -92,6 +102,8 @@ impl Mistake {
         Mistake::ReportedEarly,
         Mistake::TakenInEarly,
         Mistake::TwoProposals,
+        Mistake::LimpsAlone,
+        Mistake::SlowKept,
         Mistake::LeaseFromAnswer,
         Mistake::NoRestartWait,
         Mistake::LeaseUnpromised,

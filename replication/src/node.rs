@@ -15,11 +15,12 @@ use crate::{
     event::Event,
     frame::Stamp,
     invariant,
+    known::Known,
     log::TransactionLog,
     member::{Addresses, Member, MemberId},
     message::{HeartbeatReply, Message},
     mistakes::{Mistake, made},
-    position::Term,
+    position::{Position, Term},
     promise::Times,
     role::{Follower, Forced, Role},
     succession::{RecordKey, SuccessionRecord},
@@ -79,10 +80,18 @@ pub struct Node {
     pub(crate) no_stand_before: Time,
     /// How often that has happened since one was started.
     pub(crate) failed_starts: u32,
+    /// It doesn't leave the throne because it limps before this time.
+    pub(crate) no_limp_before: Time,
+    /// As a backup its store has refused what was to be stored last.
+    pub(crate) refuses: bool,
     /// Its store could begin no reign.
     pub(crate) barred: bool,
     /// Started without a clean-stop mark, and hasn't been seen current since: the disk may have lied.
     pub(crate) unclean: bool,
+    /// When it last took a transaction that wasn't acknowledged, or may not have been.
+    pub(crate) surplus_at: Time,
+    /// Who has shown, when it stood last, that this replica lacks what was acknowledged up to there.
+    pub(crate) lacking: Option<(MemberId, Position)>,
     /// Highest term heard of, so that the next candidacy asks for a free one.
     pub(crate) seen_term: Term,
     pub(crate) stopping: bool,
@@ -119,6 +128,7 @@ impl Node {
             voted_for: None,
             record: SuccessionRecord::blank(config.members.clone()),
             promised: Duration::ZERO,
+            known: Known::default(),
         });
         let founding = hard.record.key == RecordKey::BLANK;
         let voted_for = hard.voted_for.clone().filter(|_| !made(Mistake::VoteForgotten));
@@ -145,8 +155,12 @@ impl Node {
             differing: BTreeMap::new(),
             no_stand_before: Time(0),
             failed_starts: 0,
+            no_limp_before: Time(0),
+            refuses: false,
             barred: false,
             unclean: !clean && !founding,
+            surplus_at: now,
+            lacking: None,
             stopping: false,
             holds: 0,
             unhealthy: None,
@@ -282,11 +296,13 @@ impl Node {
             Message::VoteReply(reply) => self.on_vote_reply(from, reply, true),
             Message::Heartbeat(heartbeat) => self.on_heartbeat(from, heartbeat),
             Message::HeartbeatReply(reply) => self.on_heartbeat_reply(&from, &reply),
-            Message::Append { term, transaction } => self.on_append(&from, term, transaction),
+            Message::Append { term, transaction, acknowledged } => {
+                self.on_append(&from, term, transaction, acknowledged);
+            }
             Message::Stored(report) => self.on_report(&from, &report, true),
             Message::Refused(report) => self.on_report(&from, &report, false),
             Message::Resync { term } => self.on_resync(&from, term),
-            Message::Goodbye { term, heir } => self.on_goodbye(&from, term, heir.as_ref()),
+            Message::Goodbye { term, heir, limps } => self.on_goodbye(&from, term, heir.as_ref(), limps),
         }
     }
 
@@ -350,6 +366,7 @@ impl Node {
         self.stamp = stamp;
         self.set_tail(stamp);
         self.settling = false;
+        self.refuses = false;
     }
 
     /// What the replica will be, when that isn't the next transaction: the buffer must not have a gap.
@@ -370,6 +387,7 @@ impl Node {
             return; // of a reign that has just ended; `ReignEnded` tells the rest
         }
         self.stamp = stamp;
+        self.refuses = false;
         if self.tail.position < stamp.position {
             self.set_tail(stamp); // stored although a refusal before it had set the tail back
         }
@@ -498,11 +516,14 @@ impl Node {
         self.role = Role::Follower(Follower { leader: None, stand_at, attempts: 0 });
     }
 
-    fn on_goodbye(&mut self, from: &MemberId, term: Term, heir: Option<&MemberId>) {
+    fn on_goodbye(&mut self, from: &MemberId, term: Term, heir: Option<&MemberId>, limps: bool) {
         if term != self.hard.term || !matches!(&self.role, Role::Follower(f) if f.follows(from)) {
             return;
         }
         self.drop_lease("it said goodbye");
+        if limps {
+            self.on_limping_master();
+        }
         self.no_vote_before = self.now;
         let delay = if heir == Some(&self.config.id) { Duration::ZERO } else { self.own_delay() };
         if let Role::Follower(follower) = &mut self.role {
@@ -595,6 +616,7 @@ impl Node {
             promised: Some(promised),
             longest: Some(self.hard.promised),
             times: Some(Times::from(&self.config.timing)),
+            awaits: can_say && !self.refuses && self.tail == self.stamp,
         }
     }
 

@@ -8,6 +8,7 @@ use crate::{
     complaint::Complaint,
     frame::Stamp,
     member::Addresses,
+    pace::{Pace, Verdict},
     position::{Position, Txid},
     succession::RecordKey,
     time::Time,
@@ -100,6 +101,16 @@ pub struct Peer {
     pub unhealthy: Option<Complaint>,
     /// Since when it is as healthy, or as unhealthy, as it is.
     pub health_since: Time,
+    /// As it last said: its disk has all that has come, and takes more.
+    pub awaits: bool,
+    /// When an answer to a heartbeat was late the last time.
+    pub late_at: Option<Time>,
+    /// How long answers to heartbeats take, smoothed.
+    pub round: Duration,
+    /// How fast it stores,
+    pub pace: Pace,
+    /// and whether that is slow beside the others.
+    pub slow: Verdict,
 }
 
 impl Peer {
@@ -126,6 +137,11 @@ impl Peer {
             gone: false,
             unhealthy: None,
             health_since: now,
+            awaits: false,
+            late_at: None,
+            round: Duration::ZERO,
+            pace: Pace::default(),
+            slow: Verdict::default(),
         }
     }
 
@@ -175,6 +191,7 @@ impl Peer {
     /// answer: one to a question from after its last report that says less than that means a lost disk (R8), any
     /// other was overtaken.
     pub fn on_stored(&mut self, position: Position, asked: Option<Time>, now: Time) {
+        self.pace.stored(position.txid, now);
         if let Progress::Stream { inflight, inflight_bytes, next, .. } = &mut self.progress {
             while let Some((txid, bytes)) = inflight.front().copied()
                 && txid <= position.txid
@@ -227,6 +244,7 @@ impl Peer {
     pub fn probe(&mut self) {
         self.progress = Progress::Probe;
         self.send_at = None;
+        self.pace.forget();
     }
 }
 

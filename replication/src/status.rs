@@ -5,7 +5,7 @@ use crate::{
     node::Node,
     position::{Position, Term},
     promise::Times,
-    role::{Phase, Role},
+    role::{Phase, Role, limp::in_words},
     succession::SuccessionRecord,
     time::Time,
 };
@@ -38,6 +38,8 @@ pub struct PeerStatus {
     pub unhealthy: Option<String>,
     /// What its `[timing]` differs in from this machine's: known to the master, and to the others of the master.
     pub timing: Option<String>,
+    /// How slowly it stores, if that is slow beside the others (known to the master only).
+    pub slow: Option<String>,
 }
 
 /// A snapshot of what this node knows.
@@ -133,6 +135,7 @@ impl Node {
                     why.map_or_else(|| "as it told the master".to_owned(), ToString::to_string)
                 }),
                 timing: self.differing.get(&id).cloned(),
+                slow: peer.and_then(|peer| peer.slow.slow()).map(in_words),
                 progress: peer.filter(|_| data && self.links.contains(&id)).map(|peer| peer.progress.name()),
                 id,
             }
@@ -178,6 +181,24 @@ impl Node {
         holds.filter(|(_, holds)| *holds || master.is_some()).collect()
     }
 
+    /// No master, and this machine, which should be able to reign, has lost what was acknowledged.
+    fn lacking_notice(&self, who: &MemberId, position: Position) -> String {
+        let me = &self.config.id;
+        let others = self.newest_record().sync_set.iter().filter(|id| *id != me);
+        let others: Vec<_> = others.map(|id| id.as_str()).collect();
+        let whole = if others.is_empty() {
+            String::new()
+        } else {
+            format!("start {}, which should hold everything; ", others.join(" or "))
+        };
+        format!(
+            "no master: this machine's replica ends at {}, but {who} knows that {position} was acknowledged: its disk has lost writes, \
+             so it doesn't stand; {whole}if nobody who holds everything comes back, `tanist promote --force --accept-data-loss` the \
+             machine that holds most",
+            self.stamp.position
+        )
+    }
+
     fn notice(&self) -> Option<String> {
         let record = &self.hard.record;
         if record.key.term != Term::ZERO && record.member(&self.config.id).is_none() {
@@ -205,6 +226,9 @@ impl Node {
                         "the master isn't healthy ({why}), and no healthy member that keeps up can relieve it"
                     ));
                 }
+                if let Some(limping) = self.limping_notice(master) {
+                    return Some(limping);
+                }
                 let data = record.members.iter().filter(|member| !member.rank.is_witness()).count();
                 (backups < self.config.sync_backups.min(data.saturating_sub(1))).then(|| {
                     let alone = if backups == 0 { ": new writes are on the master's disk alone" } else { "" };
@@ -229,6 +253,11 @@ impl Node {
                 })
             }
             _ => {
+                if let Some((who, position)) =
+                    self.lacking.as_ref().filter(|(_, at)| *at > self.stamp.position)
+                {
+                    return Some(self.lacking_notice(who, *position));
+                }
                 let record = self.newest_record();
                 let holders: Vec<_> = record.sync_set.iter().collect();
                 let down: Vec<_> = record

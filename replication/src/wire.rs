@@ -11,7 +11,7 @@ use crate::{
     frame::{Checksum, Encoding, Stamp, Transaction},
     member::MemberId,
     message::{Heartbeat, HeartbeatReply, Message, Report, VoteReply, VoteRequest},
-    position::Term,
+    position::{Position, Term},
 };
 
 #[derive(Encode, Decode)]
@@ -37,7 +37,13 @@ enum Head {
     #[n(9)]
     Resync(#[n(0)] Term),
     #[n(10)]
-    Goodbye(#[n(0)] Term, #[n(1)] Option<MemberId>),
+    Goodbye(
+        #[n(0)] Term,
+        #[n(1)] Option<MemberId>,
+        #[n(2)]
+        #[cbor(default)]
+        bool,
+    ),
 }
 
 #[derive(Encode, Decode)]
@@ -54,6 +60,9 @@ struct AppendHead {
     encoding: Encoding,
     #[n(5)]
     plain_len: u32,
+    #[n(6)]
+    #[cbor(default)]
+    acknowledged: Position,
 }
 
 /// Bytes that are no message.
@@ -81,7 +90,7 @@ pub fn encode(message: Message) -> (Bytes, Bytes) {
         Message::VoteReply(reply) => Head::VoteReply(reply),
         Message::Heartbeat(heartbeat) => Head::Heartbeat(heartbeat),
         Message::HeartbeatReply(reply) => Head::HeartbeatReply(reply),
-        Message::Append { term, transaction } => {
+        Message::Append { term, transaction, acknowledged } => {
             body = transaction.payload;
             Head::Append(AppendHead {
                 term,
@@ -90,12 +99,13 @@ pub fn encode(message: Message) -> (Bytes, Bytes) {
                 checksum: transaction.checksum,
                 encoding: transaction.encoding,
                 plain_len: transaction.plain_len,
+                acknowledged,
             })
         }
         Message::Stored(report) => Head::Stored(report),
         Message::Refused(report) => Head::Refused(report),
         Message::Resync { term } => Head::Resync(term),
-        Message::Goodbye { term, heir } => Head::Goodbye(term, heir),
+        Message::Goodbye { term, heir, limps } => Head::Goodbye(term, heir, limps),
     };
     let mut bytes = Vec::with_capacity(128);
     let mut encoder = minicbor::Encoder::new(&mut bytes);
@@ -134,11 +144,12 @@ pub fn decode(head: &[u8], body: Bytes) -> Result<Message, WireError> {
                 plain_len: append.plain_len,
                 payload: body,
             },
+            acknowledged: append.acknowledged,
         },
         Head::Stored(report) => Message::Stored(report),
         Head::Refused(report) => Message::Refused(report),
         Head::Resync(term) => Message::Resync { term },
-        Head::Goodbye(term, heir) => Message::Goodbye { term, heir },
+        Head::Goodbye(term, heir, limps) => Message::Goodbye { term, heir, limps },
     })
 }
 
@@ -149,8 +160,8 @@ mod tests {
     use super::*;
     use crate::Times;
     use crate::{
-        Addresses, Member, Position, Rank, complaint::Complaint, frame::ChainHash,
-        succession::SuccessionRecord, time::Time,
+        Addresses, Member, Rank, complaint::Complaint, frame::ChainHash, succession::SuccessionRecord,
+        time::Time,
     };
 
     fn messages() -> Vec<Message> {
@@ -168,6 +179,7 @@ mod tests {
             own_term: Term(3),
             record: record.clone(),
             position: Position::new(1, 2),
+            acknowledged: Position::new(1, 3),
         };
         let times = Times::from(&crate::Timing::default());
         vec![
@@ -198,6 +210,7 @@ mod tests {
                 promised: Some(times.lease),
                 longest: Some(times.lease * 3),
                 times: Some(times),
+                awaits: true,
             }),
             Message::Append {
                 term: Term(4),
@@ -209,10 +222,11 @@ mod tests {
                     plain_len: 12,
                     payload: Bytes::from_static(b"pages"),
                 },
+                acknowledged: Position::new(3, 7),
             },
             Message::Stored(Report { term: Term(4), stamp }),
             Message::Resync { term: Term(4) },
-            Message::Goodbye { term: Term(4), heir: Some("b".parse().unwrap()) },
+            Message::Goodbye { term: Term(4), heir: Some("b".parse().unwrap()), limps: true },
         ]
     }
 

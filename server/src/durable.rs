@@ -322,7 +322,7 @@ fn decode(stored: &[u8]) -> Result<HardState, String> {
 
 #[cfg(test)]
 mod tests {
-    use tanist_replication::{Member, Rank, SuccessionRecord, Term};
+    use tanist_replication::{Known, Member, Rank, SuccessionRecord, Term};
 
     use super::*;
 
@@ -339,6 +339,7 @@ mod tests {
             voted_for: Some("a".parse().unwrap()),
             record: SuccessionRecord::blank(vec![member]),
             promised: std::time::Duration::from_secs(3),
+            known: Known::default(),
         }
     }
 

@@ -119,6 +119,7 @@ pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
                     peer.and_then(|peer| peer.unhealthy.clone())
                 },
                 timing_differs: peer.and_then(|peer| peer.timing.clone()),
+                slow: peer.and_then(|peer| peer.slow.clone()),
                 differs_at: board.difference(&member.id).map(|position| position.to_string()),
                 progress: peer.and_then(|peer| peer.progress).map(str::to_owned),
                 // What is left of a rejoin that doesn't matter any more isn't shown.

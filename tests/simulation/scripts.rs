@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tanist_replication::{Event, Member, MemberChange, Message, Rank};
+use tanist_replication::{Event, Member, MemberChange, Message, Position, Rank};
 
 use crate::cluster::{Cluster, Setup};
 
@@ -11,7 +11,7 @@ const LONG: Duration = Duration::from_secs(10);
 
 type Script = (&'static str, fn() -> Option<String>);
 
-pub(crate) const SCRIPTS: [Script; 8] = [
+pub(crate) const SCRIPTS: [Script; 11] = [
     ("lost record", machine_that_lost_its_record_does_not_count),
     ("lost replica", machine_that_lost_its_replica_does_not_win),
     ("forked append", transaction_of_another_branch_is_not_stored),
@@ -20,6 +20,9 @@ pub(crate) const SCRIPTS: [Script; 8] = [
     ("two restarts", voters_with_a_shorter_lease_start_twice),
     ("shorter voters", voters_that_promise_less_come_in_two_steps),
     ("refused for the living", firewall_refuses_for_a_master_that_serves),
+    ("forgetful heir", heir_whose_disk_forgot_does_not_win),
+    ("limping master", master_whose_bulk_reaches_nobody_leaves),
+    ("slow backup", slow_backup_is_replaced),
 ];
 
 fn founded(members: &[(&'static str, u32)]) -> Cluster {
@@ -146,7 +149,9 @@ fn machine_that_lost_its_replica_does_not_win() -> Option<String> {
     c.crash(1, true);
     c.lose_replica(1);
     c.crash(0, true);
+    c.crash(2, true); // nor does the witness know any more what was acknowledged
     c.start(1);
+    c.start(2);
     must_not_serve(c, "though it holds nothing")
 }
 
@@ -158,6 +163,42 @@ fn transaction_of_another_branch_is_not_stored() -> Option<String> {
     branch.commit(term, 999);
     let transaction = branch.commit(term, 1000);
     let from = c.machines[0].id.clone();
-    c.deliver(1, Event::Message { from, message: Message::Append { term, transaction } });
+    let message = Message::Append { term, transaction, acknowledged: Position::ZERO };
+    c.deliver(1, Event::Message { from, message });
     c.check.failure.take()
+}
+
+/// c was never in the sync set, and holds all that was acknowledged.
+fn heir_whose_disk_forgot_does_not_win() -> Option<String> {
+    let mut c = founded(&[("a", 1), ("b", 2), ("c", 3)]);
+    c.run(Duration::from_secs(3));
+    c.write_acknowledged(LONG);
+    c.run(Duration::from_millis(500));
+    for node in 0..3 {
+        c.crash(node, true);
+    }
+    c.forget_newest(1, 2);
+    c.start(1);
+    c.start(2);
+    must_not_serve(c, "though its disk forgot what c knows to be acknowledged")
+}
+
+fn master_whose_bulk_reaches_nobody_leaves() -> Option<String> {
+    let mut c = founded(&[("a", 1), ("b", 2), ("c", 3)]);
+    c.limp(0, true, 0);
+    c.write_at(0);
+    c.run(Duration::from_secs(5));
+    let alone = c.sync_set(0).len() == 1 && c.serving() == Some(0);
+    c.check.failure.take().or(alone.then(|| "R9: a acknowledges alone while b and c answer".to_owned()))
+}
+
+fn slow_backup_is_replaced() -> Option<String> {
+    let mut c = founded(&[("a", 1), ("b", 2), ("c", 3)]);
+    c.machines[1].disk_ns = (400_000_000, 400_000_000);
+    for _ in 0..1000 {
+        c.write();
+        c.run(Duration::from_millis(10));
+    }
+    let waits = c.sync_set(0).contains("b");
+    c.check.failure.take().or(waits.then(|| "R10: all wait for b, whose disk is slow".to_owned()))
 }

@@ -3,8 +3,8 @@
  * Loaded by LD_PRELOAD. TANIST_POWER_ROOT is the directory, itself included; TANIST_POWER_LOG, one outside of it on the same
  * file system, gets `log` and hard links (by inode) to files that lost a name. TANIST_POWER_LIES is the end of a file's
  * name, or empty for all: a sync of such files does nothing and says that it did. While the file `stuck` beside the log
- * holds the end of a file's name, a sync of such files doesn't come back; while `fails` does, it fails, and what was
- * unsynced by then stays in memory alone, whatever later syncs say.
+ * holds the end of a file's name, a sync of such files doesn't come back; while `slow` does, it takes 400 ms
+ * longer; while `fails` does, it fails, and what was unsynced by then stays in memory alone, whatever later syncs say.
  *
  * One lock is held from the record of a change to its end, so the log has the changes in their order, and a record
  * precedes its change: of a process that was killed the log knows all that it did, and perhaps one thing more. A sync
@@ -311,6 +311,8 @@ static int sync_fd(int fd, long call) {
 		return 0;
 	while (asked_for("stuck", path))
 		usleep(5000);
+	if (asked_for("slow", path))
+		usleep(400000);
 	pthread_mutex_lock(&lock);
 	uint64_t until = log_end;
 	if (asked_for("fails", path)) {

@@ -7,15 +7,20 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
+
+use crate::nemesis::Dice;
 
 /// All connections that one machine opens to another.
 #[derive(Default)]
 pub struct Link {
     cut: AtomicBool,
+    starves: AtomicBool,
+    /// So many of a thousand pieces have to be sent again.
+    loses: AtomicUsize,
     /// Milliseconds that each 64 KiB take at least.
     pause: AtomicU64,
 }
@@ -34,8 +39,29 @@ impl Link {
         self.pause.store(pause, Ordering::Relaxed);
     }
 
+    /// Holds what goes over the bulk channel; heartbeats and votes pass.
+    pub fn starve(&self, starves: bool) {
+        self.starves.store(starves, Ordering::Relaxed);
+    }
+
+    /// So many of a thousand pieces are lost, as packets are: what comes later waits until the system has sent them again.
+    pub fn lose(&self, per_mille: usize) {
+        self.loses.store(per_mille, Ordering::Relaxed);
+    }
+
+    /// How long it takes until a piece has come through: the first time 200 ms, and twice as long each time.
+    fn sent_again(&self, dice: &mut Dice) -> Duration {
+        let per_mille = self.loses.load(Ordering::Relaxed);
+        let lost = (0..4).take_while(|_| dice.roll(1000) < per_mille).count();
+        Duration::from_millis((0..lost).map(|n| 200 << n).sum())
+    }
+
     fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
+    }
+
+    fn holds(&self, bulk: bool) -> bool {
+        self.is_cut() || bulk && self.starves.load(Ordering::Relaxed)
     }
 }
 
@@ -85,7 +111,8 @@ fn serve(mut inbound: TcpStream, target: &str, links: &BTreeMap<String, Arc<Link
         }
     };
     let Some(link) = links.get(&from).cloned() else { return };
-    while link.is_cut() {
+    let bulk = opening.get(CHANNEL) == Some(&BULK);
+    while link.holds(bulk) {
         if stop.load(Ordering::Relaxed) {
             return;
         }
@@ -101,34 +128,40 @@ fn serve(mut inbound: TcpStream, target: &str, links: &BTreeMap<String, Arc<Link
     }
     let (Ok(a), Ok(b)) = (inbound.try_clone(), outbound.try_clone()) else { return };
     let (link_back, stop_back) = (Arc::clone(&link), Arc::clone(stop));
-    std::thread::spawn(move || relay(b, a, &link_back, &stop_back));
-    relay(inbound, outbound, &link, stop);
+    std::thread::spawn(move || relay(b, a, &link_back, bulk, &stop_back));
+    relay(inbound, outbound, &link, bulk, stop);
 }
+
+/// Where the channel stands, after magic and version,
+const CHANNEL: usize = 8 + 2;
+/// and which one carries transactions.
+const BULK: u8 = 2;
 
 /// Who opens the connection, once that has come: after magic, version, channel, nonce and the cluster's name.
 fn dialler(opening: &[u8]) -> Option<String> {
-    const CLUSTER: usize = 8 + 2 + 1 + 16;
+    const CLUSTER: usize = CHANNEL + 1 + 16;
     let name = CLUSTER + 1 + usize::from(*opening.get(CLUSTER)?);
     let text = opening.get(name + 1..name + 1 + usize::from(*opening.get(name)?))?;
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
-fn relay(mut from: TcpStream, mut to: TcpStream, link: &Link, stop: &AtomicBool) {
+fn relay(mut from: TcpStream, mut to: TcpStream, link: &Link, bulk: bool, stop: &AtomicBool) {
     let mut buffer = vec![0; 65536];
+    let mut dice = Dice(u64::from(to.local_addr().map_or(1, |address| address.port())));
     while !stop.load(Ordering::Relaxed) {
-        if link.is_cut() {
+        if link.holds(bulk) {
             std::thread::sleep(Duration::from_millis(5));
             continue;
         }
         match from.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
-                while link.is_cut() && !stop.load(Ordering::Relaxed) {
+                while link.holds(bulk) && !stop.load(Ordering::Relaxed) {
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 let bytes = u64::try_from(count).unwrap();
                 let pause = link.pause.load(Ordering::Relaxed) * 1000 * bytes / 65536;
-                std::thread::sleep(Duration::from_micros(pause));
+                std::thread::sleep(Duration::from_micros(pause) + link.sent_again(&mut dice));
                 if to.write_all(&buffer[..count]).is_err() {
                     break;
                 }

@@ -557,6 +557,10 @@ pub struct ClusterMember {
     /// What its times differ in from those of the answering machine; known on the master, and elsewhere of the master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timing_differs: Option<String>,
+    /// How slowly it stores what it is sent, if that is slow beside the others: then it comes last among those that writes wait
+    /// for. Only known on the master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow: Option<String>,
     /// How it gets its data: `stream`, `rejoin`, `probe`; only known on the master.
     pub progress: Option<String>,
     /// While it is brought in line by page hashes: how far that is. Known on the master and on the machine itself.

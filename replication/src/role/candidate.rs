@@ -1,6 +1,9 @@
 //! A candidate: asks whether it would be elected (R2), then for votes (R1), and wins or goes back.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     member::MemberId,
@@ -22,6 +25,10 @@ pub(crate) struct Candidate {
     /// `false` while it only asks whether it would be elected.
     pub(crate) real: bool,
     grants: BTreeMap<MemberId, (SuccessionRecord, Position)>,
+    /// Who has answered, whatever it said.
+    heard: BTreeSet<MemberId>,
+    /// The newest position that anybody, itself included, knows to be acknowledged, and who does.
+    acknowledged: (MemberId, Position),
     pub(crate) until: Time,
     attempts: u32,
 }
@@ -39,9 +46,14 @@ enum Count {
     Won,
     /// R4: the winner would not hold everything acknowledged.
     NotEligible(RecordKey),
+    /// R4: it did, and has lost some of it: that machine knows better.
+    Lacks(MemberId, Position),
     /// By force, but another holds more.
     HoldsLess(MemberId, Position),
 }
+
+/// A machine that stopped uncleanly hears all that hold data in its first so many rounds, which are short.
+const LISTENS: u32 = 2;
 
 impl Node {
     pub(crate) fn become_candidate(&mut self) {
@@ -64,10 +76,16 @@ impl Node {
         }
         let term = self.hard.term.max(self.seen_term).next();
         let round = self.round(attempts);
+        // What somebody has shown it once it knows for good.
+        let known = self.known_acknowledged();
+        let shown = self.lacking.as_ref().filter(|(_, position)| *position == known);
+        let acknowledged = shown.cloned().unwrap_or((self.config.id.clone(), known));
         self.role = Role::Candidate(Candidate {
             term,
             real: false,
             grants: BTreeMap::new(),
+            heard: BTreeSet::new(),
+            acknowledged,
             until: self.now + round,
             attempts,
         });
@@ -99,8 +117,16 @@ impl Node {
         if real {
             self.observe_term(reply.own_term, "a voter is further");
         }
-        let Role::Candidate(candidate) = &self.role else { return };
-        if candidate.real != real || candidate.term != reply.term || !reply.granted {
+        self.learn_acknowledged(reply.acknowledged);
+        let Role::Candidate(candidate) = &mut self.role else { return };
+        if candidate.real != real || candidate.term != reply.term {
+            return;
+        }
+        candidate.heard.insert(from.clone());
+        if reply.acknowledged > candidate.acknowledged.1 {
+            candidate.acknowledged = (from.clone(), reply.acknowledged);
+        }
+        if !reply.granted {
             return;
         }
         self.add_grant(from, reply.record, reply.position);
@@ -128,13 +154,29 @@ impl Node {
                     }
                 }
             }
+            Count::Lacks(who, position) => {
+                let own = self.stamp.position;
+                let why = format!("stands at {own}, and {who} knows that {position} was acknowledged (R4)");
+                let new = self.lacking.replace((who, position)).is_none();
+                self.end_candidacy(&why);
+                let pause = self.config.timing.lease;
+                if let Role::Follower(follower) = &mut self.role {
+                    follower.stand_at = self.now + pause;
+                }
+                if new {
+                    self.note("lacks acknowledged writes", None, format!("term {term}: {why}"));
+                }
+            }
             Count::HoldsLess(other, position) => {
                 let why = format!("{other} holds more ({position}): force that one");
                 self.end_candidacy(&why);
                 self.end_force(Err(why));
             }
             Count::Won if !real => self.ask_for_votes(),
-            Count::Won => self.become_master(),
+            Count::Won => {
+                self.lacking = None;
+                self.become_master();
+            }
         }
     }
 
@@ -142,6 +184,7 @@ impl Node {
         let Role::Candidate(candidate) = &mut self.role else { return };
         candidate.real = true;
         candidate.grants.clear();
+        candidate.heard.clear();
         candidate.until = self.now + self.config.timing.lease;
         let term = candidate.term;
         self.hard.term = term;
@@ -158,6 +201,20 @@ impl Node {
     pub(crate) fn deciding_record(&self) -> Option<&SuccessionRecord> {
         let Role::Candidate(candidate) = &self.role else { return None };
         candidate.grants.values().map(|(record, _)| record).max_by_key(|record| record.key)
+    }
+
+    /// R4: whether this replica lacks what somebody knows to be acknowledged. Whoever may be elected holds all that, so this
+    /// one has lost something, however high its place. An operator who recovers a cluster has accepted that.
+    pub(crate) fn lacks_acknowledged(&self) -> bool {
+        let Role::Candidate(candidate) = &self.role else { return false };
+        let recovered = self.deciding_record().is_none_or(|record| record.master.is_none());
+        candidate.acknowledged.1 > self.stamp.position && !recovered && !made(Mistake::LossIgnored)
+    }
+
+    /// Whether a data member is linked that hasn't answered this candidate yet.
+    fn unheard(&self, candidate: &Candidate, record: &SuccessionRecord) -> bool {
+        let mut data = record.members.iter().filter(|member| !member.rank.is_witness());
+        data.any(|member| self.links.contains(&member.id) && !candidate.heard.contains(&member.id))
     }
 
     fn count(&self) -> Count {
@@ -181,9 +238,11 @@ impl Node {
             return Count::NotYet;
         }
         let me = &self.config.id;
-        if !deciding.sync_set.contains(me) && !made(Mistake::AnybodyWins) {
+        let outside = !deciding.sync_set.contains(me) && !made(Mistake::AnybodyWins);
+        if outside || self.lacks_acknowledged() {
             if self.forced.is_none() {
-                return Count::NotEligible(deciding.key);
+                let (who, position) = candidate.acknowledged.clone();
+                return if outside { Count::NotEligible(deciding.key) } else { Count::Lacks(who, position) };
             }
             return match self.held_further(candidate) {
                 Some((other, position)) => Count::HoldsLess(other, position),
@@ -191,7 +250,15 @@ impl Node {
                 None => Count::Won,
             };
         }
-        // After a power cut the disk may have lied: let the one go first that holds more.
+        // After a power cut the disk may have lied: who else holds data is heard first, if it answers soon,
+        if self.unclean
+            && !candidate.real
+            && candidate.attempts < LISTENS
+            && self.unheard(candidate, deciding)
+        {
+            return Count::NotYet;
+        }
+        // and the one goes first that holds more.
         let further = candidate
             .grants
             .iter()

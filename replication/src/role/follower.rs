@@ -61,6 +61,7 @@ impl Node {
             own_term: self.hard.term,
             record: self.hard.record.clone(),
             position: self.stamp.position,
+            acknowledged: self.known_acknowledged(),
         }
     }
 
@@ -140,6 +141,8 @@ impl Node {
             return;
         }
         let mut unsaved = self.keep_promise();
+        self.learn_acknowledged(heartbeat.acknowledged);
+        self.consider_trailing(&heartbeat);
         if heartbeat.record.key > self.hard.record.key {
             self.hard.record = heartbeat.record;
             unsaved |= !made(Mistake::RecordUnsaved);
@@ -193,14 +196,24 @@ impl Node {
         }
     }
 
-    pub(crate) fn on_append(&mut self, from: &MemberId, term: Term, transaction: Transaction) {
+    pub(crate) fn on_append(
+        &mut self,
+        from: &MemberId,
+        term: Term,
+        transaction: Transaction,
+        acknowledged: Position,
+    ) {
         if !self.accept_master(from, term) || self.storage != Storage::Ready || self.settling {
             return; // the master learns from the next heartbeat's answer
         }
+        self.learn_acknowledged(acknowledged);
         let next = transaction.stamp.position.txid == self.tail.position.txid.next();
         let twice = transaction.stamp == self.tail && made(Mistake::StoredTwice);
         let follows = (next && (transaction.previous == self.tail || made(Mistake::ForkIgnored))) || twice;
         if follows {
+            if transaction.stamp.position > acknowledged {
+                self.holds_surplus();
+            }
             self.tail = transaction.stamp;
             self.log.push(transaction.clone());
             self.out.push(Effect::Apply(transaction));
@@ -214,6 +227,7 @@ impl Node {
         self.stamp = stamp;
         self.set_tail(stamp);
         self.settling = false;
+        self.refuses = true;
         if let Role::Follower(Follower { leader: Some(leader), .. }) = &self.role {
             let to = leader.id.clone();
             let report = Report { term: self.hard.term, stamp };
@@ -226,6 +240,7 @@ impl Node {
             return;
         }
         self.storage = Storage::Copying;
+        self.holds_surplus(); // the snapshot may hold what isn't acknowledged
         let why = format!("the replica at {} can't be brought up by streaming", self.stamp.position);
         self.note("rejoin started", Some(from.clone()), why);
         self.out.push(Effect::StartCopy { from: from.clone() });

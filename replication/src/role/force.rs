@@ -5,6 +5,7 @@
 
 use crate::{
     effect::{Effect, HardState},
+    known::Known,
     member::MemberId,
     node::Node,
     position::{Position, Term},
@@ -96,7 +97,8 @@ impl Node {
         first: &mut SuccessionRecord,
     ) -> Option<String> {
         let me = &self.config.id;
-        let forced = self.forced.as_ref().filter(|_| !old.sync_set.contains(me))?;
+        let lacks = !old.sync_set.contains(me) || self.lacks_acknowledged();
+        let forced = self.forced.as_ref().filter(|_| lacks)?;
         first.sync_set = [me.clone()].into();
         Some(format!(
             "forced, accepting data loss: {}; stood at {}, the acknowledged data was on {:?}",
@@ -153,6 +155,7 @@ impl HardState {
         let key = RecordKey { term, version: 0 };
         let sync_set = [me.clone()].into();
         let record = SuccessionRecord { key, master: None, sync_set, members: kept };
-        Ok(HardState { term, voted_for: None, record, promised: self.promised })
+        // What was acknowledged before is given up with this.
+        Ok(HardState { term, voted_for: None, record, promised: self.promised, known: Known::default() })
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Handover {
     stage: Stage,
     /// Given up then.
     pub(crate) until: Time,
+    /// What this machine sends takes long to arrive: it leaves at once when this fails.
+    pub(crate) limps: bool,
 }
 
 impl Node {
@@ -82,7 +84,8 @@ impl Node {
                 .ok_or("no backup in the sync set keeps up".to_owned())?,
         };
         let until = now + timing.lease.saturating_mul(JOINING_LEASES);
-        master.handover = Some(Handover { to: to.clone(), why: why.clone(), stage: Stage::Joining, until });
+        master.handover =
+            Some(Handover { to: to.clone(), why: why.clone(), stage: Stage::Joining, until, limps: false });
         self.note("hands over", Some(to), why);
         Ok(())
     }
@@ -124,7 +127,7 @@ impl Node {
             }
             Stage::Held if master.holds_everything(&to) => {
                 let why = master.handover.take().map(|handover| handover.why).unwrap_or_default();
-                self.leave(Some(to.clone()), format!("hands over to {to}: {why}"));
+                self.leave(Some(to.clone()), format!("hands over to {to}: {why}"), false);
                 self.out.push(Effect::HandoverEnded(Ok(to)));
             }
             Stage::Joining | Stage::Holding(_) | Stage::Held => {}
@@ -145,23 +148,25 @@ impl Node {
         self.out.push(Effect::HandoverEnded(Err(why.to_owned())));
         if self.stopping {
             self.leave_at_once();
+        } else if handover.limps {
+            self.limp_away();
         }
     }
 
     /// Steps down and gives up the lease in a goodbye to all, which names the heir: it stands at once.
-    fn leave(&mut self, heir: Option<MemberId>, why: String) {
+    pub(crate) fn leave(&mut self, heir: Option<MemberId>, why: String, limps: bool) {
         let term = self.hard.term;
         let others = self.others();
         self.step_down(why);
         for to in others {
-            self.send(to, Message::Goodbye { term, heir: heir.clone() });
+            self.send(to, Message::Goodbye { term, heir: heir.clone(), limps });
         }
     }
 
     fn leave_at_once(&mut self) {
         let Role::Master(master) = &self.role else { return };
         let heir = master.heir(&self.config.id, self.now, self.config.timing.sync_timeout);
-        self.leave(heir, "this machine stops".to_owned());
+        self.leave(heir, "this machine stops".to_owned(), false);
     }
 
     /// This machine is to stop: a master hands over first, and leaves at once when nobody can take over.
@@ -181,7 +186,8 @@ impl Node {
     /// A master that isn't healthy hands over to a member that is, of the sync set first; without one it stays. A member
     /// that isn't healthy gets the throne from nobody, so it doesn't go back and forth.
     pub(crate) fn consider_relief(&mut self) {
-        let Some(why) = &self.unhealthy else { return };
+        let slow = self.slow_master().filter(|_| self.now >= self.no_limp_before);
+        let Some(why) = self.unhealthy.as_ref().map(ToString::to_string).or(slow) else { return };
         let (now, timeout) = (self.now, self.config.timing.sync_timeout);
         let Role::Master(master) = &self.role else { return };
         if master.phase != Phase::Serving
@@ -193,12 +199,19 @@ impl Node {
         }
         let Some(committed) = &master.committed else { return };
         let fit = |id: &MemberId| {
-            let healthy = master.peers.get(id).is_some_and(|peer| peer.is_healthy() && peer.streams());
+            let healthy = master.peers.get(id).is_some_and(|peer| {
+                peer.is_healthy()
+                    && peer.streams()
+                    && (self.unhealthy.is_some() || peer.slow.slow().is_none())
+            });
             healthy && master.keeps_up(id, now, timeout)
         };
         let chain = committed.chain(&master.unhealthy_peers());
         if let Some(id) = chain.into_iter().find(|id| *id != self.config.id && fit(id)) {
             let why = format!("this machine isn't healthy: {why}");
+            if self.unhealthy.is_none() {
+                self.on_limping_master(); // it doesn't leave for being slow again and again
+            }
             self.on_hand_over(Some(id), why);
         }
     }
@@ -221,7 +234,10 @@ impl Node {
         let steady = |id: &&MemberId| {
             master.peers.get(*id).is_some_and(|peer| {
                 let steady = peer.streams_since().is_some_and(|since| now.since(since) >= quiet);
-                steady && peer.is_healthy() && now.since(peer.health_since) >= quiet
+                steady
+                    && peer.is_healthy()
+                    && peer.slow.slow().is_none()
+                    && now.since(peer.health_since) >= quiet
             }) && master.keeps_up(id, now, self.config.timing.sync_timeout)
         };
         if let Some(id) = better.filter(steady).min_by_key(|id| committed.rank(id)).cloned() {

@@ -15,6 +15,7 @@ use crate::{
     message::{Heartbeat, HeartbeatReply, Message, Report},
     mistakes::{Mistake, made},
     node::{Node, Storage},
+    pace::{Pace, Verdict},
     position::{Position, Term, TermHistory, Txid},
     progress::{Peer, Progress},
     promise::Times,
@@ -69,6 +70,14 @@ pub(crate) struct Master {
     /// Nor is a handover because this machine isn't healthy.
     pub(crate) relief_from: Time,
     pub(crate) reason: String,
+    /// How fast this machine's own disk stores,
+    pub(crate) pace: Pace,
+    /// and whether that is slow beside the others.
+    pub(crate) slow: Verdict,
+    /// Whether all others are slow beside this machine's disk, and late to answer, too: then it is the link.
+    pub(crate) link: Verdict,
+    /// Since when the sync set would be this machine alone, for its own link's fault.
+    pub(crate) limps_since: Option<Time>,
 }
 
 impl Master {
@@ -179,8 +188,14 @@ impl Node {
             failback_from: self.now + self.config.failback.unwrap_or_default(),
             relief_from: self.now,
             reason,
+            pace: Pace::default(),
+            slow: Verdict::default(),
+            link: Verdict::default(),
+            limps_since: None,
         };
         self.honour = None;
+        self.hard.known.trails = false;
+        self.surplus_at = self.now;
         self.role = Role::Master(Box::new(master));
         self.hard.record = record;
         self.persist();
@@ -202,8 +217,10 @@ impl Node {
                 master.next_heartbeat = next;
             }
             self.send_heartbeats();
+            self.judge_pace();
         }
         self.review();
+        self.consider_limping();
         self.follow_change();
         self.consider_relief();
         self.consider_failback();
@@ -270,6 +287,8 @@ impl Node {
         }
         let Some(peer) = master.peers.get_mut(from) else { return };
         peer.gone = false;
+        peer.on_answer(reply.heartbeat_sent, now, self.config.timing.heartbeat);
+        peer.awaits = reply.awaits;
         peer.last_answer = now;
         peer.accepted = peer.accepted.max(reply.accepted);
         if peer.lease_from <= Some(reply.heartbeat_sent) {
@@ -420,9 +439,14 @@ impl Node {
                     let bytes = transaction.payload.len();
                     self.out.push(Effect::Send {
                         to: id.clone(),
-                        message: Message::Append { term: master.term, transaction: transaction.clone() },
+                        message: Message::Append {
+                            term: master.term,
+                            transaction: transaction.clone(),
+                            acknowledged: master.acknowledged,
+                        },
                     });
                     inflight.push_back((*next, bytes));
+                    peer.pace.leaves(*next, now);
                     *inflight_bytes += bytes;
                     *next = next.next();
                     peer.waiting_since = peer.waiting_since.or(Some(now));
@@ -456,6 +480,7 @@ impl Node {
             return;
         }
         master.acknowledged = Position { term: master.term, txid: reached };
+        self.hard.known.acknowledged = self.hard.known.acknowledged.max(master.acknowledged);
         self.out.push(Effect::Acknowledge(master.acknowledged));
         if let Phase::Opening(last) = master.phase
             && reached >= last
@@ -568,6 +593,7 @@ impl Node {
             && stamp.position.term == master.term
             && matches!(master.phase, Phase::Opening(_) | Phase::Serving)
         {
+            master.pace.leaves(stamp.position.txid, self.now);
             master.log.push(transaction);
             self.tail = stamp;
             self.advance();
@@ -590,7 +616,7 @@ impl Node {
         if let Role::Master(master) = &mut self.role
             && stamp.position.term == master.term
         {
-            master.stored = master.stored.max(stamp.position.txid);
+            master.on_stored_here(stamp.position.txid, self.now);
             self.advance();
         }
     }

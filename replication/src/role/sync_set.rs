@@ -9,7 +9,7 @@ use crate::{
     node::Node,
     position::Txid,
     progress::{Peer, Progress},
-    role::{Master, Phase, Role},
+    role::{Master, Phase, Role, limp::Limps},
     succession::{SuccessionRecord, SyncSet},
 };
 
@@ -19,6 +19,8 @@ struct Plan {
     joining: BTreeSet<MemberId>,
     /// Fewer backups than wanted keep up.
     short: bool,
+    /// The sync set would be this machine alone, for its own link's fault.
+    limps: Limps,
 }
 
 impl Node {
@@ -52,9 +54,10 @@ impl Node {
             })
             .collect();
         let streams = |id: &MemberId| master.peers.get(id).is_some_and(|peer| peer.streams());
-        let unhealthy = |id: &MemberId| master.peers.get(id).is_some_and(|peer| peer.unhealthy.is_some());
+        let (unhealthy, slow) = (master.unhealthy_peers(), master.slow_peers());
         candidates.sort_by_key(|member| {
-            (!streams(&member.id), unhealthy(&member.id), member.rank, member.id.clone())
+            let id = &member.id;
+            (!streams(id), unhealthy.contains(id), slow.contains(id), member.rank, id.clone())
         });
         candidates.into_iter().map(|member| member.id.clone()).collect()
     }
@@ -75,8 +78,10 @@ impl Node {
         let me = &self.config.id;
         // Who is to be the next master comes first; who shouldn't be comes last.
         let heir = master.handover.as_ref().map(|handover| &handover.to);
-        let unhealthy = |id: &MemberId| master.peers.get(id).is_some_and(|peer| peer.unhealthy.is_some());
-        let rank = |id: &MemberId| (Some(id) != heir, unhealthy(id), committed.rank(id), id.clone());
+        let (unhealthy, slow) = (master.unhealthy_peers(), master.slow_peers());
+        let rank = |id: &MemberId| {
+            (Some(id) != heir, unhealthy.contains(id), slow.contains(id), committed.rank(id), id.clone())
+        };
         // R9, and R12: a replica off the branch, or one that has lost what was acknowledged, is never in the sync set.
         let acknowledged = master.acknowledged.txid;
         let leaving = master.leaving();
@@ -124,13 +129,15 @@ impl Node {
         }
         if lost && !enough && !overdue {
             // A replacement is just catching up: one record for both, so that no write has a single home in between.
-            return Some(Plan { wanted: committed.sync_set.clone(), joining, short });
+            return Some(Plan { wanted: committed.sync_set.clone(), joining, short, limps: Limps::No });
         }
         let wanted: SyncSet = kept.into_iter().chain(ready).chain([me.clone()]).collect();
-        if master.phase != Phase::Serving && !self.none_empty(master, &wanted) {
-            return Some(Plan { wanted: committed.sync_set.clone(), joining, short });
+        let alone = lost && wanted.len() == 1;
+        let limps = if alone { self.limps(master) } else { Limps::No };
+        if limps != Limps::No || master.phase != Phase::Serving && !self.none_empty(master, &wanted) {
+            return Some(Plan { wanted: committed.sync_set.clone(), joining, short, limps });
         }
-        Some(Plan { wanted, joining, short })
+        Some(Plan { wanted, joining, short, limps })
     }
 
     /// Whether each of them has something on disk. While the cluster is being founded only such may be left as the sync
@@ -171,6 +178,8 @@ impl Node {
             master.short_since = None;
         }
         master.joining = plan.joining;
+        let limps = plan.limps == Limps::Yes;
+        master.limps_since = if limps { master.limps_since.or(Some(now)) } else { None };
         let settled =
             master.committed.as_ref().filter(|_| master.proposed.is_none() || made(Mistake::TwoProposals));
         match settled {

@@ -77,7 +77,11 @@ impl Schedule {
             clients: rng.between(1, 4) as usize,
             every: rng.between(10 * MS, 120 * MS),
             loss_per_mille: if rng.chance(300) { 0 } else { rng.below(150) },
-            plan: faults::plan(&setup, length, &mut rng),
+            plan: [
+                faults::plan(&setup, length, &mut rng),
+                faults::limping(seed, setup.members.len(), length),
+            ]
+            .concat(),
             setup,
         }
     }

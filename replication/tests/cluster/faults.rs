@@ -133,6 +133,12 @@ pub enum Fault {
         end: Option<End>,
         away: u64,
     },
+    /// Its links pass nothing in bulk, or little, and control messages late.
+    Limp {
+        who: Who,
+        starves: bool,
+        late_per_mille: u64,
+    },
     /// Disks and links are as they were.
     Repair,
 }
@@ -146,6 +152,29 @@ pub fn rough_weather(rng: &mut Rng) -> Weather {
         double_per_mille: rng.below(60),
         ordered: rng.chance(500),
     }
+}
+
+/// Now and then, a machine whose links are bad for a while. From a generator of its own, so that all else stays as it is.
+pub fn limping(seed: u64, machines: usize, length: u64) -> Vec<Planned> {
+    let mut rng = Rng::new(seed ^ 0x0011_4B00);
+    if !rng.chance(200) {
+        return vec![];
+    }
+    let node = rng.below(machines as u64) as usize;
+    let who = if rng.chance(700) { Who::Master(node) } else { Who::Node(node) };
+    let at = rng.between(0, length);
+    let late_per_mille = if rng.chance(500) { rng.below(300) } else { 0 };
+    let limp = Fault::Limp { who, starves: rng.chance(700), late_per_mille };
+    let mut plan = vec![Planned { at, fault: limp }];
+    if rng.chance(300) {
+        let who = Who::Node(rng.below(machines as u64) as usize);
+        let fault = Fault::Limp { who, starves: true, late_per_mille: 0 };
+        plan.push(Planned { at: rng.between(at, length), fault });
+    }
+    if rng.chance(500) {
+        plan.push(Planned { at: rng.between(at, length), fault: Fault::Repair });
+    }
+    plan
 }
 
 /// The faults of a schedule of this length, from a generator of their own.
@@ -330,6 +359,9 @@ impl Cluster {
                 }
                 self.push(away, Ev::Restart { node });
             }
+            Fault::Limp { who, starves, late_per_mille } => {
+                self.limp(self.who(who), starves, late_per_mille);
+            }
             Fault::Repair => self.repair(),
         }
     }
@@ -371,6 +403,9 @@ impl Cluster {
             self.disk_full(node, false);
             for way in &mut self.network.ways[node] {
                 way.slow_ns = 0;
+            }
+            if self.network.ways[node].iter().any(|way| way.starves || way.late_per_mille > 0) {
+                self.limp(node, false, 0);
             }
         }
     }

@@ -62,6 +62,17 @@ impl Cluster {
         self.check.disks_lost = true;
     }
 
+    /// The disk of a machine that isn't running has forgotten the newest of what it said was stored.
+    pub fn forget_newest(&mut self, node: usize, count: usize) {
+        self.say(|c| format!("{}'s disk forgets {count} transactions", c.name(node)));
+        let store = &mut self.machines[node].store;
+        let left = store.content.len().saturating_sub(count);
+        store.content.truncate(left);
+        store.durable = store.durable.min(left);
+        self.machines[node].reported = Stamp::default();
+        self.check.disks_lost = true;
+    }
+
     /// The others notice a little later, where the machine is still there to refuse connections.
     fn notice_end(&mut self, node: usize, refuses: bool) {
         if refuses && self.setup.tells_of_end {

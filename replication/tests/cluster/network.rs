@@ -42,6 +42,11 @@ pub struct Way {
     pub broken: bool,
     /// Every message on it takes so much longer.
     pub slow_ns: u64,
+    /// What goes in bulk doesn't arrive, and the connection stays.
+    pub starves: bool,
+    held: bool,
+    /// So many messages have to be sent again by the system, and hold up those behind them.
+    pub late_per_mille: u64,
     last_control: u64,
     last_bulk: u64,
 }
@@ -91,16 +96,22 @@ impl Cluster {
         }
         let copies = 1 + u64::from(self.rng.chance(weather.double_per_mille));
         for copy in 0..copies {
-            let slow = self.network.ways[from][to].slow_ns;
+            let slow = self.network.ways[from][to].slow_ns + self.sent_again(from, to);
             let mut at = self.now + self.delay() + slow + copy * self.delay() * 3;
             let way = &mut self.network.ways[from][to];
-            if weather.ordered && copy == 0 {
+            if (weather.ordered || way.late_per_mille > 0) && copy == 0 {
                 at = at.max(way.last_control);
                 way.last_control = at;
             }
             let life = self.machines[to].life;
             self.push(at - self.now, Ev::Message { from, to, life, bulk: None, message: message.clone() });
         }
+    }
+
+    /// How long it takes until the system has sent what was lost again.
+    fn sent_again(&mut self, from: usize, to: usize) -> u64 {
+        let late = self.network.ways[from][to].late_per_mille;
+        if late > 0 && self.rng.chance(late) { self.rng.between(200 * MS, 800 * MS) } else { 0 }
     }
 
     fn send_bulk(&mut self, from: usize, to: usize, message: Message) {
@@ -110,8 +121,13 @@ impl Cluster {
         if self.network.ways[from][to].broken {
             return; // the sender will be told
         }
+        if self.network.ways[from][to].starves {
+            self.network.ways[from][to].held = true;
+            return;
+        }
         let slow = self.network.ways[from][to].slow_ns;
-        let at = (self.now + self.delay() + slow).max(self.network.ways[from][to].last_bulk);
+        let again = self.sent_again(from, to);
+        let at = (self.now + self.delay() + slow + again).max(self.network.ways[from][to].last_bulk);
         let way = &mut self.network.ways[from][to];
         way.last_bulk = at;
         let epoch = way.epoch;
@@ -146,6 +162,28 @@ impl Cluster {
         way.last_bulk = 0;
         let peer = self.machines[to].id.clone();
         self.deliver(from, Event::BulkDown(peer));
+    }
+
+    /// From now on one machine's links, both ways, pass nothing in bulk (`starves`), and control messages are late so often.
+    pub fn limp(&mut self, node: usize, starves: bool, late_per_mille: u64) {
+        for other in (0..self.machines.len()).filter(|other| *other != node) {
+            self.limp_link(node, other, starves, late_per_mille);
+        }
+    }
+
+    pub fn limp_link(&mut self, a: usize, b: usize, starves: bool, late_per_mille: u64) {
+        self.say(|c| {
+            let (a, b) = (c.name(a), c.name(b));
+            format!("between {a} and {b}: bulk held {starves}, {late_per_mille} of 1000 late")
+        });
+        for (from, to) in [(a, b), (b, a)] {
+            let way = &mut self.network.ways[from][to];
+            way.starves = starves;
+            way.late_per_mille = late_per_mille;
+            if !starves && std::mem::take(&mut way.held) {
+                self.break_bulk(from, to);
+            }
+        }
     }
 
     /// Cuts both directions.

@@ -4,7 +4,7 @@
 //! hide what comes of it.
 
 use tanist_replication::{
-    HardState, MemberId, Message, RecordKey, Stamp, SuccessionRecord,
+    HardState, MemberId, Message, Position, RecordKey, Stamp, SuccessionRecord,
     quorum::{majority, voters},
 };
 
@@ -128,6 +128,9 @@ impl Cluster {
     fn promises(&mut self, node: usize, to: &MemberId, message: &Message) -> Result<(), String> {
         let hard = self.machines[node].hard.as_ref();
         let me = &self.machines[node].id;
+        if let Message::VoteReply(reply) | Message::PreVoteReply(reply) = message {
+            self.knows(me, reply.acknowledged)?;
+        }
         match message {
             Message::VoteReply(reply) if reply.granted => {
                 if hard.is_none_or(|h| h.term != reply.term || h.voted_for.as_ref() != Some(to)) {
@@ -174,6 +177,18 @@ impl Cluster {
             _ => {}
         }
         Ok(())
+    }
+
+    /// R4: what a voter says is acknowledged is, or a candidate that holds everything couldn't win.
+    fn knows(&self, me: &MemberId, position: Position) -> Result<(), String> {
+        let index = position.txid.0.checked_sub(1).map(|index| index as usize);
+        let acknowledged = index.is_none_or(|index| {
+            self.check.branch.get(index).is_some_and(|(stamp, _)| stamp.position == position)
+        });
+        if acknowledged {
+            return Ok(());
+        }
+        Err(format!("R4: {me} says that {position} was acknowledged, which it wasn't"))
     }
 
     /// A replica reports only what is on its disk, and must have it again after its next start (I4).

@@ -29,7 +29,7 @@ pub fn event(event: &Event) -> String {
 
 pub fn message(message: &Message) -> String {
     match message {
-        Message::Append { term, transaction } => {
+        Message::Append { term, transaction, .. } => {
             format!("append {} (term {term})", transaction.stamp.position)
         }
         Message::Stored(report) => format!("stored {} (term {})", report.stamp.position, report.term),
@@ -43,7 +43,7 @@ pub fn message(message: &Message) -> String {
             format!("pre-vote {} for {}, record {}, at {}", r.granted, r.term, r.record.key, r.position)
         }
         Message::Resync { term } => format!("copy everything (term {term})"),
-        Message::Goodbye { term, heir } => {
+        Message::Goodbye { term, heir, .. } => {
             format!("goodbye (term {term}), heir {}", heir.as_ref().map_or("nobody", |heir| heir.as_str()))
         }
         Message::Heartbeat(h) => {

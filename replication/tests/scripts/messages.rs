@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tanist_replication::{Effect, Event, Message, Stamp, Term, Transaction};
+use tanist_replication::{Effect, Event, Message, Position, Stamp, Term, Transaction};
 
 use super::{THREE, founded, settle};
 use crate::cluster::{Cluster, Setup, store::Store};
@@ -16,7 +16,8 @@ fn next(c: &Cluster, count: usize) -> (Term, Vec<Transaction>) {
 
 fn append(c: &mut Cluster, term: Term, transaction: &Transaction) -> Vec<Effect> {
     let from = c.machines[0].id.clone();
-    let message = Message::Append { term, transaction: transaction.clone() };
+    let acknowledged = Position::ZERO;
+    let message = Message::Append { term, transaction: transaction.clone(), acknowledged };
     c.effects_of(1, Event::Message { from, message })
 }
 
@@ -69,7 +70,7 @@ fn append_of_an_older_term_is_ignored() {
     let mut branch: Store = c.machines[2].store.clone();
     let late = branch.commit(Term(1), 900);
     let from = c.machines[0].id.clone();
-    let message = Message::Append { term: Term(1), transaction: late };
+    let message = Message::Append { term: Term(1), transaction: late, acknowledged: Position::ZERO };
     let effects = c.effects_of(2, Event::Message { from, message });
     assert_eq!(applied(&effects), 0);
     c.start(0);

@@ -1,13 +1,16 @@
 //! Named scripts, one edge case each, on a quiet network: the names alone tell what the protocol promises.
 #![allow(clippy::unwrap_used)]
 
+mod damaged;
 mod election;
 mod force;
 mod handover;
 mod health;
+mod limp;
 mod members;
 mod messages;
 mod rejoin;
+mod slow;
 mod sync_set;
 
 use std::time::Duration;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
-use tanist_replication::{HardState, SuccessionRecord, Term};
+use tanist_replication::{HardState, Known, SuccessionRecord, Term};
 use tanist_store::{Anew, DATABASE_FILE, begin_anew};
 
 use super::{
@@ -86,7 +86,13 @@ pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     let (votes, _) = Durable::open(&config.data_dir, config.cluster.as_str(), config.id.as_str())?;
     let record = SuccessionRecord::blank(config.members.clone());
     votes.persist_restored(
-        &HardState { term, voted_for: None, record, promised: std::time::Duration::ZERO },
+        &HardState {
+            term,
+            voted_for: None,
+            record,
+            promised: std::time::Duration::ZERO,
+            known: Known::default(),
+        },
         &reason,
     )?;
     let database = config.data_dir.join(DATABASE_FILE);

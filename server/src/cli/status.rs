@@ -160,5 +160,9 @@ fn text(cluster: &Cluster) -> String {
     {
         text += &format!("{member} isn't healthy: {why}\n");
     }
+    for (member, why) in cluster.members.iter().filter_map(|member| Some((&member.id, member.slow.as_ref()?)))
+    {
+        text += &format!("{member} is slow: {why}\n");
+    }
     text
 }

@@ -18,6 +18,10 @@ pub enum Mistake {
     NoEligibility,
     /// R4: eligibility is judged by the candidate's own record, not by the highest among the grants.
     EligibilityOfOwnRecord,
+    /// R4: a candidate wins although a voter knows that it lacks what was acknowledged.
+    LossIgnored,
+    /// R4: whatever a voter's replica ends with is taken for acknowledged.
+    EveryEndAcknowledged,
     /// R5: the old master stays in the first record's sync set.
     OldMasterKept,
     /// R5: the winner forgets the members of the old sync set at once.

@@ -41,6 +41,11 @@ fn member_that_missed_two_removals_elects_nobody_beside_the_rest() {
 }
 
 #[test]
+fn disk_that_forgets_costs_its_machine_the_throne_where_a_voter_knows() {
+    exhaust("forgetful disks", Succession::forgetful());
+}
+
+#[test]
 fn messages_of_no_more_use_change_nothing() {
     let all_kept = |model| Succession { forget: false, writes: 1, ..model };
     let small = |model| Succession { last_version: 2, ..model };
@@ -60,6 +65,7 @@ fn messages_of_no_more_use_change_nothing() {
 fn larger_bounds_hold() {
     if large() {
         exhaust("diverged replica among three", Succession::diverged());
+        exhaust("forgetful disks, three data members", Succession::forgetful_three());
         exhaust("addition to two", Succession::addition());
         let pair = Succession { writes: 1, last_version: 2, ..Succession::pair_and_witness() };
         exhaust("three reigns", Succession { last_term: 3, ..pair });

@@ -135,6 +135,17 @@ fn goodbye_before_the_heir_has_everything() {
 }
 
 #[test]
+fn candidate_that_lost_what_a_voter_knows_of_wins() {
+    breaks(Mistake::LossIgnored, Succession::forgetful(), "nobody wins without");
+}
+
+/// The old master's end, or that of a backup that was counted on, may never have been acknowledged.
+#[test]
+fn end_of_any_replica_is_taken_for_acknowledged() {
+    breaks(Mistake::EveryEndAcknowledged, Succession::forgetful(), "who has lost nothing");
+}
+
+#[test]
 fn disk_goes_back() {
     breaks(Mistake::RestoredDisk, Succession::pair_and_witness(), "I1");
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use tanist_replication::{HardState, SuccessionRecord, Term};
+use tanist_replication::{HardState, Known, Position, SuccessionRecord, Term};
 
 use crate::{Input, named, peers};
 
@@ -84,12 +84,14 @@ pub(crate) fn hard_state() -> Result<Vec<Input>, Box<dyn Error>> {
         voted_for: Some("pc-2".parse()?),
         record: peers::record()?,
         promised: std::time::Duration::from_secs(1),
+        known: Known { acknowledged: Position::new(4, 8), trails: true },
     };
     let blank = HardState {
         term: Term(0),
         voted_for: None,
         record: SuccessionRecord::blank(vec![]),
         promised: std::time::Duration::ZERO,
+        known: Known::default(),
     };
     Ok(named([("voted", minicbor::to_vec(&voted)?), ("blank", minicbor::to_vec(&blank)?)]))
 }

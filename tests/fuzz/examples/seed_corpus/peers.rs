@@ -63,6 +63,7 @@ pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
             plain_len: 5,
             payload: Bytes::from_static(b"pages"),
         },
+        acknowledged: Position::ZERO,
     };
     let vote = |term| Message::Vote(VoteRequest { term: Term(term), record: blank.clone() });
     let grant = |term, pre| {
@@ -72,6 +73,7 @@ pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
             own_term: Term(term),
             record: blank.clone(),
             position: Position::ZERO,
+            acknowledged: Position::ZERO,
         };
         if pre { Message::PreVoteReply(reply) } else { Message::VoteReply(reply) }
     };
@@ -80,7 +82,12 @@ pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
         ("follow", follow.clone()),
         (
             "goodbye",
-            [follow.clone(), say(5, Message::Goodbye { term: Term(1), heir: None }), vec![3; 4]].concat(),
+            [
+                follow.clone(),
+                say(5, Message::Goodbye { term: Term(1), heir: None, limps: false }),
+                vec![3; 4],
+            ]
+            .concat(),
         ),
         ("master_falls_silent", [follow.clone(), vec![0, 3, 3, 3, 3]].concat()),
         ("resync", [follow, say(5, Message::Resync { term: Term(1) })].concat()),
@@ -117,6 +124,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
         own_term: Term(3),
         record: record.clone(),
         position: stamp.position,
+        acknowledged: stamp.position,
     };
     let transaction = Transaction {
         previous: stamp,
@@ -161,13 +169,14 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
                 promised: Some(times.lease),
                 longest: Some(times.lease * 5),
                 times: Some(times),
+                awaits: true,
             }),
         ),
-        ("append", Message::Append { term, transaction }),
+        ("append", Message::Append { term, transaction, acknowledged: Position::new(3, 8) }),
         ("stored", Message::Stored(Report { term, stamp })),
         ("refused", Message::Refused(Report { term, stamp })),
         ("resync", Message::Resync { term }),
-        ("goodbye", Message::Goodbye { term, heir: Some("pc-2".parse()?) }),
+        ("goodbye", Message::Goodbye { term, heir: Some("pc-2".parse()?), limps: true }),
     ];
     let encode = |message| {
         let (head, body) = wire::encode(message);

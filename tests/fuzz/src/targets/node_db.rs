@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use tanist_replication::{HardState, Member, Rank, SuccessionRecord, Term};
+use tanist_replication::{HardState, Known, Member, Rank, SuccessionRecord, Term};
 use tanist_server::durable::Durable;
 
 use crate::{edit, scratch, script::Script};
@@ -20,6 +20,7 @@ fn hard(term: u64) -> HardState {
         voted_for: Some(b.id.clone()),
         record: SuccessionRecord::blank(vec![a, b]),
         promised: std::time::Duration::from_millis(term),
+        known: Known::default(),
     }
 }
 

@@ -41,6 +41,10 @@ pub enum Action {
     Goodbye(Id, Id),
     /// Its disk is put back to what it held at the beginning. Only by mistake.
     Restore(Id),
+    /// It ends, and its disk keeps only so many of its transactions.
+    Forget(Id, u32),
+    /// It hears what is acknowledged.
+    Learn(Id, Log),
 }
 
 /// All that can happen in a state.
@@ -59,6 +63,9 @@ pub(super) fn enabled(model: &Succession, state: &State, actions: &mut Vec<Actio
         }
         if model.is(Mistake::RestoredDisk) {
             actions.push(Action::Restore(id));
+        }
+        if model.forgets && state.forgot.is_none() && model.data.has(id) {
+            actions.extend((0..node.disk.len()).map(|len| Action::Forget(id, len)));
         }
         for message in &state.sent {
             arrival(model, id, node, message, actions);
@@ -95,8 +102,32 @@ fn arrival(model: &Succession, id: Id, node: &Node, message: &Message, actions: 
                 actions.push(Action::Receive(id, term, log));
             }
         }
+        Message::Acknowledged { from, log } if from != id && log.position() > node.known.position() => {
+            actions.push(Action::Learn(id, log));
+        }
         _ => {}
     }
+}
+
+/// Who has voted for it.
+pub(super) fn grants_of(state: &State, term: u8, id: Id) -> Set {
+    granted(state, term, id).fold(Set::default(), |set, (from, _)| set.with(from))
+}
+
+/// R4: whether one of these voters, or the candidate itself, knows something to be acknowledged that lies beyond its end.
+pub(super) fn lacks(model: &Succession, state: &State, id: Id, grants: Set) -> bool {
+    let node = &state.nodes[usize::from(id)];
+    let known = |grants: Set| {
+        state.sent.iter().filter_map(move |message| match *message {
+            Message::Grant { term, to, from, known, .. }
+                if (term, to) == (node.term, id) && grants.has(from) =>
+            {
+                Some(known)
+            }
+            _ => None,
+        })
+    };
+    model.forgets && known(grants).any(|known| known.position() > node.seen.position())
 }
 
 /// The highest record among a candidate's grants, its own included.
@@ -109,19 +140,22 @@ pub(super) fn highest(state: &State, node: &Node, id: Id, grants: Set) -> Record
 
 fn granted(state: &State, in_term: u8, whom: Id) -> impl Iterator<Item = (Id, Record)> {
     state.sent.iter().filter_map(move |message| match *message {
-        Message::Grant { term, to, from, record } if (term, to) == (in_term, whom) => Some((from, record)),
+        Message::Grant { term, to, from, record, .. } if (term, to) == (in_term, whom) => {
+            Some((from, record))
+        }
         _ => None,
     })
 }
 
 fn wins(model: &Succession, state: &State, id: Id, node: &Node, actions: &mut Vec<Action>) {
-    let all = granted(state, node.term, id).fold(Set::default(), |set, (from, _)| set.with(from));
+    let all = grants_of(state, node.term, id);
     for grants in all.subsets().filter(|grants| grants.has(id)) {
         let record = highest(state, node, id, grants);
         let electing = if model.is(Mistake::MajorityOfOwnRecord) { node.record } else { record };
         let eligible = if model.is(Mistake::EligibilityOfOwnRecord) { node.record } else { record };
-        if electing.members.majority_in(grants) && (eligible.sync.has(id) || model.is(Mistake::NoEligibility))
-        {
+        let whole = !lacks(model, state, id, grants) || model.is(Mistake::LossIgnored);
+        let may_reign = eligible.sync.has(id) || model.is(Mistake::NoEligibility);
+        if electing.members.majority_in(grants) && may_reign && whole {
             actions.push(Action::Win(id, grants));
         }
     }

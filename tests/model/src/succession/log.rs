@@ -82,6 +82,11 @@ impl Log {
             .last()
     }
 
+    /// The position of its last transaction: by reign, then by number.
+    pub fn position(self) -> (Option<u8>, u32) {
+        (self.term(), self.len())
+    }
+
     /// How many of its transactions it takes to hold `entry`, if it does.
     pub fn len_to(self, entry: Entry) -> Option<u32> {
         (0..).zip(self.entries()).find(|&(_, each)| each == entry).map(|(at, _)| at + 1)

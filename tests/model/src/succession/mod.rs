@@ -5,6 +5,7 @@
 //! in `leases`; R10 only chooses among the sync sets that are all tried here.
 
 mod choice;
+mod forgetful;
 pub mod log;
 mod rules;
 mod starts;
@@ -37,6 +38,8 @@ pub struct Succession {
     pub memberships: Vec<Set>,
     /// Masters may hand over.
     pub handover: bool,
+    /// One disk may forget the end of what was on it, and masters tell what is acknowledged.
+    pub forgets: bool,
     /// Messages that nobody can use any more are dropped, so that states that differ in nothing else count as one.
     pub forget: bool,
     /// The rule left out.
@@ -74,6 +77,8 @@ impl Model for Succession {
             went_back: false,
             heir_lacks: false,
             handed_over: false,
+            forgot: None,
+            loss_ignored: false,
         }]
     }
 
@@ -88,6 +93,9 @@ impl Model for Succession {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
+        if self.forgets {
+            return forgetful::properties();
+        }
         let mut properties = vec![
             Property::always("I1 one master per term", |_, state: &State| {
                 state.winners.iter().all(|winners| winners.len() <= 1)

@@ -2,7 +2,7 @@
 
 use super::{
     Succession,
-    choice::{Action, awaited, highest},
+    choice::{Action, awaited, highest, lacks},
     log::{Entry, Log},
     state::{Message, Node, Record, Role, State},
 };
@@ -29,15 +29,15 @@ fn step(model: &Succession, state: &mut State, action: Action) {
             node.term += 1;
             node.voted_for = Some(id);
             node.role = Role::Candidate;
-            let (term, record) = (node.term, node.record);
-            state.send(Message::Grant { term, to: id, from: id, record });
+            let (term, record, known) = (node.term, node.record, knows(model, node));
+            state.send(Message::Grant { term, to: id, from: id, record, known });
         }
         Action::Vote(id, to, term) => {
             let node = &mut state.nodes[usize::from(id)];
             adopt(node, term);
             node.voted_for = Some(to);
-            let record = node.record;
-            state.send(Message::Grant { term, to, from: id, record });
+            let (record, known) = (node.record, knows(model, node));
+            state.send(Message::Grant { term, to, from: id, record, known });
         }
         Action::Win(id, grants) => win(model, state, id, grants),
         Action::Accept(id, record) => {
@@ -62,7 +62,13 @@ fn step(model: &Succession, state: &mut State, action: Action) {
             state.send(Message::Append { term, from: id, log });
         }
         Action::Acknowledge(id, write) => {
-            state.acknowledged[usize::from(write)] = state.nodes[usize::from(id)].term + 1;
+            let node = &mut state.nodes[usize::from(id)];
+            state.acknowledged[usize::from(write)] = node.term + 1;
+            if let (true, Some(len)) = (model.forgets, node.seen.len_to(Entry::Write(write))) {
+                node.known = node.seen.prefix(len);
+                let log = node.known;
+                state.send(Message::Acknowledged { from: id, log });
+            }
         }
         Action::Receive(id, term, log) => receive(model, state, id, term, log),
         Action::Sync(id) => sync(model, state, id),
@@ -76,8 +82,22 @@ fn step(model: &Succession, state: &mut State, action: Action) {
             let (term, log) = (node.term, node.seen);
             state.send(Message::Goodbye { term, heir, log });
         }
+        Action::Forget(id, len) => {
+            state.forgot = Some(id);
+            let node = &mut state.nodes[usize::from(id)];
+            node.disk = node.disk.prefix(len);
+            node.seen = node.disk;
+            node.role = Role::Follower;
+        }
+        Action::Learn(id, log) => state.nodes[usize::from(id)].known = log,
         Action::Restore(id) => state.nodes[usize::from(id)] = model.start[usize::from(id)],
     }
+}
+
+/// What a voter says is acknowledged.
+fn knows(model: &Succession, node: &Node) -> Log {
+    let ends_higher = node.disk.position() > node.known.position();
+    if model.is(Mistake::EveryEndAcknowledged) && ends_higher { node.disk } else { node.known }
 }
 
 /// R6: takes over a higher term, and leaves whatever it was in the lower one.
@@ -103,6 +123,7 @@ fn win(model: &Succession, state: &mut State, id: Id, grants: Set) {
         matches!(*each, Message::Goodbye { term: last, heir, log }
             if (last + 1, heir) == (term, id) && !node.seen.starts_with(log))
     });
+    state.loss_ignored |= model.forgets && lacks(model, state, id, grants);
     state.winners[usize::from(term)] = state.winners[usize::from(term)].with(id);
     let committed = model.is(Mistake::ServeBeforeCommit).then_some(record);
     let log = node.seen.with(Entry::Reign(term));
@@ -232,6 +253,9 @@ fn forget(model: &Succession, state: &mut State) {
         Message::Append { term, from, log } => others(from)
             .any(|(id, backup)| model.data.has(id) && backup.term <= term && !backup.disk.starts_with(log)),
         Message::Stored { term, .. } => reigns(term),
+        Message::Acknowledged { from, log } => {
+            others(from).any(|(_, each)| each.known.position() < log.position())
+        }
         Message::Goodbye { term, heir, .. } => {
             term < model.last_term
                 && nodes[usize::from(heir)].term <= term + 1

@@ -11,7 +11,15 @@ use super::{
 use crate::machines::Set;
 
 fn node(record: Record, disk: Log) -> Node {
-    Node { term: record.term, voted_for: None, record, disk, seen: disk, role: Role::Follower }
+    Node {
+        term: record.term,
+        voted_for: None,
+        record,
+        disk,
+        seen: disk,
+        known: Log::default(),
+        role: Role::Follower,
+    }
 }
 
 fn founded(sync: Set, members: Set) -> Record {
@@ -40,6 +48,7 @@ impl Succession {
             writes: 1,
             memberships: Vec::new(),
             handover: false,
+            forgets: false,
             forget: true,
             mistake: None,
         }
@@ -79,6 +88,24 @@ impl Succession {
         let more = held().with(Entry::Write(1));
         let start = vec![node(record, more), node(record, more), node(record, held())];
         Self { old_writes: 2, writes: 3, ..Self::new(start, data) }
+    }
+
+    /// Two data members, of which one may forget, and a witness that knows what was acknowledged. The last write of term 0 wasn't, and is
+    /// only on the disk of 0.
+    pub fn forgetful() -> Self {
+        let mut start = Self::diverged_pair().start;
+        start[2].known = held();
+        Self { forgets: true, start, last_version: 1, ..Self::diverged_pair() }
+    }
+
+    /// The same with a third data member that isn't in the sync set in place of the witness.
+    pub fn forgetful_three() -> Self {
+        let data = Set::of(&[0, 1, 2]);
+        let record = founded(Set::of(&[0, 1]), data);
+        let mut start =
+            vec![node(record, held().with(Entry::Write(1))), node(record, held()), node(record, held())];
+        start[2].known = held();
+        Self { start, data, ..Self::forgetful() }
     }
 
     /// Two data members and a witness, with masters that hand over.

@@ -47,6 +47,8 @@ pub struct Node {
     pub disk: Log,
     /// The replica as it is seen now: more than `disk`, or a copy that will replace it.
     pub seen: Log,
+    /// What it knows to be acknowledged, where disks forget.
+    pub known: Log,
     /// Gone with a crash.
     pub role: Role,
 }
@@ -74,6 +76,8 @@ pub enum Message {
         from: Id,
         /// The voter's accepted record (R1).
         record: Record,
+        /// What the voter knows to be acknowledged.
+        known: Log,
     },
     /// A record is accepted. The master's own acceptance is at once its proposal.
     Accepted {
@@ -98,6 +102,13 @@ pub enum Message {
         /// The backup.
         from: Id,
         /// All on its disk.
+        log: Log,
+    },
+    /// A master tells how far it has acknowledged, where disks forget.
+    Acknowledged {
+        /// The master.
+        from: Id,
+        /// All it held up to there.
         log: Log,
     },
     /// A master has given up for an heir.
@@ -132,6 +143,10 @@ pub struct State {
     pub heir_lacks: bool,
     /// To be checked: an heir serves.
     pub handed_over: bool,
+    /// A disk has forgotten what was on it. It happens once.
+    pub forgot: Option<Id>,
+    /// To be checked: somebody won without what one of his voters knew to be acknowledged.
+    pub loss_ignored: bool,
 }
 
 impl State {

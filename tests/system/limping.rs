@@ -1,0 +1,157 @@
+//! Machines that fail slowly: what they send doesn't arrive, or their disk is slow. Others take their part.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    cluster::Cluster,
+    cut_off::cuttable,
+    power::{log_dir, powered},
+    workload::{Workload, create_ledger},
+};
+
+/// Heartbeats pass between the master and the others, and no transactions: as when only large packets are lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn master_whose_transactions_reach_nobody_leaves_the_throne_and_never_acknowledges_alone() {
+    let (cluster, links) = cuttable("").await;
+    let client = cluster.client();
+    create_ledger(&client).await;
+    cluster.wait_both_keep_up().await;
+    let workload = Workload::start(&client, 2, "w");
+    workload.wait_for(50).await;
+    let old = cluster.wait_master().await;
+    for (_, _, link) in links.iter().filter(|(from, to, _)| *from == old || *to == old) {
+        link.starve(true);
+    }
+    let alone = BTreeSet::from([cluster.machines[old].id.clone()]);
+    cluster
+        .wait("another machine reigns", || async {
+            let view = cluster.view(old).await.ok()?;
+            let set: BTreeSet<String> = view.sync_set.into_iter().collect();
+            assert!(
+                set != alone || view.master.as_ref() != alone.first(),
+                "it has made itself the whole sync set"
+            );
+            cluster.master().await.filter(|master| *master != old).map(drop)
+        })
+        .await;
+    assert!(cluster.log_of(old).contains("what is sent to them doesn't arrive"), "{}", cluster.log_of(old));
+    // Both others keep what is written now.
+    workload.wait_for(100).await;
+    for (_, _, link) in links.iter() {
+        link.starve(false);
+    }
+    let outcome = workload.finish().await;
+    cluster.assert_identical().await;
+    for i in 0..3 {
+        outcome.assert_in(&cluster.data_dir(i));
+    }
+    cluster.assert_no_panic();
+}
+
+/// From now on, or no longer, a sync of the machine's WAL takes 400 ms.
+fn set_slow(cluster: &Cluster, i: usize, slow: bool) {
+    let file = log_dir(cluster, i).join("slow");
+    if slow {
+        std::fs::write(&file, "state.db-wal").unwrap();
+    } else {
+        std::fs::remove_file(&file).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backup_with_a_slow_disk_is_replaced_by_the_idle_one() {
+    let Some(cluster) = powered(None).await else { return };
+    cluster.wait_both_keep_up().await;
+    let master = cluster.wait_master().await;
+    let view = cluster.view(master).await.unwrap();
+    let id = view.sync_set.into_iter().find(|id| *id != cluster.machines[master].id).unwrap();
+    let slow = cluster.index_of(&id);
+    let workload = Workload::start(&cluster.client(), 4, "w");
+    workload.wait_for(100).await;
+    set_slow(&cluster, slow, true);
+    cluster
+        .wait("the idle one has taken its place", || async {
+            let view = cluster.view(master).await.ok()?;
+            let replaced = view.sync_set.len() == 2 && !view.sync_set.contains(&id);
+            let told = view.members.into_iter().find(|member| member.id == id)?.slow?;
+            (replaced && told.contains("to store takes")).then_some(())
+        })
+        .await;
+    assert!(cluster.log_of(master).contains("backup is slow"), "{}", cluster.log_of(master));
+    // Nobody waits for it any more.
+    let began = Instant::now();
+    workload.wait_for(200).await;
+    let took = began.elapsed();
+    assert!(
+        took < Duration::from_secs(10),
+        "four with each sync, it would be 20 s: {took:?}\n{}",
+        cluster.logs()
+    );
+    set_slow(&cluster, slow, false);
+    let outcome = workload.finish().await;
+    cluster.assert_identical().await;
+    for i in 0..3 {
+        outcome.assert_in(&cluster.data_dir(i));
+    }
+    cluster.assert_no_panic();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn master_with_a_slow_disk_hands_over() {
+    let Some(cluster) = powered(None).await else { return };
+    cluster.wait_both_keep_up().await;
+    let old = cluster.wait_master().await;
+    let workload = Workload::start(&cluster.client(), 4, "w");
+    workload.wait_for(100).await;
+    set_slow(&cluster, old, true);
+    cluster
+        .wait("another machine reigns", || async {
+            cluster.master().await.filter(|master| *master != old).map(drop)
+        })
+        .await;
+    assert!(cluster.log_of(old).contains("this machine is slow"), "{}", cluster.log_of(old));
+    workload.wait_for(100).await;
+    set_slow(&cluster, old, false);
+    let outcome = workload.finish().await;
+    assert!(outcome.unknown.is_empty(), "a planned handover costs no request");
+    cluster.assert_identical().await;
+    cluster.assert_no_panic();
+}
+
+/// A quarter of the packets on the master's links is lost: most that it sends arrives late.
+#[tokio::test(flavor = "multi_thread")]
+async fn master_with_a_lossy_link_never_acknowledges_alone_and_another_reigns_in_the_end() {
+    let (cluster, links) = cuttable("").await;
+    let client = cluster.client();
+    create_ledger(&client).await;
+    cluster.wait_both_keep_up().await;
+    let workload = Workload::start(&client, 2, "w");
+    workload.wait_for(50).await;
+    let old = cluster.wait_master().await;
+    let touching: Vec<_> = links.iter().filter(|(from, to, _)| *from == old || *to == old).collect();
+    for (_, _, link) in &touching {
+        link.lose(250);
+    }
+    let alone = [cluster.machines[old].id.clone()];
+    cluster
+        .wait("another machine reigns", || async {
+            let view = cluster.view(old).await.ok()?;
+            let reigns = view.master.as_ref() == Some(&alone[0]);
+            assert!(!reigns || view.sync_set != alone, "it has made itself the whole sync set");
+            cluster.master().await.filter(|master| *master != old).map(drop)
+        })
+        .await;
+    workload.wait_for(100).await;
+    for (_, _, link) in &touching {
+        link.lose(0);
+    }
+    let outcome = workload.finish().await;
+    cluster.assert_identical().await;
+    for i in 0..3 {
+        outcome.assert_in(&cluster.data_dir(i));
+    }
+    cluster.assert_no_panic();
+}
