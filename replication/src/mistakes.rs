@@ -41,6 +41,10 @@ pub enum Mistake {
     TakenInEarly,
     /// R9: a record is proposed while another still is.
     TwoProposals,
+    /// R7: a master whose disk doesn't answer acknowledges what its backups have stored.
+    OwnDiskForgotten,
+    /// A master whose disk doesn't answer stays.
+    StallIgnored,
     /// R11: the lease is counted from the answer, not from the question.
     LeaseFromAnswer,
     /// R11: a restarted voter votes at once.
@@ -61,7 +65,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Mistake; 24] = [
+    pub const ALL: [Mistake; 26] = [
         Mistake::VoteUnsaved,
         Mistake::VoteForgotten,
         Mistake::LeaseIgnored,
@@ -78,6 +82,8 @@ impl Mistake {
         Mistake::ReportedEarly,
         Mistake::TakenInEarly,
         Mistake::TwoProposals,
+        Mistake::OwnDiskForgotten,
+        Mistake::StallIgnored,
         Mistake::LeaseFromAnswer,
         Mistake::NoRestartWait,
         Mistake::LateAcknowledgement,

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use tanist_replication::{Event, Message};
 
-use crate::cluster::{Cluster, Setup};
+use crate::cluster::{Cluster, Setup, hang::Hang};
 
 const LONG: Duration = Duration::from_secs(10);
 
 type Script = (&'static str, fn() -> Option<String>);
 
-pub(crate) const SCRIPTS: [Script; 3] = [
+pub(crate) const SCRIPTS: [Script; 4] = [
     ("lost record", machine_that_lost_its_record_does_not_count),
     ("lost replica", machine_that_lost_its_replica_does_not_win),
     ("forked append", transaction_of_another_branch_is_not_stored),
+    ("hung disk", master_whose_disk_hangs_is_relieved),
 ];
 
 fn founded(members: &[(&'static str, u32)]) -> Cluster {
@@ -63,4 +64,14 @@ fn transaction_of_another_branch_is_not_stored() -> Option<String> {
     let from = c.machines[0].id.clone();
     c.deliver(1, Event::Message { from, message: Message::Append { term, transaction } });
     c.check.failure.take()
+}
+
+/// All that it had acknowledged is on its backup, so another can serve.
+fn master_whose_disk_hangs_is_relieved() -> Option<String> {
+    let mut c = founded(&[("a", 1), ("b", 2), ("w", 0)]);
+    c.hang(0, Hang::Sync);
+    c.write();
+    let relieved = c.run_until(LONG, |c| c.serving().is_some_and(|node| node != 0));
+    let stays = || "R7: nobody acknowledges anything while the master's disk hangs".to_owned();
+    c.check.failure.take().or_else(|| relieved.is_none().then(stays))
 }

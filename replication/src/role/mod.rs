@@ -1,7 +1,8 @@
 //! What a machine can be, each role with the data that means something only in it.
 //!
 //! `follower.rs` backs and votes, `candidate.rs` stands, `master.rs` reigns, `sync_set.rs` keeps the sync set,
-//! `members.rs` the members, `handover.rs` leaves the throne, `force.rs` takes it on an operator's word.
+//! `members.rs` the members, `handover.rs` leaves the throne, `stall.rs` without the own
+//! disk's help, `force.rs` takes it on an operator's word.
 
 mod candidate;
 mod follower;
@@ -9,6 +10,7 @@ mod force;
 mod handover;
 mod master;
 pub(crate) mod members;
+mod stall;
 mod sync_set;
 
 pub(crate) use candidate::Candidate;

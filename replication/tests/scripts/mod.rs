@@ -8,6 +8,7 @@ mod health;
 mod members;
 mod messages;
 mod rejoin;
+mod stall;
 mod sync_set;
 
 use std::time::Duration;
