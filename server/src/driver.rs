@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock,
+    config::Health,
     durable::Durable,
     end_notice::Peers,
     gate::Gate,
@@ -28,6 +29,7 @@ use crate::{
     inbox::{Command, Inbox, Respond},
     outage::Outage,
     rejoin::{self, Board},
+    stall::{News, Part, StallWatch},
     view,
     write::{WriteDone, WriteError},
     writer::StoreEvent,
@@ -54,7 +56,8 @@ const STORE: usize = 2;
 const TERM: usize = 3;
 const SCHEMA: usize = 4;
 const STUCK: usize = 5;
-const JUDGES: usize = 6;
+const STALL: usize = 6;
+const JUDGES: usize = 7;
 
 /// Everything the driver needs.
 pub(crate) struct Parts {
@@ -90,6 +93,8 @@ pub(crate) struct Parts {
     pub sums: Option<Arc<PageSums>>,
     /// Who acts on this machine's reign is told here.
     pub throne: watch::Sender<Throne>,
+    /// How long a stall is remembered.
+    pub calm: watch::Receiver<Health>,
     /// What operators ask for.
     pub control: mpsc::Receiver<Control>,
     /// Asks the driver to leave: answered, with whether it has reigned, when this machine isn't the master any more and, if possible, the next one is
@@ -252,6 +257,7 @@ struct Driver {
     /// This machine holds data and should not any more, or the reverse.
     rank_changed: bool,
     outage: Outage,
+    stall: StallWatch,
 }
 
 /// This machine is to stop.
@@ -291,9 +297,11 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
         rejoin: None,
         rank_changed: false,
         outage: Outage::default(),
+        stall: StallWatch::default(),
     };
     driver.event(Event::Tick)?;
     loop {
+        driver.look_for_stalls()?;
         driver.publish();
         driver.tell_left();
         let now = clock::now_ns();
@@ -492,6 +500,28 @@ impl Driver {
         self.event(Event::Health(self.unfit.iter().flatten().next().cloned()))
     }
 
+    /// What doesn't go on here costs this machine the role at once, and for a while.
+    fn look_for_stalls(&mut self) -> Result<(), DriverError> {
+        let now = clock::now_ns();
+        let stuck = self.parts.inbox.as_ref().is_some_and(|inbox| inbox.pulse().is_stuck(now));
+        let calm = self.parts.calm.borrow().recovery;
+        let stalls = Arc::clone(self.parts.gate.stalls());
+        stalls.mark(Part::Driver, 0);
+        let Some(news) = self.stall.look(&stalls, stuck, now, calm) else { return Ok(()) };
+        self.view_due = true;
+        match news {
+            News::Stalled(complaint) => {
+                self.judge(STALL, Some(complaint.clone()))?;
+                self.event(Event::Stalled(Some(complaint)))
+            }
+            News::GoesOn(complaint) => {
+                self.judge(STALL, Some(complaint))?;
+                self.event(Event::Stalled(None))
+            }
+            News::Calm => self.judge(STALL, None),
+        }
+    }
+
     fn hand_over(&mut self, event: Event, respond: Handed) -> Result<(), DriverError> {
         let first = self.handed.replace(respond);
         self.event(event)?;
@@ -527,7 +557,9 @@ impl Driver {
         match effect {
             Effect::Persist(hard) => {
                 if self.hard.as_ref() != Some(&hard) {
+                    let under_way = self.parts.gate.stalls().begin(Part::Votes, 0);
                     self.parts.durable.persist(&hard)?;
+                    drop(under_way);
                     if hard.record.key > RecordKey::BLANK {
                         self.parts.restored = None; // it has founded
                     }

@@ -145,6 +145,7 @@ mod tests {
             recovery: Duration::from_secs(60),
             min_free: None,
             slow_sync: None,
+            stall: Duration::from_secs(2),
         }
     }
 

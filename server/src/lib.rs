@@ -40,6 +40,7 @@ mod secret;
 mod served;
 mod server;
 pub mod sql;
+mod stall;
 pub mod state;
 mod stop;
 mod view;

@@ -41,6 +41,7 @@ use crate::{
     reign::ReignObserver,
     rejoin::Board,
     scrub::{self, ScrubThread},
+    stall::Stalls,
     view,
     watch::{Feeder, FeederParts, Hub, Kept},
     watchdog,
@@ -189,6 +190,7 @@ pub struct Server {
     hooks: Option<JoinHandle<()>>,
     live: Live,
     board: Arc<Board>,
+    stalls: Arc<Stalls>,
     here: Option<Here>,
     reign: ReignObserver,
     subject: Subject,
@@ -291,6 +293,8 @@ impl Server {
         let gate =
             Arc::new(Gate::new(view::of(config.cluster.as_str(), &node.status(), &board), clock::now_ns()));
         gate.set_stored(stamp.position);
+        gate.stalls().set_directory(&config.data_dir);
+        gate.stalls().set_limit(config.health.stall);
 
         let (store_sender, store_events) = mpsc::unbounded_channel();
         let inbox = Arc::new(Inbox::new(InboxLimits::default()));
@@ -314,6 +318,7 @@ impl Server {
                     audit: config.audit.kept.clone(),
                     lock_patience: config.lock_patience,
                     outside_ahead: config.store_options().payload_limit() / 8,
+                    stalls: Arc::clone(gate.stalls()),
                 };
                 let run = move || writer::run(database, &for_thread, &store_sender, writer_config);
                 let thread = spawn("store", run)?;
@@ -338,6 +343,8 @@ impl Server {
         let known = driver::addresses(&config.members, &node.status().record.members);
         let (peers, followed) = watch::channel(known);
         let subject = Subject { config: config.transport(random()?), peers: followed };
+        let (live_health, health_config) = watch::channel(config.health.clone());
+        let health_calm = health_config.clone();
         let driver = {
             let gate = Arc::clone(&gate);
             let inbox = store.as_ref().map(|(inbox, _)| Arc::clone(inbox));
@@ -374,6 +381,7 @@ impl Server {
                         restored,
                         sums,
                         throne,
+                        calm: health_calm,
                         control,
                         stop,
                     };
@@ -410,7 +418,6 @@ impl Server {
             }
         };
         // A witness never reigns.
-        let (live_health, health_config) = watch::channel(config.health.clone());
         let health = wal.map(|wal| {
             let (directory, config) = (config.data_dir.clone(), health_config);
             let (gate, control) = (Arc::clone(&gate), operators.clone());
@@ -446,7 +453,7 @@ impl Server {
         let (stop_http, http_stopped) = oneshot::channel();
         let pulse = Arc::clone(&inbox);
         let (writer, readers) = (
-            WriterHandle::new(inbox),
+            WriterHandle::new(inbox, Arc::clone(&gate)),
             ReadPool::start(&config.data_dir, config.read_pool(), witness, verified),
         );
         let presence = Arc::new(Presence::default());
@@ -463,7 +470,9 @@ impl Server {
             inbox: pulse,
             readers: readers.clone(),
             control: operators.clone(),
+            stalls: Arc::clone(gate.stalls()),
         }));
+        let beat = tokio::spawn(watchdog::beat(Arc::clone(gate.stalls())));
         let (live_limits, limits) = watch::channel(config.limits.clone());
         let operators_keys = Operators::default();
         operators_keys.set(&config.keys());
@@ -502,7 +511,7 @@ impl Server {
             driver: Some(driver),
             store,
             scrub,
-            beside: health.into_iter().chain(nodes).chain(expiry).chain([watchdog]).collect(),
+            beside: health.into_iter().chain(nodes).chain(expiry).chain([watchdog, beat]).collect(),
             feeder,
             schedule,
             hooks: Some(hooks),
@@ -515,6 +524,7 @@ impl Server {
                 tls: live_tls.zip(config.tls.clone()),
             },
             board: shown,
+            stalls: Arc::clone(gate.stalls()),
             here: Here::say(&config),
             reign: ReignObserver::new(reign, gate),
             subject,
@@ -573,6 +583,7 @@ impl Server {
     /// certificate's files. The rest is left alone.
     pub fn apply(&self, config: &Config) {
         self.live.health.send_replace(config.health.clone());
+        self.stalls.set_limit(config.health.stall);
         self.live.hooks.send_replace(config.hooks.clone());
         self.live.limits.send_replace(config.limits.clone());
         self.live.operators_keys.set(&config.keys());

@@ -61,7 +61,8 @@ impl Waits {
 
 impl Cluster {
     pub fn hang(&mut self, node: usize, what: Hang) {
-        if self.machines[node].running() {
+        // What hangs already has to come back first.
+        if self.machines[node].running() && self.machines[node].waits.hang.is_none() {
             self.say(|c| format!("{}'s disk hangs: {what:?}", c.name(node)));
             self.machines[node].waits.hang = Some(what);
         }

@@ -71,6 +71,13 @@ pub(super) async fn get(State(state): State<AppState>) -> Result<Response, ApiEr
         "1 while the store thread is stuck in one piece of work",
         inner.writer.is_stuck(now).into(),
     );
+    let stalls = inner.gate.stalls();
+    let lasts = stalls.driver(now).or_else(|| stalls.unfit(now)).map_or(0, |stall| stall.lasts.as_secs());
+    gauge(
+        "stalled_seconds",
+        "For how long the disk, or a thread, hasn't gone on beyond health.stall; 0: all do",
+        lasts,
+    );
     let readers = inner.readers.health(now);
     gauge(
         "readers_stuck",
