@@ -46,6 +46,7 @@ mod stop;
 mod view;
 mod watch;
 mod watchdog;
+mod within;
 pub mod write;
 mod writer;
 

@@ -27,6 +27,7 @@ mod http_document;
 mod http_input;
 mod http_recipe;
 mod huge;
+mod hung_disk;
 mod log_files;
 mod lost;
 mod members;

@@ -19,6 +19,7 @@ use crate::{
     },
     durable::{DirectoryLock, DurableError},
     http::{Secured, tls::Ends},
+    within::within,
 };
 
 /// Syncs faster than this don't reach anything that keeps data without power.
@@ -27,6 +28,8 @@ const TOO_FAST: Duration = Duration::from_micros(10);
 const SLOW: Duration = Duration::from_millis(30);
 /// A wall clock before this was never set: 2026-01-01.
 const NEVER_SET_MS: u64 = 1_767_225_600_000;
+/// So long a disk may take for anything that it is asked here.
+const DISK_TIME: Duration = Duration::from_secs(10);
 /// How long and how often a timer is tried.
 const TICK: Duration = Duration::from_millis(10);
 const TICKS: u32 = 50;
@@ -43,7 +46,10 @@ pub(super) async fn look(file: &Path, config: &Config) -> anyhow::Result<Vec<Fin
     let mut findings = vec![];
     findings.extend(secrecy(file, config));
     findings.extend(certificate(config));
-    let (process, finding) = process(config);
+    let owned = config.clone();
+    let (process, finding) = within(DISK_TIME, move || process(&owned)).await.unwrap_or_else(|| {
+        (Process::Runs, unanswered("data directory", &config.data_dir, "whether a machine runs on it"))
+    });
     findings.push(finding);
     findings.push(port("peer port", &config.listen.peer, process).await);
     findings.push(port("http port", &config.listen.http, process).await);
@@ -61,8 +67,19 @@ pub(super) async fn look(file: &Path, config: &Config) -> anyhow::Result<Vec<Fin
     for (field, command) in programs.into_iter().chain(service) {
         findings.extend(command.first().map(|program| runnable(field, program)));
     }
-    findings.extend(copies(config));
+    let owned = config.clone();
+    let copies = within(DISK_TIME, move || copies(&owned)).await;
+    let place = config.backup.as_ref().map_or(&config.data_dir, |backup| &backup.directory);
+    findings.extend(copies.unwrap_or_else(|| Some(unanswered("copies", place, "which copies are there"))));
     Ok(findings)
+}
+
+/// A disk that doesn't answer is a finding.
+fn unanswered(check: &'static str, directory: &Path, asked: &str) -> Finding {
+    let found =
+        format!("the disk of {} hasn't answered {asked} for {} s", directory.display(), DISK_TIME.as_secs());
+    let advice = "Look at that disk, its cable and the system's log: a machine whose disk doesn't answer leaves its role to another.";
+    Finding::bad(check, found, advice)
 }
 
 /// Who else can read each file with a secret, by the rule that the machine itself goes by.
@@ -158,8 +175,15 @@ fn existing(directory: &Path) -> PathBuf {
 }
 
 async fn disk(config: &Config) -> Vec<Finding> {
-    let directory = existing(&config.data_dir);
-    let free = fs4::available_space(&directory);
+    let data_dir = config.data_dir.clone();
+    let asked = within(DISK_TIME, move || {
+        let directory = existing(&data_dir);
+        let free = fs4::available_space(&directory);
+        (directory, free)
+    });
+    let Some((directory, free)) = asked.await else {
+        return vec![unanswered("room", &config.data_dir, "how much is free")];
+    };
     let least = config.health.min_free.unwrap_or(0);
     let room = match free {
         Ok(free) if free < least => Finding::bad(
@@ -170,17 +194,17 @@ async fn disk(config: &Config) -> Vec<Finding> {
         Ok(free) => Finding::good("room", format!("{} MiB free on the data directory's disk", free >> 20)),
         Err(error) => Finding::bad("room", error.to_string(), "The disk must tell how much is free."),
     };
-    let measured = tokio::task::spawn_blocking(move || probe::fsync(&directory)).await;
+    let measured = within(DISK_TIME, move || probe::fsync(&directory)).await;
     let sync = match measured {
-        Ok(Ok(times)) => {
+        Some(Ok(times)) => {
             sync_times(times.percentile(50), times.percentile(99), times.max(), config.health.slow_sync)
         }
-        Ok(Err(error)) => Finding::bad(
+        Some(Err(error)) => Finding::bad(
             "sync",
             in_words(&error),
             "The account that runs tanist must be able to write there.",
         ),
-        Err(error) => Finding::bad("sync", error.to_string(), "Try again."),
+        None => unanswered("sync", &config.data_dir, "syncs"),
     };
     vec![room, sync]
 }
