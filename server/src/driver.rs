@@ -235,6 +235,8 @@ struct Driver {
     reign: Option<Term>,
     /// Why it began.
     reason: String,
+    /// Its gate has been opened.
+    opened: bool,
     /// Why this machine isn't fit to reign: what was seen of it, what its hook says, what keeps it from writing, why it couldn't
     /// begin a term, why it can't, and what became of its store thread.
     unfit: [Option<Complaint>; JUDGES],
@@ -284,6 +286,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
         hard: None,
         reign: None,
         reason: String::new(),
+        opened: false,
         unfit: [const { None }; JUDGES],
         term_failed: None,
         waiting: VecDeque::new(),
@@ -576,6 +579,7 @@ impl Driver {
                 self.reign = Some(term);
                 self.reason.clone_from(&reason);
                 self.acknowledged = Txid::ZERO;
+                self.opened = false;
                 self.command(Command::StartReign { term, reason });
             }
             Effect::EndReign => {
@@ -586,6 +590,7 @@ impl Driver {
             }
             Effect::Acknowledge(position) => self.acknowledge(position),
             Effect::OpenGate { term } => {
+                self.opened = true;
                 self.tell_members();
                 self.parts.gate.open(term);
                 if let Some(inbox) = &self.parts.inbox {
@@ -716,6 +721,10 @@ impl Driver {
     }
 
     fn acknowledge(&mut self, position: Position) {
+        // A vote that was long in being stored may have come before it: then the lease can be over (I6).
+        if self.opened && self.parts.gate.is_open(clock::now_ns()).is_none() {
+            return self.fail_waiting("this machine's lease ended while it waited for its disk");
+        }
         self.acknowledged = position.txid;
         self.parts.gate.set_acknowledged(position);
         if let Some(inbox) = &self.parts.inbox {

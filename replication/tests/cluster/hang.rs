@@ -103,6 +103,9 @@ impl Cluster {
             self.write_op(node, op, attempt);
         } else if let Some(term) = self.machines[node].store.reign {
             let store = &mut self.machines[node].store;
+            if store.fold(&self.history).kept.contains_key(&op) {
+                return; // an earlier try of this call was done here
+            }
             let before = store.content.len();
             let transaction = store.commit(term, op);
             self.check_entries(node, before);
@@ -128,7 +131,12 @@ impl Cluster {
         }
         self.say(|c| format!("{}'s disk answers again", c.name(node)));
         let answers = std::mem::take(&mut self.machines[node].waits.answers);
-        if let Some(effects) = self.machines[node].waits.effects.take() {
+        if let Some(mut effects) = self.machines[node].waits.effects.take() {
+            // Late answers: the driver looks whether the gate is open still.
+            if self.machines[node].gate.is_some() && !self.serves(node) {
+                effects.retain(|effect| !matches!(effect, Effect::Acknowledge(_)));
+                self.forget_waiting(node);
+            }
             self.perform_all(node, effects.into());
             let backlog = std::mem::take(&mut self.machines[node].backlog);
             for ev in backlog {
