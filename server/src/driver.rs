@@ -514,8 +514,8 @@ impl Driver {
         self.view_due = true;
         match news {
             News::Stalled(complaint) => {
-                self.judge(STALL, Some(complaint.clone()))?;
-                self.event(Event::Stalled(Some(complaint)))
+                self.event(Event::Stalled(Some(complaint.clone())))?;
+                self.judge(STALL, Some(complaint))
             }
             News::GoesOn(complaint) => {
                 self.judge(STALL, Some(complaint))?;

@@ -188,6 +188,8 @@ pub struct Server {
     scrub: Option<ScrubThread>,
     /// What goes on beside the service, and ends with it.
     beside: Vec<tokio::task::JoinHandle<()>>,
+    /// Shows that the HTTP threads go on, as long as the driver looks.
+    beat: tokio::task::JoinHandle<()>,
     feeder: Option<Feeder>,
     schedule: Option<Schedule>,
     hooks: Option<JoinHandle<()>>,
@@ -521,7 +523,8 @@ impl Server {
             driver: Some(driver),
             store,
             scrub,
-            beside: health.into_iter().chain(nodes).chain(expiry).chain([watchdog, beat]).collect(),
+            beside: health.into_iter().chain(nodes).chain(expiry).chain([watchdog]).collect(),
+            beat,
             feeder,
             schedule,
             hooks: Some(hooks),
@@ -690,6 +693,7 @@ impl Server {
         for task in goodbye.into_iter().chain(telling) {
             let _ = task.await;
         }
+        self.beat.abort();
         Stopped { successor, left: waits.left }
     }
 }

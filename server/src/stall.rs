@@ -21,6 +21,8 @@ use crate::clock;
 const SLOWEST: u64 = 4 << 20;
 /// Threads that only have to go on, on a computer that may be busy, are given so many times `health.stall`.
 const THREADS: u64 = 2;
+/// Who looks several times a second and hasn't for so long was halted, and perhaps all the others with it.
+const HALTED: Duration = Duration::from_secs(1);
 /// `health.stall`, until the configuration is known.
 const STALL: Duration = Duration::from_secs(2);
 
@@ -136,10 +138,10 @@ impl Stalls {
     }
 
     /// How long this has been under way beyond what it may; `None`: not too long.
-    fn stall(&self, part: Part, now_ns: u64) -> Option<Stall> {
+    fn stall(&self, part: Part, now_ns: u64, from_ns: u64) -> Option<Stall> {
         let slot = &self.slots[part as usize];
         let since = slot.since_ns.load(Relaxed);
-        let lasts = now_ns.checked_sub(since).filter(|_| since != 0)?;
+        let lasts = now_ns.checked_sub(since.max(from_ns)).filter(|_| since != 0)?;
         let times = if matches!(part, Part::Driver | Part::Http) { THREADS } else { 1 };
         let limit = self.limit_ns.load(Relaxed).saturating_mul(times);
         let limit = limit.saturating_add(slot.slack_ns.load(Relaxed));
@@ -148,19 +150,24 @@ impl Stalls {
 
     /// What keeps this machine from being the master, the longest first.
     pub(crate) fn unfit(&self, now_ns: u64) -> Option<Stall> {
+        self.unfit_since(now_ns, 0)
+    }
+
+    /// The same, not counting the time before `from_ns`.
+    fn unfit_since(&self, now_ns: u64, from_ns: u64) -> Option<Stall> {
         let stalls = PARTS.into_iter().filter(|part| part.makes_unfit());
-        stalls.filter_map(|part| self.stall(part, now_ns)).max_by_key(|stall| stall.lasts)
+        stalls.filter_map(|part| self.stall(part, now_ns, from_ns)).max_by_key(|stall| stall.lasts)
     }
 
     /// Whether the driver doesn't go on, so that what it last said of the cluster is old.
     pub(crate) fn driver(&self, now_ns: u64) -> Option<Stall> {
-        self.stall(Part::Votes, now_ns).or_else(|| self.stall(Part::Driver, now_ns))
+        self.stall(Part::Votes, now_ns, 0).or_else(|| self.stall(Part::Driver, now_ns, 0))
     }
 
     /// Whether it is the disk that is waited for, now.
     pub(crate) fn is_disk(&self, now_ns: u64) -> bool {
         let parts = [Part::Store, Part::WalSync, Part::Checkpoint, Part::Votes];
-        parts.into_iter().any(|part| self.stall(part, now_ns).is_some())
+        parts.into_iter().any(|part| self.stall(part, now_ns, 0).is_some())
     }
 
     /// What to tell an operator now, if anything is stalled.
@@ -196,6 +203,9 @@ pub(crate) struct StallWatch {
     since_ns: u64,
     /// Something was stalled last at this time, and is remembered.
     last_ns: Option<u64>,
+    /// The last look; and when looks began to follow each other, which they don't while the whole computer, or process, is halted.
+    looked_ns: u64,
+    looks_from_ns: u64,
 }
 
 /// What has changed.
@@ -212,7 +222,11 @@ pub(crate) enum News {
 impl StallWatch {
     /// Looks; `stuck`: the store thread is in one piece of work for too long; `calm`: a stall is remembered for so long.
     pub(crate) fn look(&mut self, stalls: &Stalls, stuck: bool, now_ns: u64, calm: Duration) -> Option<News> {
-        let stall = stalls.unfit(now_ns);
+        if now_ns.saturating_sub(self.looked_ns) > nanos(HALTED) {
+            self.looks_from_ns = now_ns;
+        }
+        self.looked_ns = now_ns;
+        let stall = stalls.unfit_since(now_ns, self.looks_from_ns);
         if stall.is_some() || stuck {
             self.last_ns = Some(now_ns);
             if self.stalled.is_some() {
@@ -301,16 +315,34 @@ mod tests {
     fn driver_hears_of_a_stall_of_its_end_and_of_the_calm_after_it() {
         let stalls = Arc::new(Stalls::default());
         let (mut watch, calm) = (StallWatch::default(), Duration::from_secs(60));
-        assert_eq!(watch.look(&stalls, false, after(0), calm), None);
+        let start = clock::now_ns();
+        let mut last = 0;
+        // Ten looks a second; the last thing that was new.
+        let mut look = |until: u64, stuck: bool| {
+            let looks = last * 10..until * 10;
+            last = until;
+            let times = looks.map(|tenth| start + tenth * 100_000_000);
+            times.filter_map(|now| watch.look(&stalls, stuck, now, calm)).last()
+        };
+        assert_eq!(look(1, false), None);
         let write = stalls.begin(Part::Store, 0);
-        let Some(News::Stalled(why)) = watch.look(&stalls, false, after(3), calm) else { panic!() };
+        let Some(News::Stalled(why)) = look(4, false) else { panic!() };
         assert!(why.as_str().contains("hasn't answered a write to state.db, since 20"), "{why}");
-        assert_eq!(watch.look(&stalls, false, after(4), calm), None);
+        assert_eq!(look(5, false), None);
         drop(write);
-        assert!(matches!(watch.look(&stalls, false, after(5), calm), Some(News::GoesOn(_))));
-        assert_eq!(watch.look(&stalls, false, after(30), calm), None);
-        assert_eq!(watch.look(&stalls, false, after(66), calm), Some(News::Calm));
-        assert_eq!(watch.look(&stalls, false, after(500), calm), None);
-        assert!(matches!(watch.look(&stalls, true, after(500), calm), Some(News::Stalled(_))));
+        assert!(matches!(look(6, false), Some(News::GoesOn(_))));
+        assert_eq!(look(30, false), None);
+        assert_eq!(look(67, false), Some(News::Calm));
+        assert_eq!(look(80, false), None);
+        assert!(matches!(look(81, true), Some(News::Stalled(_))));
+    }
+
+    #[test]
+    fn who_was_halted_himself_blames_nobody_for_that_time() {
+        let stalls = Arc::new(Stalls::default());
+        let (mut watch, calm) = (StallWatch::default(), Duration::from_secs(60));
+        stalls.mark(Part::Http, 0);
+        assert_eq!(watch.look(&stalls, false, after(0), calm), None);
+        assert_eq!(watch.look(&stalls, false, after(1000), calm), None, "all were halted");
     }
 }

@@ -3,7 +3,7 @@
  * Loaded by LD_PRELOAD. TANIST_HANG is a file, away from the data: while it is there it says in one line which calls hang, and
  * for how long each: `sync -wal 0`. First `write`, `sync`, `open` (to write), `rename` (and unlink) or `all`; then the end of
  * the files' paths, or `*`; then milliseconds, or 0: as long as the file says so. Only what lies in TANIST_HANG_ROOT is
- * touched. A call that has hung is then done as it was asked. */
+ * touched. A call that has hung is then done as it was asked. `http * 0` hangs the thread that waits for clients. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -12,12 +12,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { WRITE, SYNC, OPEN, RENAME };
-static const char *const names[] = {"write", "sync", "open", "rename"};
+enum { WRITE, SYNC, OPEN, RENAME, HTTP };
+static const char *const names[] = {"write", "sync", "open", "rename", "http"};
 
 /* How many milliseconds the call is to take: -1 for none, 0 for ever. */
 static long asked(int kind, const char *path) {
@@ -34,7 +36,7 @@ static long asked(int kind, const char *path) {
 	line[n > 0 ? n : 0] = 0;
 	if (sscanf(line, "%15s %127s %ld", what, end, &ms) != 3)
 		return -1;
-	if (strcmp(what, "all") != 0 && strcmp(what, names[kind]) != 0)
+	if ((kind == HTTP || strcmp(what, "all") != 0) && strcmp(what, names[kind]) != 0)
 		return -1;
 	size_t len = strlen(path), end_len = strlen(end);
 	int named = strcmp(end, "*") == 0 || (len >= end_len && strcmp(path + len - end_len, end) == 0);
@@ -94,6 +96,18 @@ int ftruncate64(int fd, off64_t to) { FIRST(WRITE, fd, syscall(SYS_ftruncate, fd
 int ftruncate(int fd, off_t to) { return ftruncate64(fd, to); }
 int fsync(int fd) { FIRST(SYNC, fd, syscall(SYS_fsync, fd)); }
 int fdatasync(int fd) { FIRST(SYNC, fd, syscall(SYS_fdatasync, fd)); }
+
+/* The runtime that serves clients names its threads so; the replication thread has another name. */
+int epoll_wait(int fd, struct epoll_event *events, int count, int ms) {
+	char name[16] = "";
+	int result = syscall(SYS_epoll_pwait, fd, events, count, ms, NULL, 8);
+	int kept = errno;
+	const char *root = getenv("TANIST_HANG_ROOT");
+	if (root && prctl(PR_GET_NAME, name) == 0 && strncmp(name, "tokio-", 6) == 0)
+		hang(HTTP, root);
+	errno = kept;
+	return result;
+}
 
 static int open_at(int dir, const char *name, int flags, mode_t mode) {
 	if (flags & (O_CREAT | O_TRUNC | O_WRONLY | O_RDWR))

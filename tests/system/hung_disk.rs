@@ -34,7 +34,8 @@ fn control(cluster: &Cluster, i: usize) -> PathBuf {
 /// Three machines whose disks can hang, with a ledger and both backups near.
 async fn hangable() -> Option<Cluster> {
     let library = shim("hang")?;
-    let mut cluster = Cluster::lay_out(&Layout { extra: extra(), ..Layout::of(3) });
+    let extra = extra() + "[log]\ndirectory = \"data/log\"\n[hooks]\non_promote = [\"true\"]\n";
+    let mut cluster = Cluster::lay_out(&Layout { extra, ..Layout::of(3) });
     for i in 0..3 {
         cluster.machines[i].environment = vec![
             ("LD_PRELOAD", library.clone()),
@@ -139,6 +140,50 @@ async fn master_whose_writes_hang_is_relieved() {
 #[tokio::test(flavor = "multi_thread")]
 async fn master_whose_whole_disk_hangs_for_ever_is_relieved_and_stops_in_time() {
     master_hangs("all * 0", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn master_whose_http_thread_hangs_is_relieved() {
+    let Some(cluster) = hangable().await else { return };
+    let master = cluster.wait_master().await;
+    hang(&cluster, master, "http * 0");
+    cluster
+        .wait("another machine serves", || async { cluster.master().await.filter(|next| *next != master) })
+        .await;
+    assert!(cluster.log_of(master).contains("the threads that serve HTTP don't go on"), "{}", cluster.logs());
+    release(&cluster, master);
+    cluster.wait_back(master).await;
+    cluster.assert_identical().await;
+    cluster.assert_no_panic();
+}
+
+/// Nobody waits for the log, nor for the hooks' thread.
+#[tokio::test(flavor = "multi_thread")]
+async fn log_and_hooks_that_hang_cost_nobody_the_role() {
+    let Some(mut cluster) = hangable().await else { return };
+    let master = cluster.wait_master().await;
+    hang(&cluster, master, "all tanist.log 0");
+    let workload = Workload::start(&cluster.client(), 2, "log");
+    let until = Instant::now() + STALL * 3;
+    while Instant::now() < until {
+        workload.wait_for(5).await;
+        assert_eq!(cluster.master().await, Some(master), "{}", cluster.logs());
+    }
+    let heir = cluster.index_of(&cluster.view(master).await.unwrap().chain[1]);
+    hang(&cluster, heir, "all hooks.reign 0");
+    cluster.crown(heir).await;
+    let until = Instant::now() + STALL * 3;
+    while Instant::now() < until {
+        workload.wait_for(5).await;
+        assert_eq!(cluster.master().await, Some(heir), "{}", cluster.logs());
+    }
+    release(&cluster, master);
+    release(&cluster, heir);
+    workload.finish().await;
+    assert!(cluster.terminate(heir).success(), "{}", cluster.logs());
+    cluster.start_machine(heir);
+    cluster.assert_identical().await;
+    cluster.assert_no_panic();
 }
 
 /// Below `health.stall`, but no handover ever got its own sync in time.

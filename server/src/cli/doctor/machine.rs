@@ -8,7 +8,7 @@ use std::{
 
 use tokio::net::{TcpListener, lookup_host};
 
-use super::Finding;
+use super::{Finding, disk};
 use crate::{
     causes::in_words,
     cli::bench::probe,
@@ -19,7 +19,6 @@ use crate::{
     },
     durable::{DirectoryLock, DurableError},
     http::{Secured, tls::Ends},
-    within::within,
 };
 
 /// Syncs faster than this don't reach anything that keeps data without power.
@@ -28,8 +27,6 @@ const TOO_FAST: Duration = Duration::from_micros(10);
 const SLOW: Duration = Duration::from_millis(30);
 /// A wall clock before this was never set: 2026-01-01.
 const NEVER_SET_MS: u64 = 1_767_225_600_000;
-/// So long a disk may take for anything that it is asked here.
-const DISK_TIME: Duration = Duration::from_secs(10);
 /// How long and how often a timer is tried.
 const TICK: Duration = Duration::from_millis(10);
 const TICKS: u32 = 50;
@@ -46,14 +43,13 @@ pub(super) async fn look(file: &Path, config: &Config) -> anyhow::Result<Vec<Fin
     let mut findings = vec![];
     findings.extend(secrecy(file, config));
     findings.extend(certificate(config));
-    let owned = config.clone();
-    let (process, finding) = within(DISK_TIME, move || process(&owned)).await.unwrap_or_else(|| {
-        (Process::Runs, unanswered("data directory", &config.data_dir, "whether a machine runs on it"))
-    });
-    findings.push(finding);
+    let mut disks = disk::ask(file, config).await;
+    let rest = disks.findings.split_off(disks.findings.len().min(1));
+    findings.append(&mut disks.findings);
+    let process = if disks.runs { Process::Runs } else { Process::Stands };
     findings.push(port("peer port", &config.listen.peer, process).await);
     findings.push(port("http port", &config.listen.http, process).await);
-    findings.extend(disk(config).await);
+    findings.extend(rest);
     findings.push(wall_clock(clock::wall_ms()));
     findings.push(timer(late_ticks().await, config.timing.heartbeat));
     #[cfg(unix)]
@@ -67,19 +63,7 @@ pub(super) async fn look(file: &Path, config: &Config) -> anyhow::Result<Vec<Fin
     for (field, command) in programs.into_iter().chain(service) {
         findings.extend(command.first().map(|program| runnable(field, program)));
     }
-    let owned = config.clone();
-    let copies = within(DISK_TIME, move || copies(&owned)).await;
-    let place = config.backup.as_ref().map_or(&config.data_dir, |backup| &backup.directory);
-    findings.extend(copies.unwrap_or_else(|| Some(unanswered("copies", place, "which copies are there"))));
     Ok(findings)
-}
-
-/// A disk that doesn't answer is a finding.
-fn unanswered(check: &'static str, directory: &Path, asked: &str) -> Finding {
-    let found =
-        format!("the disk of {} hasn't answered {asked} for {} s", directory.display(), DISK_TIME.as_secs());
-    let advice = "Look at that disk, its cable and the system's log: a machine whose disk doesn't answer leaves its role to another.";
-    Finding::bad(check, found, advice)
 }
 
 /// Who else can read each file with a secret, by the rule that the machine itself goes by.
@@ -123,25 +107,26 @@ fn certificate(config: &Config) -> Option<Finding> {
     })
 }
 
-fn process(config: &Config) -> (Process, Finding) {
+/// Whether a machine runs on the data directory, and what was found of it.
+pub(super) fn process(config: &Config) -> (bool, Finding) {
     const CHECK: &str = "data directory";
     let directory = &config.data_dir;
     if !directory.exists() {
         let found = format!("{} isn't there yet: the first start makes it", directory.display());
-        return (Process::Stands, Finding::good(CHECK, found));
+        return (false, Finding::good(CHECK, found));
     }
     match DirectoryLock::take(directory) {
         Ok(_) => {
             let found = format!("{}, no machine runs on it now", directory.display());
-            (Process::Stands, Finding::good(CHECK, found))
+            (false, Finding::good(CHECK, found))
         }
         Err(DurableError::InUse { owner, .. }) => {
             let found = format!("{}, its machine runs{owner}", directory.display());
-            (Process::Runs, Finding::good(CHECK, found))
+            (true, Finding::good(CHECK, found))
         }
         Err(error) => {
             let advice = "Give it to the account that runs tanist.";
-            (Process::Stands, Finding::bad(CHECK, error.to_string(), advice))
+            (false, Finding::bad(CHECK, error.to_string(), advice))
         }
     }
 }
@@ -174,18 +159,10 @@ fn existing(directory: &Path) -> PathBuf {
     found.filter(|found| *found != Path::new("")).unwrap_or(Path::new(".")).to_owned()
 }
 
-async fn disk(config: &Config) -> Vec<Finding> {
-    let data_dir = config.data_dir.clone();
-    let asked = within(DISK_TIME, move || {
-        let directory = existing(&data_dir);
-        let free = fs4::available_space(&directory);
-        (directory, free)
-    });
-    let Some((directory, free)) = asked.await else {
-        return vec![unanswered("room", &config.data_dir, "how much is free")];
-    };
+pub(super) fn room(config: &Config) -> Finding {
+    let free = fs4::available_space(existing(&config.data_dir));
     let least = config.health.min_free.unwrap_or(0);
-    let room = match free {
+    match free {
         Ok(free) if free < least => Finding::bad(
             "room",
             format!("{} MiB free, health.min_free wants {}", free >> 20, least >> 20),
@@ -193,20 +170,20 @@ async fn disk(config: &Config) -> Vec<Finding> {
         ),
         Ok(free) => Finding::good("room", format!("{} MiB free on the data directory's disk", free >> 20)),
         Err(error) => Finding::bad("room", error.to_string(), "The disk must tell how much is free."),
-    };
-    let measured = within(DISK_TIME, move || probe::fsync(&directory)).await;
-    let sync = match measured {
-        Some(Ok(times)) => {
+    }
+}
+
+pub(super) fn sync(config: &Config) -> Finding {
+    match probe::fsync(&existing(&config.data_dir)) {
+        Ok(times) => {
             sync_times(times.percentile(50), times.percentile(99), times.max(), config.health.slow_sync)
         }
-        Some(Err(error)) => Finding::bad(
+        Err(error) => Finding::bad(
             "sync",
             in_words(&error),
             "The account that runs tanist must be able to write there.",
         ),
-        None => unanswered("sync", &config.data_dir, "syncs"),
-    };
-    vec![room, sync]
+    }
 }
 
 fn sync_times(middle: Duration, p99: Duration, worst: Duration, slow: Option<Duration>) -> Finding {
@@ -307,7 +284,7 @@ fn is_program(path: &Path) -> bool {
     file.is_file()
 }
 
-fn copies(config: &Config) -> Option<Finding> {
+pub(super) fn copies(config: &Config) -> Option<Finding> {
     let backup = config.backup.as_ref()?;
     let directory = &backup.directory;
     let test = existing(directory).join(format!(".tanist-doctor-{}", std::process::id()));
