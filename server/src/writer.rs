@@ -220,9 +220,9 @@ impl Writer<'_> {
 
     fn start_reign(&mut self, term: Term, reason: &str) {
         let mut base = self.database.stamp();
-        // Migrations may write all of it anew.
+        // Migrations may read and write much of it.
         let size = u64::from(self.database.pages()) * u64::from(self.database.page_size());
-        let under_way = self.under_way(size);
+        let under_way = self.under_way(size / 16);
         let started = self.database.become_master().and_then(|()| {
             base = self.database.stamp(); // it has looked again at what is there
             self.database.start_reign(term, self.config.member.as_str(), reason)
@@ -235,8 +235,9 @@ impl Writer<'_> {
                 let stamp = self.database.stamp();
                 self.inbox.captured(Some(stamp.position));
                 let history = self.database.history().clone();
+                let bytes = transactions.iter().map(|transaction| u64::from(transaction.plain_len)).sum();
                 self.tell(Event::ReignStarted { term, base, transactions, history });
-                self.syncer.captured(stamp, size);
+                self.syncer.captured(stamp, bytes);
             }
             Ok(Err(why)) => self.reign_failed(term, why.to_owned()),
             Err(error) => self.reign_failed(term, error.to_string()),
