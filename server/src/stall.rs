@@ -31,6 +31,8 @@ const STALL: Duration = Duration::from_secs(2);
 pub(crate) enum Part {
     /// The store thread is in a transaction of its own, or begins or ends one.
     Store,
+    /// The store thread removes old records, or moves them to files.
+    Prune,
     /// A sync of the master's WAL.
     WalSync,
     /// A checkpoint in the background.
@@ -43,14 +45,15 @@ pub(crate) enum Part {
     Http,
 }
 
-const PARTS: [Part; 6] =
-    [Part::Store, Part::WalSync, Part::Checkpoint, Part::Votes, Part::Driver, Part::Http];
+const PARTS: [Part; 7] =
+    [Part::Store, Part::Prune, Part::WalSync, Part::Checkpoint, Part::Votes, Part::Driver, Part::Http];
 
 impl Part {
     /// In the middle of "hasn't answered … for 3 s".
     fn what(self) -> &'static str {
         match self {
             Part::Store => "a write to state.db",
+            Part::Prune => "a removal of old records, or the disk of audit.directory a new file",
             Part::WalSync => "a sync of state.db's WAL",
             Part::Checkpoint => "a checkpoint of state.db",
             Part::Votes => "a write of votes to node.db",
@@ -166,7 +169,7 @@ impl Stalls {
 
     /// Whether it is the disk that is waited for, now.
     pub(crate) fn is_disk(&self, now_ns: u64) -> bool {
-        let parts = [Part::Store, Part::WalSync, Part::Checkpoint, Part::Votes];
+        let parts = [Part::Store, Part::Prune, Part::WalSync, Part::Checkpoint, Part::Votes];
         parts.into_iter().any(|part| self.stall(part, now_ns, 0).is_some())
     }
 

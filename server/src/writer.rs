@@ -472,7 +472,7 @@ impl Writer<'_> {
         }
         self.inbox.put_back(later);
         if prune {
-            let _under_way = stalls.begin(Part::Store, 0);
+            let _under_way = stalls.begin(Part::Prune, 0);
             let pruned = idempotency::prune(&mut batch, self.config.request_retention, &self.served);
             let pruned = pruned.and_then(|more| Ok(more | watch::prune(&mut batch, &self.config.events)?));
             let pruned = pruned
