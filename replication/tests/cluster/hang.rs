@@ -71,11 +71,11 @@ impl Cluster {
     /// Whether this answer of the store doesn't come now.
     pub fn holds_answer(&mut self, node: usize, ev: &Ev) -> bool {
         let waits = &mut self.machines[node].waits;
-        let held = match (waits.hang, ev) {
-            (Some(Hang::Store | Hang::All), Ev::StoreDone { .. }) => true,
-            (Some(Hang::Sync | Hang::All), Ev::Synced { .. }) => true,
-            _ => false,
-        };
+        let held = matches!(
+            (waits.hang, ev),
+            (Some(Hang::Store | Hang::All), Ev::StoreDone { .. })
+                | (Some(Hang::Sync | Hang::All), Ev::Synced { .. })
+        );
         if held {
             waits.answers.push(ev.clone());
             let life = self.machines[node].life;
