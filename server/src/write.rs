@@ -118,6 +118,11 @@ impl WriterHandle {
         WriterHandle { inbox, gate }
     }
 
+    fn hangs(&self) -> bool {
+        let (stalls, now) = (self.gate.stalls(), clock::now_ns());
+        stalls.is_disk(now) || stalls.driver(now).is_some()
+    }
+
     /// The store thread's answer, or word that nobody knows: after the gate is shut it comes at once, unless the disk, or the
     /// driver, doesn't go on.
     async fn answer(
@@ -131,7 +136,8 @@ impl WriterHandle {
                     let stopped = |_| Err(WriteError::OutcomeUnknown("the server stopped".to_owned()));
                     return answer.unwrap_or_else(stopped);
                 }
-                Err(_) if self.gate.is_open(clock::now_ns()).is_some() => shut = 0,
+                // A statement that doesn't end is no reason to send it to the next master at once.
+                Err(_) if self.gate.is_open(clock::now_ns()).is_some() || !self.hangs() => shut = 0,
                 Err(_) if shut < SHUT_LOOKS => shut += 1,
                 Err(_) => {
                     let why = "this machine stopped being the master while its store was busy with it";
