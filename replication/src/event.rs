@@ -87,6 +87,9 @@ pub enum Event {
     /// Whether this machine is fit to reign, or why not (disk, or what else the server looks at). One that isn't comes
     /// last in the chain; a master that isn't hands over to a healthy member as soon as there is one.
     Health(Option<Complaint>),
+    /// What the local disk or store hasn't answered for too long; `None`: it answers again. Such a master leaves to a member of
+    /// the sync set without its help, and such a machine doesn't stand.
+    Stalled(Option<Complaint>),
     /// Whether the local store could begin no reign at all, such as on a database of a newer program: then this machine doesn't
     /// stand, and a candidate goes back.
     Barred(bool),

@@ -49,6 +49,10 @@ pub enum Mistake {
     LimpsAlone,
     /// R10: a backup that is slow beside the others stays in the sync set.
     SlowKept,
+    /// R7: a master whose disk doesn't answer acknowledges what its backups have stored.
+    OwnDiskForgotten,
+    /// A master whose disk doesn't answer stays.
+    StallIgnored,
     /// R11: the lease is counted from the answer, not from the question.
     LeaseFromAnswer,
     /// R11: a restarted voter votes at once.
@@ -83,7 +87,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Mistake; 35] = [
+    pub const ALL: [Mistake; 37] = [
         Mistake::VoteUnsaved,
         Mistake::VoteForgotten,
         Mistake::LeaseIgnored,
@@ -104,6 +108,8 @@ impl Mistake {
         Mistake::TwoProposals,
         Mistake::LimpsAlone,
         Mistake::SlowKept,
+        Mistake::OwnDiskForgotten,
+        Mistake::StallIgnored,
         Mistake::LeaseFromAnswer,
         Mistake::NoRestartWait,
         Mistake::LeaseUnpromised,

@@ -99,6 +99,8 @@ pub struct Node {
     pub(crate) holds: u64,
     /// Why this machine shouldn't reign, if it shouldn't.
     pub(crate) unhealthy: Option<Complaint>,
+    /// What the local disk or store hasn't answered for too long.
+    pub(crate) stalled: Option<Complaint>,
     /// Who shouldn't, as the master last said.
     pub(crate) known_unhealthy: BTreeSet<MemberId>,
     /// An operator has asked this machine to reign.
@@ -164,6 +166,7 @@ impl Node {
             stopping: false,
             holds: 0,
             unhealthy: None,
+            stalled: None,
             known_unhealthy: BTreeSet::new(),
             forced: None,
             role: Role::Follower(Follower { leader: None, stand_at: now, attempts: 0 }),
@@ -229,6 +232,7 @@ impl Node {
             Event::HandOver { to, why } => self.on_hand_over(to, why),
             Event::Force { why } => self.on_force(why),
             Event::Health(unhealthy) => self.on_health(unhealthy),
+            Event::Stalled(stalled) => self.on_stalled(stalled),
             Event::Barred(barred) => {
                 self.barred = barred;
                 if barred && matches!(self.role, Role::Candidate(_)) {
@@ -427,12 +431,13 @@ impl Node {
         }
         self.hard.term = term;
         self.hard.voted_for = None;
-        self.persist();
+        // First the gate, then the disk, which may not answer.
         match self.role {
             Role::Master(_) => self.step_down(format!("term {term}: {why}")),
             Role::Candidate(_) => self.become_follower(Duration::ZERO),
             Role::Follower(_) => {}
         }
+        self.persist();
     }
 
     pub(crate) fn persist(&mut self) {
@@ -451,6 +456,7 @@ impl Node {
     pub(crate) fn may_stand(&self) -> bool {
         !self.stopping
             && !self.barred
+            && self.stalled.is_none()
             && self.storage == Storage::Ready
             && self.hard.record.member(&self.config.id).is_some_and(|member| !member.rank.is_witness())
     }

@@ -24,7 +24,7 @@ use tanist_api::{
 };
 use tanist_store::Utc;
 use tanist_transport::{ClusterKey, Keys};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     clock,
@@ -35,6 +35,8 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(1);
 /// For tokens that it doesn't know it is read anew no more often than this.
 const AGAIN: Duration = Duration::from_millis(100);
+/// So long it may take to be read: a disk that doesn't answer is waited for no longer.
+const READ_TIME: Duration = Duration::from_secs(5);
 /// More than this are not kept.
 pub(crate) const MOST_TOKENS: i64 = 1000;
 /// How a token begins, so that it is recognized where it doesn't belong.
@@ -182,9 +184,17 @@ impl Tokens {
         if let Some(found) = self.find(&hash) {
             return Ok(found);
         }
+        // The disk may not answer.
+        match timeout(READ_TIME, self.whose_anew(&hash)).await {
+            Ok(whose) => whose,
+            Err(_) => Err(ReadError::Storage("the table of tokens can't be read in time".to_owned())),
+        }
+    }
+
+    async fn whose_anew(&self, hash: &Hash) -> Result<Whose, ReadError> {
         let _reading = self.reading.lock().await;
         // Another request may have read it meanwhile.
-        if let Some(found) = self.find(&hash) {
+        if let Some(found) = self.find(hash) {
             return Ok(found);
         }
         let (mut entries, newest_event_ms) = self.read().await?;
@@ -195,7 +205,7 @@ impl Tokens {
             }
         }
         *known = Known { entries, read_at: Some(Instant::now()), newest_event_ms };
-        Ok(known.whose(&hash, clock::wall_ms().unwrap_or(0)))
+        Ok(known.whose(hash, clock::wall_ms().unwrap_or(0)))
     }
 
     /// What the copy says, if it is young enough to say it.

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock,
+    config::Health,
     durable::Durable,
     end_notice::Peers,
     gate::Gate,
@@ -29,6 +30,7 @@ use crate::{
     measures::Measures,
     outage::Outage,
     rejoin::{self, Board},
+    stall::{News, Part, StallWatch},
     view,
     write::{WriteDone, WriteError},
     writer::StoreEvent,
@@ -55,7 +57,8 @@ const STORE: usize = 2;
 const TERM: usize = 3;
 const SCHEMA: usize = 4;
 const STUCK: usize = 5;
-const JUDGES: usize = 6;
+const STALL: usize = 6;
+const JUDGES: usize = 7;
 
 /// Everything the driver needs.
 pub(crate) struct Parts {
@@ -95,6 +98,8 @@ pub(crate) struct Parts {
     pub sums: Option<Arc<PageSums>>,
     /// Who acts on this machine's reign is told here.
     pub throne: watch::Sender<Throne>,
+    /// How long a stall is remembered.
+    pub calm: watch::Receiver<Health>,
     /// What operators ask for.
     pub control: mpsc::Receiver<Control>,
     /// Asks the driver to leave: answered, with whether it has reigned, when this machine isn't the master any more and, if possible, the next one is
@@ -235,6 +240,8 @@ struct Driver {
     reign: Option<Term>,
     /// Why it began.
     reason: String,
+    /// Its gate has been opened.
+    opened: bool,
     /// Why this machine isn't fit to reign: what was seen of it, what its hook says, what keeps it from writing, why it couldn't
     /// begin a term, why it can't, and what became of its store thread.
     unfit: [Option<Complaint>; JUDGES],
@@ -257,6 +264,7 @@ struct Driver {
     /// This machine holds data and should not any more, or the reverse.
     rank_changed: bool,
     outage: Outage,
+    stall: StallWatch,
 }
 
 /// This machine is to stop.
@@ -283,6 +291,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
         hard: None,
         reign: None,
         reason: String::new(),
+        opened: false,
         unfit: [const { None }; JUDGES],
         term_failed: None,
         waiting: VecDeque::new(),
@@ -296,9 +305,11 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
         rejoin: None,
         rank_changed: false,
         outage: Outage::default(),
+        stall: StallWatch::default(),
     };
     driver.event(Event::Tick)?;
     loop {
+        driver.look_for_stalls()?;
         driver.publish();
         driver.tell_left();
         let now = clock::now_ns();
@@ -504,6 +515,28 @@ impl Driver {
         self.event(Event::Health(self.unfit.iter().flatten().next().cloned()))
     }
 
+    /// What doesn't go on here costs this machine the role at once, and for a while.
+    fn look_for_stalls(&mut self) -> Result<(), DriverError> {
+        let now = clock::now_ns();
+        let stuck = self.parts.inbox.as_ref().is_some_and(|inbox| inbox.pulse().is_stuck(now));
+        let calm = self.parts.calm.borrow().recovery;
+        let stalls = Arc::clone(self.parts.gate.stalls());
+        stalls.mark(Part::Driver, 0);
+        let Some(news) = self.stall.look(&stalls, stuck, now, calm) else { return Ok(()) };
+        self.view_due = true;
+        match news {
+            News::Stalled(complaint) => {
+                self.event(Event::Stalled(Some(complaint.clone())))?;
+                self.judge(STALL, Some(complaint))
+            }
+            News::GoesOn(complaint) => {
+                self.judge(STALL, Some(complaint))?;
+                self.event(Event::Stalled(None))
+            }
+            News::Calm => self.judge(STALL, None),
+        }
+    }
+
     fn hand_over(&mut self, event: Event, respond: Handed) -> Result<(), DriverError> {
         let first = self.handed.replace(respond);
         self.event(event)?;
@@ -539,7 +572,9 @@ impl Driver {
         match effect {
             Effect::Persist(hard) => {
                 if self.hard.as_ref() != Some(&hard) {
+                    let under_way = self.parts.gate.stalls().begin(Part::Votes, 0);
                     self.parts.durable.persist(&hard)?;
+                    drop(under_way);
                     if hard.record.key > RecordKey::BLANK {
                         self.parts.restored = None; // it has founded
                     }
@@ -556,6 +591,7 @@ impl Driver {
                 self.reign = Some(term);
                 self.reason.clone_from(&reason);
                 self.acknowledged = Txid::ZERO;
+                self.opened = false;
                 self.command(Command::StartReign { term, reason });
             }
             Effect::EndReign => {
@@ -566,6 +602,7 @@ impl Driver {
             }
             Effect::Acknowledge(position) => self.acknowledge(position),
             Effect::OpenGate { term } => {
+                self.opened = true;
                 self.tell_members();
                 self.parts.gate.open(term);
                 let earlier = self.parts.node.earlier_leases();
@@ -699,6 +736,10 @@ impl Driver {
     }
 
     fn acknowledge(&mut self, position: Position) {
+        // A vote that was long in being stored may have come before it: then the lease can be over (I6).
+        if self.opened && self.parts.gate.is_open(clock::now_ns()).is_none() {
+            return self.fail_waiting("this machine's lease ended while it waited for its disk");
+        }
         self.acknowledged = position.txid;
         self.parts.gate.set_acknowledged(position);
         if let Some(inbox) = &self.parts.inbox {

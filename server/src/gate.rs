@@ -8,10 +8,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::SeqCst},
 };
 
+use tanist_api::Role;
 use tanist_replication::{Position, Term};
 use tokio::sync::watch;
 
-use crate::view::View;
+use crate::{clock, stall::Stalls, view::View};
 
 /// The gate between the reign and the clients. Shared by `Arc`.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Gate {
     masterless_since_ns: AtomicU64,
     /// When this replica was last known to be current.
     current_ns: AtomicU64,
+    stalls: Arc<Stalls>,
 }
 
 impl Gate {
@@ -40,6 +42,7 @@ impl Gate {
             view: watch::Sender::new(Arc::new(view)),
             masterless_since_ns: AtomicU64::new(now_ns),
             current_ns: AtomicU64::new(now_ns),
+            stalls: Arc::default(),
         }
     }
 
@@ -113,10 +116,29 @@ impl Gate {
         set(&self.stored, position);
     }
 
-    /// The newest view.
+    /// What this machine's threads wait for.
+    pub(crate) fn stalls(&self) -> &Arc<Stalls> {
+        &self.stalls
+    }
+
+    /// The newest view. When the driver itself doesn't go on, what it last said of this machine isn't so any more.
     #[must_use]
     pub fn view(&self) -> Arc<View> {
-        Arc::clone(&self.view.borrow())
+        let view = Arc::clone(&self.view.borrow());
+        let now = clock::now_ns();
+        if self.stalls.driver(now).is_none() { view } else { Arc::new(self.stalled(&view, now)) }
+    }
+
+    fn stalled(&self, view: &View, now_ns: u64) -> View {
+        let mut view = view.clone();
+        let cluster = &mut view.cluster;
+        if cluster.master.as_ref() == Some(&cluster.member) && self.is_open(now_ns).is_none() {
+            (cluster.master, cluster.suggested_host, cluster.writable) = (None, None, false);
+            cluster.master_urls.clear();
+            cluster.role = Role::Unknown;
+        }
+        cluster.notice = self.stalls.notice(now_ns).or(cluster.notice.take());
+        view
     }
 
     /// Follows the view.

@@ -5,7 +5,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -23,6 +26,7 @@ use crate::{
     family::Scope,
     gate::Gate,
     program::{self, Call, Kept},
+    within::within,
 };
 
 /// So much of what the program prints is kept, for its first line.
@@ -35,6 +39,8 @@ pub(crate) struct Parts {
     pub(crate) config: watch::Receiver<Health>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) control: mpsc::Sender<Control>,
+    /// The file system is being asked for its free room.
+    pub(crate) asks: Arc<AtomicBool>,
 }
 
 /// Looks again and again until the driver ends.
@@ -59,7 +65,9 @@ impl Parts {
     /// What is wrong now, if anything is.
     async fn look(&self, config: &Health) -> Option<String> {
         let mut found = vec![];
-        found.extend(config.min_free.and_then(|least| little_room(&self.directory, least)));
+        if let Some(least) = config.min_free {
+            found.extend(self.room(least).await);
+        }
         let longest = self.wal.take_longest();
         if config.slow_sync.is_some_and(|slow| longest >= slow) {
             found.push(format!("the disk is slow: a sync took {longest:.1?}"));
@@ -72,6 +80,26 @@ impl Parts {
             found.extend(run(command, program, config.timeout).await.err());
         }
         (!found.is_empty()).then(|| found.join("; "))
+    }
+}
+
+/// How long the file system may take to say how much is free.
+const ROOM_TIME: Duration = Duration::from_secs(2);
+
+impl Parts {
+    /// Whether there is little room. One question at a time: it may never be answered.
+    async fn room(&self, least: u64) -> Option<String> {
+        let unanswered = || Some("the disk doesn't say how much room is free".to_owned());
+        if self.asks.swap(true, Relaxed) {
+            return unanswered();
+        }
+        let (asks, directory) = (Arc::clone(&self.asks), self.directory.clone());
+        let ask = move || {
+            let found = little_room(&directory, least);
+            asks.store(false, Relaxed);
+            found
+        };
+        within(ROOM_TIME, ask).await.unwrap_or_else(unanswered)
     }
 }
 
@@ -145,6 +173,7 @@ mod tests {
             recovery: Duration::from_secs(60),
             min_free: None,
             slow_sync: None,
+            stall: Duration::from_secs(2),
         }
     }
 

@@ -41,12 +41,14 @@ mod secret;
 mod served;
 mod server;
 pub mod sql;
+mod stall;
 pub mod state;
 mod stop;
 mod usage;
 mod view;
 mod watch;
 mod watchdog;
+mod within;
 pub mod write;
 mod writer;
 

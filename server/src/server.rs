@@ -42,9 +42,11 @@ use crate::{
     reign::ReignObserver,
     rejoin::Board,
     scrub::{self, ScrubThread},
+    stall::Stalls,
     view,
     watch::{Feeder, FeederParts, Hub, Kept},
     watchdog,
+    within::within,
     write::WriterHandle,
     writer::{self, WriterConfig},
 };
@@ -62,8 +64,10 @@ const BACKLOG: i32 = 1024;
 const REDIRECT_TIME: Duration = Duration::from_millis(200);
 /// A replica that has not been current for so long tells watchers nothing more: they go on at another machine.
 const STALE_AFTER: Duration = Duration::from_secs(10);
-/// How long a stop waits for the goodbye.
+/// How long a stop waits for the goodbye, and for each thread.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// The same when the disk is known not to answer.
+const STALLED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a machine can't start. Nothing was changed that another start would miss.
 #[derive(Debug, thiserror::Error)]
@@ -187,11 +191,14 @@ pub struct Server {
     scrub: Option<ScrubThread>,
     /// What goes on beside the service, and ends with it.
     beside: Vec<tokio::task::JoinHandle<()>>,
+    /// Shows that the HTTP threads go on, as long as the driver looks.
+    beat: tokio::task::JoinHandle<()>,
     feeder: Option<Feeder>,
     schedule: Option<Schedule>,
     hooks: Option<JoinHandle<()>>,
     live: Live,
     board: Arc<Board>,
+    stalls: Arc<Stalls>,
     here: Option<Here>,
     reign: ReignObserver,
     subject: Subject,
@@ -294,6 +301,8 @@ impl Server {
         let gate =
             Arc::new(Gate::new(view::of(config.cluster.as_str(), &node.status(), &board), clock::now_ns()));
         gate.set_stored(stamp.position);
+        gate.stalls().set_directory(&config.data_dir);
+        gate.stalls().set_limit(config.health.stall);
 
         let (store_sender, store_events) = mpsc::unbounded_channel();
         let inbox = Arc::new(Inbox::new(InboxLimits::default()));
@@ -322,6 +331,7 @@ impl Server {
                     lock_patience: config.lock_patience,
                     outside_ahead: config.store_options().payload_limit() / 8,
                     measures: Arc::clone(&measures),
+                    stalls: Arc::clone(gate.stalls()),
                 };
                 let run = move || writer::run(database, &for_thread, &store_sender, writer_config);
                 let thread = spawn("store", run)?;
@@ -346,6 +356,8 @@ impl Server {
         let known = driver::addresses(&config.members, &node.status().record.members);
         let (peers, followed) = watch::channel(known);
         let subject = Subject { config: config.transport(random()?), peers: followed };
+        let (live_health, health_config) = watch::channel(config.health.clone());
+        let health_calm = health_config.clone();
         let driver = {
             let (gate, for_driver) = (Arc::clone(&gate), Arc::clone(&measures));
             let inbox = store.as_ref().map(|(inbox, _)| Arc::clone(inbox));
@@ -385,6 +397,7 @@ impl Server {
                         restored,
                         sums,
                         throne,
+                        calm: health_calm,
                         control,
                         stop,
                     };
@@ -421,11 +434,17 @@ impl Server {
             }
         };
         // A witness never reigns.
-        let (live_health, health_config) = watch::channel(config.health.clone());
         let health = wal.map(|wal| {
             let (directory, config) = (config.data_dir.clone(), health_config);
             let (gate, control) = (Arc::clone(&gate), operators.clone());
-            tokio::spawn(health::watch(health::Parts { directory, wal, config, gate, control }))
+            tokio::spawn(health::watch(health::Parts {
+                directory,
+                wal,
+                config,
+                gate,
+                control,
+                asks: Arc::default(),
+            }))
         });
 
         let (live_hooks, hooks_config) = watch::channel(config.hooks.clone());
@@ -457,7 +476,7 @@ impl Server {
         let (stop_http, http_stopped) = oneshot::channel();
         let pulse = Arc::clone(&inbox);
         let (writer, readers) = (
-            WriterHandle::new(inbox),
+            WriterHandle::new(inbox, Arc::clone(&gate)),
             ReadPool::start(&config.data_dir, config.read_pool(), witness, verified),
         );
         let presence = Arc::new(Presence::default());
@@ -474,8 +493,10 @@ impl Server {
             inbox: pulse,
             readers: readers.clone(),
             control: operators.clone(),
+            stalls: Arc::clone(gate.stalls()),
         }));
         let room = tokio::spawn(Arc::clone(&measures).watch_disk(config.data_dir.clone()));
+        let beat = tokio::spawn(watchdog::beat(Arc::clone(gate.stalls())));
         let (live_limits, limits) = watch::channel(config.limits.clone());
         let operators_keys = Operators::default();
         operators_keys.set(&config.keys());
@@ -517,6 +538,7 @@ impl Server {
             store,
             scrub,
             beside: health.into_iter().chain(nodes).chain(expiry).chain([watchdog, room]).collect(),
+            beat,
             feeder,
             schedule,
             hooks: Some(hooks),
@@ -529,6 +551,7 @@ impl Server {
                 tls: live_tls.zip(config.tls.clone()),
             },
             board: shown,
+            stalls: Arc::clone(gate.stalls()),
             here: Here::say(&config),
             reign: ReignObserver::new(reign, gate),
             subject,
@@ -587,6 +610,7 @@ impl Server {
     /// certificate's files. The rest is left alone.
     pub fn apply(&self, config: &Config) {
         self.live.health.send_replace(config.health.clone());
+        self.stalls.set_limit(config.health.stall);
         self.live.hooks.send_replace(config.hooks.clone());
         self.live.limits.send_replace(config.limits.clone());
         self.live.operators_keys.set(&config.keys());
@@ -606,9 +630,7 @@ impl Server {
 
     /// Waits until `on_demote` and the service have ended, if they run; the driver has ended. Both have their limits.
     pub async fn end_hooks(&mut self) {
-        if let Some(thread) = self.hooks.take() {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
+        end_hooks(&mut self.hooks, &self.stalls).await;
     }
 
     /// As master: hands over and goes on as a backup. Nothing happens when nobody else could reign.
@@ -622,7 +644,13 @@ impl Server {
 
     /// Hands over, sends its clients on to the next master, and stops cleanly. Gives the master that carries on, as far as
     /// this machine has heard of one.
-    pub async fn stop(mut self) -> Option<String> {
+    pub async fn stop(self) -> Option<String> {
+        self.end().await.successor
+    }
+
+    /// As [`Server::stop`], and says what has not come to its end because the disk doesn't answer. It is waited for no longer
+    /// than [`STOP_PATIENCE`] each, so that a process always ends.
+    pub(crate) async fn end(mut self) -> Stopped {
         let goodbye = self.here.take().map(|here| tokio::spawn(here.goodbye()));
         let (done, left) = oneshot::channel();
         if self.stop_driver.send(done).await.is_ok() {
@@ -640,39 +668,102 @@ impl Server {
             let _ = stop.send(());
         }
         let _ = tokio::time::timeout(STOP_PATIENCE, &mut self.http).await;
+        let mut waits = Waits { stalls: Arc::clone(&self.stalls), left: vec![] };
         let (done, _) = oneshot::channel();
-        let _ = self.stop_driver.send(done).await;
-        let driver = join(self.driver.take()).await;
+        // Full, when it hasn't even heard that it is to leave.
+        let _ = self.stop_driver.try_send(done);
+        drop(self.stop_driver);
+        let driver = waits.join("replication", self.driver.take()).await;
         // One that hangs doesn't say that its reign is over: nothing would come to an end.
         let mut telling = None;
         if driver.is_some() {
             telling = self.notice.take().map(|notice| tokio::spawn(notice.tell()));
-            self.end_hooks().await;
+            end_hooks(&mut self.hooks, &self.stalls).await;
         }
         let durable = driver.flatten();
         if let Some(feeder) = self.feeder.take() {
-            let _ = tokio::task::spawn_blocking(|| drop(feeder)).await;
+            waits.work("watch", move || drop(feeder)).await;
         }
         if let Some(schedule) = self.schedule.take() {
-            let _ = tokio::task::spawn_blocking(|| schedule.stop()).await;
+            waits.work("copies", move || schedule.stop()).await;
         }
         if let Some(scrub) = self.scrub.take() {
-            let _ = tokio::task::spawn_blocking(|| scrub.stop()).await;
+            waits.work("scrub", move || scrub.stop()).await;
         }
         let mut store_stopped = true;
         if let Some((inbox, thread)) = self.store.take() {
             inbox.command(Command::Stop);
-            store_stopped = join(Some(thread)).await.is_some();
+            store_stopped = waits.join("store", Some(thread)).await.is_some();
         }
-        if let (Some(durable), true) = (durable, store_stopped)
-            && let Err(error) = durable.mark_clean()
-        {
-            tracing::warn!(%error, "the clean-stop mark could not be left");
+        if let Some(durable) = durable {
+            let mark = move || match store_stopped {
+                true => durable.mark_clean(),
+                false => Ok(()),
+            };
+            if let Some(Err(error)) = waits.work("node.db", mark).await {
+                tracing::warn!(%error, "the clean-stop mark could not be left");
+            }
         }
         for task in goodbye.into_iter().chain(telling) {
             let _ = task.await;
         }
-        successor
+        self.beat.abort();
+        Stopped { successor, left: waits.left }
+    }
+}
+
+async fn end_hooks(hooks: &mut Option<JoinHandle<()>>, stalls: &Stalls) {
+    let Some(thread) = hooks.take() else { return };
+    let (tell, mut told) = oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = tell.send(thread.join().is_ok());
+    });
+    // They note in a file what they have done: that may not come to an end.
+    while tokio::time::timeout(STOP_PATIENCE, &mut told).await.is_err() {
+        if stalls.is_disk(clock::now_ns()) {
+            tracing::warn!("the hooks' thread waits for the disk: this machine stops without it");
+            return;
+        }
+    }
+}
+
+/// How a machine has stopped.
+pub(crate) struct Stopped {
+    /// Who carries on, as far as it was heard.
+    pub(crate) successor: Option<String>,
+    /// What hasn't come to its end.
+    pub(crate) left: Vec<&'static str>,
+}
+
+/// What a stop waits for, one after the other.
+struct Waits {
+    stalls: Arc<Stalls>,
+    left: Vec<&'static str>,
+}
+
+impl Waits {
+    async fn work<T: Send + 'static>(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let stalled = self.stalls.is_disk(clock::now_ns());
+        let patience = if stalled { STALLED_PATIENCE } else { STOP_PATIENCE };
+        let done = within(patience, work).await;
+        if done.is_none() {
+            tracing::warn!(thread = name, ?patience, "a thread doesn't end: this machine stops without it");
+            self.left.push(name);
+        }
+        done
+    }
+
+    async fn join<T: Send + 'static>(
+        &mut self,
+        name: &'static str,
+        thread: Option<JoinHandle<T>>,
+    ) -> Option<T> {
+        let thread = thread?;
+        self.work(name, move || thread.join().ok()).await?
     }
 }
 
@@ -711,17 +802,6 @@ fn spawn<T: Send + 'static>(
         .name(name.to_owned())
         .spawn(run)
         .map_err(|source| StartError::System { context: "start a thread", source })
-}
-
-async fn join<T: Send + 'static>(thread: Option<JoinHandle<T>>) -> Option<T> {
-    let thread = thread?;
-    let name = thread.thread().name().unwrap_or_default().to_owned();
-    let joined = tokio::task::spawn_blocking(move || thread.join().ok());
-    let Ok(joined) = tokio::time::timeout(STOP_PATIENCE, joined).await else {
-        tracing::warn!(thread = name, patience = ?STOP_PATIENCE, "a thread doesn't end: this machine stops without it");
-        return None;
-    };
-    joined.ok()?
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::{
     driver::Control,
     inbox::{Command, Inbox, Work},
     reader::ReadPool,
+    stall::{Part, Stalls},
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -95,11 +96,22 @@ impl Pulse {
     }
 }
 
+/// Shows that the threads of this runtime go on, by its timers, which the same threads turn as its sockets.
+pub(crate) async fn beat(stalls: Arc<Stalls>) {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        stalls.mark(Part::Http, 0);
+    }
+}
+
 /// What is watched.
 pub(crate) struct Parts {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) readers: ReadPool,
     pub(crate) control: mpsc::Sender<Control>,
+    pub(crate) stalls: Arc<Stalls>,
 }
 
 /// Looks again and again until the driver ends.
@@ -112,7 +124,8 @@ pub(crate) async fn watch(parts: Parts) {
         let now = clock::now_ns();
         parts.readers.look(now);
         let pulse = parts.inbox.pulse();
-        if pulse.must_end(now) {
+        // A disk that doesn't answer is no better for the next process, and holds this one's end up.
+        if pulse.must_end(now) && !parts.stalls.is_disk(now) {
             let why = "the store thread is stuck in one piece of work".to_owned();
             let _ = parts.control.send(Control::End(why)).await;
             return;

@@ -5,15 +5,22 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tanist_api::Statement;
 use tanist_replication::Position;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     audit::Author,
+    clock,
+    gate::Gate,
     inbox::{Command, Inbox},
     sql::SqlError,
     state::{Change, Refusal},
     watch::{Unfit, WatchTable},
 };
+
+/// Who waits for the store looks so often whether the gate is open still,
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// and waits no longer when it was shut so many times in a row.
+const SHUT_LOOKS: u32 = 2;
 
 /// A key that makes a repeated write return its first answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,13 +108,43 @@ pub enum WriteError {
 #[derive(Debug, Clone)]
 pub struct WriterHandle {
     inbox: Arc<Inbox>,
+    gate: Arc<Gate>,
 }
 
 impl WriterHandle {
-    /// A handle on the store thread's inbox.
+    /// A handle on the store thread's inbox. Who waits for it while the gate is shut is told that the outcome is unknown.
     #[must_use]
-    pub fn new(inbox: Arc<Inbox>) -> WriterHandle {
-        WriterHandle { inbox }
+    pub fn new(inbox: Arc<Inbox>, gate: Arc<Gate>) -> WriterHandle {
+        WriterHandle { inbox, gate }
+    }
+
+    fn hangs(&self) -> bool {
+        let (stalls, now) = (self.gate.stalls(), clock::now_ns());
+        stalls.is_disk(now) || stalls.driver(now).is_some()
+    }
+
+    /// The store thread's answer, or word that nobody knows: after the gate is shut it comes at once, unless the disk, or the
+    /// driver, doesn't go on.
+    async fn answer(
+        &self,
+        mut answer: oneshot::Receiver<Result<WriteDone, WriteError>>,
+    ) -> Result<WriteDone, WriteError> {
+        let mut shut = 0;
+        loop {
+            match timeout(LOOK_EVERY, &mut answer).await {
+                Ok(answer) => {
+                    let stopped = |_| Err(WriteError::OutcomeUnknown("the server stopped".to_owned()));
+                    return answer.unwrap_or_else(stopped);
+                }
+                // A statement that doesn't end is no reason to send it to the next master at once.
+                Err(_) if self.gate.is_open(clock::now_ns()).is_some() || !self.hangs() => shut = 0,
+                Err(_) if shut < SHUT_LOOKS => shut += 1,
+                Err(_) => {
+                    let why = "this machine stopped being the master while its store was busy with it";
+                    return Err(WriteError::OutcomeUnknown(why.to_owned()));
+                }
+            }
+        }
     }
 
     /// Whether the store thread is stuck.
@@ -127,7 +164,7 @@ impl WriterHandle {
     pub(crate) async fn watch(&self, asked: WatchTable) -> Result<WriteDone, WriteError> {
         let (respond, answer) = oneshot::channel();
         self.inbox.command(Command::Watch(asked, respond));
-        answer.await.unwrap_or_else(|_| Err(WriteError::OutcomeUnknown("the server stopped".to_owned())))
+        self.answer(answer).await
     }
 
     /// Does the write and waits until it is acknowledged (R7).
@@ -137,6 +174,6 @@ impl WriterHandle {
     pub async fn write(&self, request: WriteRequest) -> Result<WriteDone, WriteError> {
         let (respond, answer) = oneshot::channel();
         self.inbox.write(request, respond);
-        answer.await.unwrap_or_else(|_| Err(WriteError::OutcomeUnknown("the server stopped".to_owned())))
+        self.answer(answer).await
     }
 }

@@ -28,6 +28,7 @@ use crate::{
     rejoin::{self, Board, Link, RejoinError},
     served::Served,
     sql::{self, SqlError, SqlErrorKind, SqlLimits},
+    stall::{Part, Stalls, UnderWay},
     state::{self, Change, ChangeError},
     watch::{self, Kept, WatchTable},
     write::{WriteDone, WriteError, WriteRequest, WriteWork},
@@ -98,20 +99,22 @@ pub(crate) struct WriterConfig {
     pub outside_ahead: u64,
     /// Counts what is done here.
     pub measures: Arc<Measures>,
+    /// What it waits for is told here.
+    pub stalls: Arc<Stalls>,
 }
 
 /// Runs the store thread's loop until `Stop`.
 pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEvents, config: WriterConfig) {
-    let syncer =
-        match database.wal_sync().map(|wal| Syncer::start(wal, events.clone(), Arc::clone(&config.measures)))
-        {
-            Ok(syncer) => syncer,
-            Err(error) => {
-                let _ = events.send(StoreEvent::Fatal(error.to_string()));
-                return;
-            }
-        };
-    let checkpoints = Checkpoints::start(&database);
+    let syncer = match database.wal_sync() {
+        Ok(wal) => {
+            Syncer::start(wal, events.clone(), Arc::clone(&config.measures), Arc::clone(&config.stalls))
+        }
+        Err(error) => {
+            let _ = events.send(StoreEvent::Fatal(error.to_string()));
+            return;
+        }
+    };
+    let checkpoints = Checkpoints::start(&database, Arc::clone(&config.stalls));
     let obstacle = Obstacle::new(database.dir().to_owned(), config.lock_patience);
     let mut writer = Writer {
         obstacle,
@@ -184,6 +187,11 @@ impl Writer<'_> {
         let _ = self.events.send(StoreEvent::Protocol(event));
     }
 
+    /// Begins something that brings so many bytes to the disk, and that takes no longer than they do.
+    fn under_way(&self, bytes: u64) -> UnderWay {
+        self.config.stalls.begin(Part::Store, bytes)
+    }
+
     /// How long to sleep when there is nothing to do.
     fn patience(&self) -> Duration {
         match (self.reign, self.outside_at) {
@@ -217,10 +225,14 @@ impl Writer<'_> {
 
     fn start_reign(&mut self, term: Term, reason: &str) {
         let mut base = self.database.stamp();
+        // Migrations may read and write much of it.
+        let size = u64::from(self.database.pages()) * u64::from(self.database.page_size());
+        let under_way = self.under_way(size / 16);
         let started = self.database.become_master().and_then(|()| {
             base = self.database.stamp(); // it has looked again at what is there
             self.database.start_reign(term, self.config.member.as_str(), reason)
         });
+        drop(under_way);
         match started.map(transactions) {
             Ok(Ok(transactions)) => {
                 (self.reign, self.held) = (Some(term), false);
@@ -228,8 +240,9 @@ impl Writer<'_> {
                 let stamp = self.database.stamp();
                 self.inbox.captured(Some(stamp.position));
                 let history = self.database.history().clone();
+                let bytes = transactions.iter().map(|transaction| u64::from(transaction.plain_len)).sum();
                 self.tell(Event::ReignStarted { term, base, transactions, history });
-                self.syncer.captured(stamp);
+                self.syncer.captured(stamp, bytes);
             }
             Ok(Err(why)) => self.reign_failed(term, why.to_owned()),
             Err(error) => self.reign_failed(term, error.to_string()),
@@ -297,6 +310,7 @@ impl Writer<'_> {
     /// What others have written since the last transaction, or write while they hold the lock, has no number: this replica has
     /// diverged by it, as soon as it is seen.
     fn become_backup(&mut self) {
+        let _under_way = self.under_way(self.database.outside_bytes().unwrap_or(0));
         match self.database.become_backup() {
             Ok(()) => self.obstacle.passed(self.events),
             Err(error @ StoreError::Busy { .. }) => {
@@ -327,8 +341,10 @@ impl Writer<'_> {
     }
 
     fn apply(&mut self, transactions: &[Transaction]) {
-        let began = Instant::now();
+        let bytes = transactions.iter().map(|transaction| u64::from(transaction.plain_len)).sum();
+        let (began, under_way) = (Instant::now(), self.under_way(bytes));
         let applied = self.database.apply(transactions);
+        drop(under_way);
         self.config.measures.applied(began.elapsed());
         match applied {
             // Somebody wrote between two transactions: say so now, not with the next one.
@@ -416,6 +432,8 @@ impl Writer<'_> {
         writes: Vec<QueuedWrite>,
     ) -> Result<Option<Captured>, Vec<QueuedWrite>> {
         let prune = Instant::now() >= self.prune_at;
+        let stalls = Arc::clone(&self.config.stalls);
+        let under_way = self.under_way(self.database.outside_bytes().unwrap_or(0));
         let mut batch = match self.database.begin(term) {
             Ok(batch) => batch,
             Err(error) => {
@@ -431,6 +449,7 @@ impl Writer<'_> {
                 return Ok(None);
             }
         };
+        drop(under_way);
         self.obstacle.passed(self.events);
         if batch.has_outside_change() {
             self.outside_at = Some(Instant::now());
@@ -467,6 +486,7 @@ impl Writer<'_> {
         }
         self.inbox.put_back(later);
         if prune {
+            let _under_way = stalls.begin(Part::Prune, 0);
             let pruned = idempotency::prune(&mut batch, self.config.request_retention, &self.served);
             let pruned = pruned.and_then(|more| Ok(more | watch::prune(&mut batch, &self.config.events)?));
             let pruned = pruned
@@ -480,7 +500,11 @@ impl Writer<'_> {
                 return Err(done.into_iter().map(|(write, _)| write).collect());
             }
         }
-        match batch.commit() {
+        let bytes = if batch.is_large() { self.config.outside_ahead.saturating_mul(8) } else { 0 };
+        let under_way = stalls.begin(Part::Store, bytes);
+        let committed = batch.commit();
+        drop(under_way);
+        match committed {
             Ok(captured) => {
                 let stamp = self.database.stamp();
                 let answers: Vec<_> = done
@@ -504,15 +528,20 @@ impl Writer<'_> {
 
     fn captured(&mut self, captured: Captured) {
         let stamp = self.database.stamp();
-        match captured {
+        let bytes = match captured {
             Captured::Nothing => return self.inbox.captured(None),
-            Captured::Transaction(transaction) => self.tell(Event::Captured(transaction)),
+            Captured::Transaction(transaction) => {
+                let bytes = u64::from(transaction.plain_len);
+                self.tell(Event::Captured(transaction));
+                bytes
+            }
             Captured::Break(stamp) => {
                 tracing::warn!(position = %stamp.position, "changes from outside could not be captured: every backup must rejoin");
                 self.tell(Event::CaptureBroken(stamp));
+                self.database.wal_bytes()
             }
-        }
-        self.syncer.captured(stamp);
+        };
+        self.syncer.captured(stamp, bytes);
         self.inbox.captured(Some(stamp.position));
     }
 
@@ -521,10 +550,12 @@ impl Writer<'_> {
         // While writes are held nothing may be numbered: the next master, or the next batch, does it.
         let (Some(term), false) = (self.reign, self.held) else { return };
         let Some(members) = self.members.take() else { return };
+        let under_way = self.under_way(0);
         let kept = self.database.begin(term).and_then(|mut batch| {
             members::keep(&mut batch, &members)?;
             batch.commit()
         });
+        drop(under_way);
         match kept {
             Ok(Captured::Nothing) => {}
             Ok(captured) => self.captured(captured),
@@ -541,11 +572,13 @@ impl Writer<'_> {
             let _ = respond.send(Err(WriteError::NotMaster));
             return;
         };
+        let under_way = self.under_way(0);
         let done = self.database.begin(term).and_then(|mut batch| {
             let changed = batch.internal(|connection| watch::change(connection, asked))?;
             let captured = if matches!(changed, Ok(Ok(_))) { batch.commit()? } else { Captured::Nothing };
             Ok((changed, captured))
         });
+        drop(under_way);
         match done {
             Ok((Ok(Ok(table)), captured)) => {
                 let stamp = self.database.stamp();
@@ -604,13 +637,17 @@ impl Writer<'_> {
         if busy && ahead < self.config.outside_ahead {
             return;
         }
+        let stalls = Arc::clone(&self.config.stalls);
+        let under_way = self.under_way(ahead);
         let adopted = self.database.begin(term).and_then(|mut batch| {
             if busy {
                 self.inbox.wait_for_room(HOLD_BACK);
+                stalls.mark(Part::Store, ahead);
             }
             tell_altered_tables(&mut batch);
             batch.commit()
         });
+        drop(under_way);
         match adopted {
             Ok(captured) => {
                 self.obstacle.passed(self.events);
@@ -631,7 +668,10 @@ impl Writer<'_> {
         if !self.database.checkpoint_due() || !self.checkpoints.ready() {
             return;
         }
-        match self.database.checkpoint_step() {
+        let under_way = self.under_way(self.database.wal_bytes());
+        let stepped = self.database.checkpoint_step();
+        drop(under_way);
+        match stepped {
             Ok(outcome) => self.checkpoints.stepped(&outcome, self.database.wal_bytes()),
             // Another program writes; the next step comes.
             Err(StoreError::Busy { .. }) => {}
@@ -825,12 +865,14 @@ struct SyncShared {
 #[derive(Default)]
 struct SyncState {
     captured: Option<Stamp>,
+    /// How much there is to sync.
+    bytes: u64,
     busy: bool,
     stop: bool,
 }
 
 impl Syncer {
-    fn start(wal: WalSync, events: StoreEvents, measures: Arc<Measures>) -> Syncer {
+    fn start(wal: WalSync, events: StoreEvents, measures: Arc<Measures>, stalls: Arc<Stalls>) -> Syncer {
         let shared = Arc::new(SyncShared::default());
         let for_thread = Arc::clone(&shared);
         let run = move || {
@@ -838,9 +880,11 @@ impl Syncer {
             loop {
                 if let Some(stamp) = state.captured.take() {
                     state.busy = true;
+                    let bytes = std::mem::take(&mut state.bytes);
                     drop(state);
-                    let began = Instant::now();
+                    let (began, under_way) = (Instant::now(), stalls.begin(Part::WalSync, bytes));
                     let synced = wal.sync();
+                    drop(under_way);
                     measures.synced(began.elapsed());
                     match synced {
                         Ok(()) => {
@@ -866,9 +910,12 @@ impl Syncer {
         Syncer { shared, thread }
     }
 
-    /// Everything up to `stamp` is in the WAL: sync it.
-    fn captured(&self, stamp: Stamp) {
-        self.shared.state.lock().captured = Some(stamp);
+    /// Everything up to `stamp`, so many bytes more, is in the WAL: sync it.
+    fn captured(&self, stamp: Stamp, bytes: u64) {
+        let mut state = self.shared.state.lock();
+        state.captured = Some(stamp);
+        state.bytes = state.bytes.saturating_add(bytes);
+        drop(state);
         self.shared.changed.notify_all();
     }
 
@@ -908,13 +955,15 @@ struct Checkpoints {
 }
 
 impl Checkpoints {
-    fn start(database: &Database) -> Checkpoints {
+    fn start(database: &Database, stalls: Arc<Stalls>) -> Checkpoints {
         let (ask, asked) = mpsc::sync_channel::<()>(1);
         let (tell, done) = mpsc::sync_channel::<()>(1);
+        let wal_limit = database.wal_limit();
         let thread = match database.background_checkpointer() {
             Ok(mut checkpointer) => {
                 let run = move || {
                     while asked.recv().is_ok() {
+                        let _under_way = stalls.begin(Part::Checkpoint, wal_limit.saturating_mul(TOO_LONG));
                         run_passive(&mut checkpointer);
                         if tell.send(()).is_err() {
                             return;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tanist_replication::{Event, Member, MemberChange, Message, Position, Rank};
 
-use crate::cluster::{Cluster, Setup};
+use crate::cluster::{Cluster, Setup, hang::Hang};
 
 const LONG: Duration = Duration::from_secs(10);
 
 type Script = (&'static str, fn() -> Option<String>);
 
-pub(crate) const SCRIPTS: [Script; 11] = [
+pub(crate) const SCRIPTS: [Script; 12] = [
     ("lost record", machine_that_lost_its_record_does_not_count),
     ("lost replica", machine_that_lost_its_replica_does_not_win),
     ("forked append", transaction_of_another_branch_is_not_stored),
@@ -23,6 +23,7 @@ pub(crate) const SCRIPTS: [Script; 11] = [
     ("forgetful heir", heir_whose_disk_forgot_does_not_win),
     ("limping master", master_whose_bulk_reaches_nobody_leaves),
     ("slow backup", slow_backup_is_replaced),
+    ("hung disk", master_whose_disk_hangs_is_relieved),
 ];
 
 fn founded(members: &[(&'static str, u32)]) -> Cluster {
@@ -201,4 +202,14 @@ fn slow_backup_is_replaced() -> Option<String> {
     }
     let waits = c.sync_set(0).contains("b");
     c.check.failure.take().or(waits.then(|| "R10: all wait for b, whose disk is slow".to_owned()))
+}
+
+/// All that it had acknowledged is on its backup, so another can serve.
+fn master_whose_disk_hangs_is_relieved() -> Option<String> {
+    let mut c = founded(&[("a", 1), ("b", 2), ("w", 0)]);
+    c.hang(0, Hang::Sync);
+    c.write();
+    let relieved = c.run_until(LONG, |c| c.serving().is_some_and(|node| node != 0));
+    let stays = || "R7: nobody acknowledges anything while the master's disk hangs".to_owned();
+    c.check.failure.take().or_else(|| relieved.is_none().then(stays))
 }

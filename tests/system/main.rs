@@ -29,6 +29,7 @@ mod http_document;
 mod http_input;
 mod http_recipe;
 mod huge;
+mod hung_disk;
 mod limping;
 mod list_append;
 mod log_files;

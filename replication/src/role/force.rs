@@ -63,6 +63,9 @@ impl Node {
         if self.forced.is_some() {
             return Err("it is to reign by force already".to_owned());
         }
+        if let Some(why) = &self.stalled {
+            return Err(format!("it could store nothing: {why}"));
+        }
         if !self.may_stand() {
             return Err("it stops, or its replica is being changed".to_owned());
         }

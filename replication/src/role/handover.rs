@@ -111,6 +111,10 @@ impl Node {
         }
         if now >= handover.until {
             let stage = handover.stage;
+            if stage == Stage::Held && master.is_held_by(&to) {
+                // All that is missing is this machine's own disk, which the heir doesn't need.
+                return self.leave_to(to);
+            }
             let why = match stage {
                 Stage::Joining => format!("{to} didn't catch up in time"),
                 Stage::Holding(_) | Stage::Held => format!("{to} didn't store the last writes in time"),
@@ -125,13 +129,16 @@ impl Node {
                 handover.until = now + timeout;
                 self.out.push(Effect::HoldWrites(self.holds));
             }
-            Stage::Held if master.holds_everything(&to) => {
-                let why = master.handover.take().map(|handover| handover.why).unwrap_or_default();
-                self.leave(Some(to.clone()), format!("hands over to {to}: {why}"), false);
-                self.out.push(Effect::HandoverEnded(Ok(to)));
-            }
+            Stage::Held if master.holds_everything(&to) => self.leave_to(to),
             Stage::Joining | Stage::Holding(_) | Stage::Held => {}
         }
+    }
+
+    fn leave_to(&mut self, to: MemberId) {
+        let Role::Master(master) = &mut self.role else { return };
+        let why = master.handover.take().map(|handover| handover.why).unwrap_or_default();
+        self.leave(Some(to.clone()), format!("hands over to {to}: {why}"), false);
+        self.out.push(Effect::HandoverEnded(Ok(to)));
     }
 
     fn give_up_handover(&mut self, why: &str) {
@@ -261,9 +268,12 @@ impl Master {
 
     /// Every write is acknowledged and on that member's disk.
     fn holds_everything(&self, id: &MemberId) -> bool {
+        self.acknowledged.txid == self.log.tip_position().txid && self.is_held_by(id)
+    }
+
+    /// Every write is on that member's disk, whatever is on this machine's.
+    fn is_held_by(&self, id: &MemberId) -> bool {
         let tip = self.log.tip_position().txid;
-        self.would_be_eligible(id)
-            && self.acknowledged.txid == tip
-            && self.peers.get(id).is_some_and(|peer| peer.stored == Some(tip))
+        self.would_be_eligible(id) && self.peers.get(id).is_some_and(|peer| peer.stored == Some(tip))
     }
 }

@@ -219,6 +219,7 @@ impl Node {
             self.send_heartbeats();
             self.judge_pace();
         }
+        self.leave_if_stalled();
         self.review();
         self.consider_limping();
         self.follow_change();
@@ -470,7 +471,8 @@ impl Node {
         if !lease || holds_back || backups < self.config.min_sync_backups {
             return;
         }
-        let mut reached = master.stored;
+        let forgets = self.stalled.is_some() && made(Mistake::OwnDiskForgotten);
+        let mut reached = if forgets { master.log.tip_position().txid } else { master.stored };
         for id in master.must_store() {
             if id != self.config.id {
                 reached = reached.min(master.peers.get(&id).and_then(|peer| peer.stored).unwrap_or_default());

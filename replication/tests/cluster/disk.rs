@@ -234,6 +234,9 @@ impl Cluster {
         if !open || !idle || machine.held || !machine.writes_allowed || machine.store.full || machine.paused {
             return false;
         }
+        if machine.waits.holds_calls() {
+            return self.hold_call(node, op, attempt);
+        }
         let Some((call, keyed)) = self.history.op(op).map(|of| (of.call, of.keyed)) else { return false };
         let store = &mut self.machines[node].store;
         let before = store.content.len();

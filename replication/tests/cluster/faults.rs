@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tanist_replication::{Complaint, Event, Member, MemberChange, Rank};
 
-use super::{At, Cluster, Ev, MS, Rng, SECOND, Setup, network::Weather, store::End};
+use super::{At, Cluster, Ev, MS, Rng, SECOND, Setup, hang::Hang, network::Weather, store::End};
 
 /// A fault and its time, counted from the beginning of the schedule.
 #[derive(Debug, Clone)]
@@ -91,6 +91,12 @@ pub enum Fault {
     SyncFails {
         who: Who,
         away: u64,
+    },
+    /// A disk doesn't answer for a while.
+    DiskHangs {
+        who: Who,
+        what: Hang,
+        ns: u64,
     },
     ClockRate {
         who: Who,
@@ -189,12 +195,28 @@ pub fn plan(setup: &Setup, length: u64, rng: &mut Rng) -> Vec<Planned> {
         plan.push(Planned { at, fault: fault(setup, rng) });
         at += rng.between(every / 10, every * 2);
     }
+    hangs(setup, length, &mut plan);
     plan
 }
 
 /// A lease that somebody may have written into a file.
 pub fn some_lease(rng: &mut Rng) -> Duration {
     Duration::from_millis([300, 1000, 1000, 1000, 3000][rng.below(5) as usize])
+}
+
+/// Disks that don't answer, from a generator of their own, so that the other faults are what they were.
+fn hangs(setup: &Setup, length: u64, plan: &mut Vec<Planned>) {
+    let mut rng = Rng::new(setup.seed ^ 0x00D1_5C5E);
+    if !rng.chance(300) {
+        return;
+    }
+    for _ in 0..=rng.below(3) {
+        let node = rng.below(setup.members.len() as u64) as usize;
+        let who = if rng.chance(600) { Who::Master(node) } else { Who::Node(node) };
+        let what = Hang::ALL[rng.below(Hang::ALL.len() as u64) as usize];
+        let ns = if rng.chance(300) { 60 * SECOND } else { rng.between(MS, 2 * SECOND) };
+        plan.push(Planned { at: rng.below(length), fault: Fault::DiskHangs { who, what, ns } });
+    }
 }
 
 fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
@@ -318,6 +340,11 @@ impl Cluster {
                 self.disk_error(node);
                 self.push(away, Ev::Restart { node });
             }
+            Fault::DiskHangs { who, what, ns } => {
+                let node = self.who(who);
+                self.hang(node, what);
+                self.push(ns, Ev::Release { node });
+            }
             Fault::ClockRate { who, ppm } => {
                 let (node, now) = (self.who(who), self.now);
                 self.machines[node].clock.set_rate(now, ppm);
@@ -400,6 +427,7 @@ impl Cluster {
         for node in 0..self.machines.len() {
             self.machines[node].disk_ns = self.setup.disk_ns;
             self.machines[node].store.errors = 0;
+            self.release(node);
             self.disk_full(node, false);
             for way in &mut self.network.ways[node] {
                 way.slow_ns = 0;

@@ -6,6 +6,7 @@ use tanist_replication::{Event, Node, Position, Stamp, status::RoleName};
 
 use super::{
     Cluster, Ev, MS, SECOND,
+    hang::Waits,
     store::{End, Mistake, Store},
 };
 
@@ -141,6 +142,7 @@ impl Cluster {
         machine.reading.clear();
         machine.acknowledged = Position::ZERO;
         machine.backlog.clear();
+        machine.waits = Waits { hang: machine.waits.hang, ..Waits::default() };
         machine.paused = false;
         machine.crash_after = None;
         machine.writes_allowed = true;

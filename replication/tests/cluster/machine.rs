@@ -16,6 +16,7 @@ use super::{
     Cluster, Ev, MS, Rng, Setup,
     client::{Reading, Waiting},
     clock::Clock,
+    hang::Waits,
     store::{Command, Store},
     trace,
 };
@@ -38,6 +39,8 @@ pub struct Machine {
     pub clock: Clock,
     pub paused: bool,
     pub backlog: Vec<Ev>,
+    /// What waits for a disk that doesn't answer.
+    pub waits: Waits,
     pub gate: Option<Term>,
     /// On this machine's clock.
     pub lease: Time,
@@ -87,6 +90,7 @@ impl Machine {
             clock: Clock::new(0, if drift == 0 { 0 } else { rng.below(1 << 40) }, random),
             paused: false,
             backlog: vec![],
+            waits: Waits::default(),
             gate: None,
             lease: Time(0),
             writes_allowed: true,
@@ -152,6 +156,9 @@ impl Cluster {
                     self.deliver(node, Event::Tick);
                 }
             }
+            Ev::StoreDone { node, .. } | Ev::Synced { node, .. } if self.holds_answer(node, &ev) => {}
+            Ev::Stalled { node, .. } => self.look_for_stalls(node),
+            Ev::Release { node } => self.release(node),
             Ev::StoreDone { node, .. } => self.store_done(node),
             Ev::Synced { node, reign, len, .. } => {
                 if self.machines[node].store.reigns == reign {
@@ -169,6 +176,10 @@ impl Cluster {
             }
             // One that is still leaving is started when it has left.
             Ev::Restart { node } if self.machines[node].leaving => self.push(20 * MS, Ev::Restart { node }),
+            // Nothing starts on a disk that doesn't answer.
+            Ev::Restart { node } if self.machines[node].waits.hang.is_some() => {
+                self.push(20 * MS, Ev::Restart { node });
+            }
             Ev::Restart { node } => self.start(node),
             Ev::BulkBroken { from, to, epoch } => self.bulk_broken(from, to, epoch),
             Ev::LinkNotice { a, b, number } => self.link_notice(a, b, number),
@@ -195,8 +206,11 @@ impl Cluster {
             }
             Ev::Ended { of, to, .. } if self.network.ways[of][to].blocked => return true,
             Ev::Node { to, life, .. } | Ev::Ended { to, life, .. } => (to, life),
-            Ev::Tick { node, .. } if self.machines[node].paused => return true,
+            Ev::Tick { node, .. } if self.machines[node].paused || self.machines[node].waits.is_blocked() => {
+                return true;
+            }
             Ev::Tick { node, life, .. }
+            | Ev::Stalled { node, life }
             | Ev::StoreDone { node, life }
             | Ev::Synced { node, life, .. }
             | Ev::Sample { node, life, .. } => (node, life),
@@ -217,7 +231,8 @@ impl Cluster {
         if machine.life != life || !machine.running() {
             return true;
         }
-        if machine.paused {
+        let of_node = matches!(ev, Ev::Message { .. } | Ev::Node { .. } | Ev::Ended { .. });
+        if machine.paused || (machine.waits.is_blocked() && of_node) {
             let mut ev = ev.clone();
             if let Ev::Message { bulk, .. } = &mut ev {
                 *bulk = None; // it has arrived, whatever becomes of the connection
@@ -232,7 +247,7 @@ impl Cluster {
     pub fn deliver(&mut self, node: usize, event: Event) {
         let now = self.now;
         let machine = &mut self.machines[node];
-        if machine.paused {
+        if machine.paused || machine.waits.is_blocked() {
             let life = machine.life;
             machine.backlog.push(Ev::Node { to: node, life, event });
             return;
@@ -273,17 +288,8 @@ impl Cluster {
         if let Some(kept) = &mut self.machines[node].effects {
             kept.clone_from(&effects);
         }
-        for effect in effects {
-            if let Some(left) = self.machines[node].crash_after {
-                if left == 0 {
-                    self.crash(node, true);
-                    return;
-                }
-                self.machines[node].crash_after = Some(left - 1);
-            }
-            self.perform(node, effect);
-        }
-        if !self.machines[node].running() {
+        self.perform_all(node, effects);
+        if !self.machines[node].running() || self.machines[node].waits.is_blocked() {
             return;
         }
         let late = if self.rough && deadline != Time::NEVER { self.rng.below(2 * MS) } else { 0 };
@@ -295,6 +301,31 @@ impl Cluster {
             self.push(after, Ev::Tick { node, life, ticket });
         }
         self.end_cleanly(node);
+    }
+
+    /// Until the machine crashes in between, or its disk doesn't take a vote.
+    pub fn perform_all(&mut self, node: usize, effects: Vec<Effect>) {
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
+            let machine = &mut self.machines[node];
+            if let Some(left) = machine.crash_after {
+                if left == 0 {
+                    self.crash(node, true);
+                    return;
+                }
+                machine.crash_after = Some(left - 1);
+            }
+            let machine = &mut self.machines[node];
+            if let Effect::Persist(hard) = &effect
+                && machine.waits.holds_votes()
+                && machine.hard.as_ref() != Some(hard)
+            {
+                effects.push_front(effect);
+                machine.waits.effects = Some(effects);
+                return;
+            }
+            self.perform(node, effect);
+        }
     }
 
     fn perform(&mut self, node: usize, effect: Effect) {

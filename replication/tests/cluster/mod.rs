@@ -1,7 +1,7 @@
 //! A whole cluster in memory: real `Node`s on virtual time, joined by a seeded network and model stores.
 //!
 //! Owns what each machine is; everything that happens follows from the seed. Never judges by itself: `check.rs` holds
-//! the invariants, `history.rs` what clients were told. Read `machine.rs` next for how effects are performed, `disk.rs`,
+//! the invariants, `history.rs` what clients were told. Read `machine.rs` next for how effects are performed, `disk.rs`, `hang.rs`,
 //! `store.rs`, `clock.rs` and `network.rs` for the world around a node, `client.rs` for its users, `faults.rs` and
 //! `chaos.rs` for random schedules.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, missing_docs)]
@@ -12,6 +12,7 @@ pub mod client;
 pub mod clock;
 pub mod disk;
 pub mod faults;
+pub mod hang;
 pub mod history;
 pub mod life;
 pub mod machine;

@@ -51,6 +51,15 @@ pub enum Ev {
         node: usize,
         life: u32,
     },
+    /// A look at what the machine's disk hasn't answered.
+    Stalled {
+        node: usize,
+        life: u32,
+    },
+    /// A disk that didn't answer does so again.
+    Release {
+        node: usize,
+    },
     Resume {
         node: usize,
         life: u32,

@@ -11,6 +11,7 @@ mod members;
 mod messages;
 mod rejoin;
 mod slow;
+mod stall;
 mod sync_set;
 
 use std::time::Duration;

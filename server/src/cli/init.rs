@@ -362,6 +362,7 @@ failures = 3               # so many in a row, and the machine is unhealthy
 recovery = "60s"           # good for so long, and it is healthy again
 min_free = "64MiB"         # with less room on the data directory's disk it is unhealthy; "off"
 slow_sync = "1s"           # a sync to disk that takes so long counts as failed; "off"
+stall = "2s"               # a commit, write or sync under way for so long: the machine is unhealthy at once, and leaves if it is the master
 
 # [backup]                 # this machine copies its replica by itself; see also `tanist backup`
 # directory = "backups"    # best on another disk

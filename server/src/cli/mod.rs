@@ -368,6 +368,8 @@ pub fn main() -> ExitCode {
             Command::ServiceChild(_) | Command::EndNotice => Ok(()),
         }
     });
+    // What waits for a disk that doesn't answer isn't waited for.
+    runtime.shutdown_background();
     end(result)
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::{
     host::{Host, Phase, Wish},
@@ -51,7 +51,15 @@ pub async fn run(path: &Path, mut host: Host) -> anyhow::Result<()> {
                     Wish::Stop(signal) => {
                         tracing::info!(signal, "stopping");
                         host.tell(Phase::Stopping);
-                        server.stop().await;
+                        let left = server.end().await.left;
+                        if !left.is_empty() {
+                            let left = left.join(", ");
+                            tracing::error!(left, "ended without waiting for its disk");
+                            bail!(
+                                "ended without waiting for its disk, which doesn't answer ({left}): the next start looks what is \
+                                 there, and the process is gone when the disk answers"
+                            );
+                        }
                         tracing::info!("stopped");
                         return Ok(());
                     }

@@ -175,6 +175,7 @@ pub(super) struct RawHealth {
     pub(super) recovery: Option<String>,
     pub(super) min_free: Option<String>,
     pub(super) slow_sync: Option<String>,
+    pub(super) stall: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -145,6 +145,8 @@ pub struct Health {
     pub min_free: Option<u64>,
     /// A sync that takes so long is a bad result; `None`: nobody looks.
     pub slow_sync: Option<Duration>,
+    /// A commit, write or sync that is under way for so long makes the machine unfit at once: as master it leaves.
+    pub stall: Duration,
 }
 
 /// Copies that this machine takes of its replica by itself.
@@ -821,6 +823,7 @@ fn health(fields: &Fields<'_>, raw: RawHealth) -> Result<Health, ConfigError> {
                 Some(fields.duration("health.slow_sync", raw.slow_sync.as_ref(), s(1), (ms(1), s(600)))?)
             }
         },
+        stall: fields.duration("health.stall", raw.stall.as_ref(), s(2), (ms(100), s(600)))?,
     })
 }
 

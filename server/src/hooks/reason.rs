@@ -4,7 +4,7 @@
 //! not find in its environment. Each begins with words of our own, by which it is told here.
 
 /// Beginnings of reasons, and what they are called.
-const BEGINNINGS: [(&str, &str); 13] = [
+const BEGINNINGS: [(&str, &str); 14] = [
     ("founded", "founded"),
     ("recovered by an operator", "recovered"),
     ("forced", "forced"),
@@ -12,6 +12,7 @@ const BEGINNINGS: [(&str, &str); 13] = [
     ("succeeds ", "succeeds"),
     ("no majority of leases", "no-majority"),
     ("own disk failed", "disk"),
+    ("leaves to ", "stalled"),
     ("the store could not start", "store"),
     ("term ", "newer-term"),
     (PROCESS_ENDED, "process-ended"),
@@ -63,6 +64,7 @@ mod tests {
             ("hands over to pc-2: an operator promotes pc-2".to_owned(), "operator"),
             (format!("hands over to pc-2: {evil}"), "handover"),
             (format!("own disk failed: {evil}"), "disk"),
+            (format!("leaves to pc-2 without its own disk: {evil}"), "stalled"),
             (format!("term 7: {evil}"), "newer-term"),
             (evil.to_owned(), "other"),
             (String::new(), "other"),

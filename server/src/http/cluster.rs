@@ -14,6 +14,12 @@ pub(super) async fn get(State(state): State<AppState>) -> Json<Cluster> {
     cluster.position = gate.stored().borrow().to_string();
     cluster.clock_ms = clock::wall_ms();
     cluster.copies = state.0.scheduled.as_ref().map(|board| board.lock().clone());
+    if let Some(notice) = gate.stalls().notice(clock::now_ns())
+        && !cluster.notice.as_ref().is_some_and(|known| known.contains(&notice))
+    {
+        let known = cluster.notice.take().map_or_else(String::new, |known| format!("; {known}"));
+        cluster.notice = Some(notice + &known);
+    }
     if cluster.master.as_ref() == Some(&cluster.member) && gate.is_open(clock::now_ns()).is_none() {
         cluster.writable = false;
     }

@@ -15,8 +15,10 @@ use tanist_replication::MemberId;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{ApiError, AppState, Inner, authorize::demand, execute::parse, read_body};
-use crate::{auth::Holder, driver::Control};
+use crate::{auth::Holder, clock, driver::Control};
 
+/// The replication thread gives a handover up before that, unless it waits for its disk.
+const ANSWER: Duration = Duration::from_secs(60);
 /// How long the next master may take to serve before the answer says so.
 const NEXT_MASTER: Duration = Duration::from_secs(5);
 
@@ -120,7 +122,12 @@ async fn succeed(
     let mut views = state.gate.views();
     let before = views.borrow().cluster.term;
     state.operators.try_send(asked).map_err(|_| ApiError::overloaded("too many handovers were asked for"))?;
-    let heir = ended.await.map_err(stopped)?.map_err(failed)?;
+    let silent = |_| {
+        let notice = state.gate.stalls().notice(clock::now_ns()).unwrap_or_default();
+        ApiError::overloaded(format!("no answer from the replication thread in {ANSWER:?}; {notice}"))
+    };
+    let ended = timeout(ANSWER, ended).await.map_err(silent)?;
+    let heir = ended.map_err(stopped)?.map_err(failed)?;
     let serves = views.wait_for(|view| {
         let cluster = &view.cluster;
         cluster.term > before && cluster.writable && cluster.master.is_some()

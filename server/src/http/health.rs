@@ -24,6 +24,9 @@ pub(super) async fn ready(State(state): State<AppState>) -> Result<Response, Api
     let view = gate.view();
     let position = view.cluster.position.clone();
     let now = clock::now_ns();
+    if let Some(notice) = gate.stalls().notice(now) {
+        return Err(ApiError::not_fresh(notice));
+    }
     if state.0.writer.is_stuck(now) {
         return Err(ApiError::not_fresh("the store thread is stuck in one piece of work"));
     }

@@ -163,6 +163,11 @@ fn members(told: &mut Told<'_>, cluster: &Cluster) {
 fn load(told: &mut Told<'_>, inner: &Inner, now: u64) {
     let stuck = inner.writer.is_stuck(now);
     told.gauge("store_stuck", "1 while the store thread is stuck in one piece of work", stuck.into());
+    let stalls = inner.gate.stalls();
+    let lasts =
+        stalls.driver(now).or_else(|| stalls.unfit(now)).map_or(0.0, |stall| stall.lasts.as_secs_f64());
+    let help = "For how long the disk, or a thread, hasn't gone on beyond health.stall; 0: all do";
+    told.seconds("stalled", help, lasts);
     told.gauge("queued_writes", "Writes that wait for a transaction", inner.writer.queued() as u64);
     let limits = inner.limits();
     let under_way = limits.concurrent_requests.saturating_sub(inner.requests.available_permits());

@@ -283,7 +283,7 @@ impl Inner {
             let Some(left) =
                 self.limits().master_wait.checked_sub(waited).filter(|left| !elsewhere && !left.is_zero())
             else {
-                return Err(ApiError::not_master(&view, uri));
+                return Err(ApiError::not_master(&self.gate.view(), uri));
             };
             // Without a change by then the loop ends by the time that has passed.
             let _ = timeout(left, views.changed()).await;

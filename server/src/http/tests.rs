@@ -115,7 +115,7 @@ impl Machine {
             stale_after: Duration::MAX,
         };
         let feeder = Feeder::start(parts).unwrap();
-        let writer = WriterHandle::new(Arc::clone(&inbox));
+        let writer = WriterHandle::new(Arc::clone(&inbox), Arc::clone(&gate));
         let operators_keys = crate::auth::Operators::default();
         operators_keys.set(&config.keys());
         let state = AppState::new(

@@ -26,6 +26,11 @@ fn heir_of_a_handover_has_everything() {
 }
 
 #[test]
+fn master_that_leaves_without_its_own_disk_loses_no_write() {
+    exhaust("stalls", Succession::stalls());
+}
+
+#[test]
 fn witness_leaves_and_returns_without_a_lost_write() {
     exhaust("removal", Succession::removal());
 }

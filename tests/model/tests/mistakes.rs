@@ -95,6 +95,11 @@ fn acknowledgement_does_not_wait_for_the_own_disk() {
 }
 
 #[test]
+fn master_whose_disk_does_not_answer_acknowledges_without_it() {
+    breaks(Mistake::AcknowledgeWithoutOwnDisk, Succession::stalls(), "I2");
+}
+
+#[test]
 fn backup_reports_before_its_disk_has_it() {
     breaks(Mistake::ReportBeforeSync, Succession::pair_and_witness(), "I2");
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::net::{TcpListener, lookup_host};
 
-use super::Finding;
+use super::{Finding, disk};
 use crate::{
     causes::in_words,
     cli::bench::probe,
@@ -43,11 +43,13 @@ pub(super) async fn look(file: &Path, config: &Config) -> anyhow::Result<Vec<Fin
     let mut findings = vec![];
     findings.extend(secrecy(file, config));
     findings.extend(certificate(config));
-    let (process, finding) = process(config);
-    findings.push(finding);
+    let mut disks = disk::ask(file, config).await;
+    let rest = disks.findings.split_off(disks.findings.len().min(1));
+    findings.append(&mut disks.findings);
+    let process = if disks.runs { Process::Runs } else { Process::Stands };
     findings.push(port("peer port", &config.listen.peer, process).await);
     findings.push(port("http port", &config.listen.http, process).await);
-    findings.extend(disk(config).await);
+    findings.extend(rest);
     findings.push(wall_clock(clock::wall_ms()));
     findings.push(timer(late_ticks().await, config.timing.heartbeat));
     #[cfg(unix)]
@@ -61,7 +63,6 @@ pub(super) async fn look(file: &Path, config: &Config) -> anyhow::Result<Vec<Fin
     for (field, command) in programs.into_iter().chain(service) {
         findings.extend(command.first().map(|program| runnable(field, program)));
     }
-    findings.extend(copies(config));
     Ok(findings)
 }
 
@@ -106,25 +107,26 @@ fn certificate(config: &Config) -> Option<Finding> {
     })
 }
 
-fn process(config: &Config) -> (Process, Finding) {
+/// Whether a machine runs on the data directory, and what was found of it.
+pub(super) fn process(config: &Config) -> (bool, Finding) {
     const CHECK: &str = "data directory";
     let directory = &config.data_dir;
     if !directory.exists() {
         let found = format!("{} isn't there yet: the first start makes it", directory.display());
-        return (Process::Stands, Finding::good(CHECK, found));
+        return (false, Finding::good(CHECK, found));
     }
     match DirectoryLock::take(directory) {
         Ok(_) => {
             let found = format!("{}, no machine runs on it now", directory.display());
-            (Process::Stands, Finding::good(CHECK, found))
+            (false, Finding::good(CHECK, found))
         }
         Err(DurableError::InUse { owner, .. }) => {
             let found = format!("{}, its machine runs{owner}", directory.display());
-            (Process::Runs, Finding::good(CHECK, found))
+            (true, Finding::good(CHECK, found))
         }
         Err(error) => {
             let advice = "Give it to the account that runs tanist.";
-            (Process::Stands, Finding::bad(CHECK, error.to_string(), advice))
+            (false, Finding::bad(CHECK, error.to_string(), advice))
         }
     }
 }
@@ -157,11 +159,10 @@ fn existing(directory: &Path) -> PathBuf {
     found.filter(|found| *found != Path::new("")).unwrap_or(Path::new(".")).to_owned()
 }
 
-async fn disk(config: &Config) -> Vec<Finding> {
-    let directory = existing(&config.data_dir);
-    let free = fs4::available_space(&directory);
+pub(super) fn room(config: &Config) -> Finding {
+    let free = fs4::available_space(existing(&config.data_dir));
     let least = config.health.min_free.unwrap_or(0);
-    let room = match free {
+    match free {
         Ok(free) if free < least => Finding::bad(
             "room",
             format!("{} MiB free, health.min_free wants {}", free >> 20, least >> 20),
@@ -169,20 +170,20 @@ async fn disk(config: &Config) -> Vec<Finding> {
         ),
         Ok(free) => Finding::good("room", format!("{} MiB free on the data directory's disk", free >> 20)),
         Err(error) => Finding::bad("room", error.to_string(), "The disk must tell how much is free."),
-    };
-    let measured = tokio::task::spawn_blocking(move || probe::fsync(&directory)).await;
-    let sync = match measured {
-        Ok(Ok(times)) => {
+    }
+}
+
+pub(super) fn sync(config: &Config) -> Finding {
+    match probe::fsync(&existing(&config.data_dir)) {
+        Ok(times) => {
             sync_times(times.percentile(50), times.percentile(99), times.max(), config.health.slow_sync)
         }
-        Ok(Err(error)) => Finding::bad(
+        Err(error) => Finding::bad(
             "sync",
             in_words(&error),
             "The account that runs tanist must be able to write there.",
         ),
-        Err(error) => Finding::bad("sync", error.to_string(), "Try again."),
-    };
-    vec![room, sync]
+    }
 }
 
 fn sync_times(middle: Duration, p99: Duration, worst: Duration, slow: Option<Duration>) -> Finding {
@@ -283,7 +284,7 @@ fn is_program(path: &Path) -> bool {
     file.is_file()
 }
 
-fn copies(config: &Config) -> Option<Finding> {
+pub(super) fn copies(config: &Config) -> Option<Finding> {
     let backup = config.backup.as_ref()?;
     let directory = &backup.directory;
     let test = existing(directory).join(format!(".tanist-doctor-{}", std::process::id()));

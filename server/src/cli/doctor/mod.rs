@@ -2,8 +2,9 @@
 //!
 //! Owns the list of findings. Changes no data: it writes files of its own to measure the disk and to try directories, and deletes
 //! them; for a moment it takes the data directory's lock, with its process id, as a machine would. Read `machine.rs` for what is
-//! looked at here, `peers.rs` for the others.
+//! looked at here, `disk.rs` for how disks are asked, `peers.rs` for the others.
 
+mod disk;
 mod machine;
 mod peers;
 
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Certificates, table};
 use crate::config::Config;
@@ -26,10 +27,13 @@ pub(super) struct DoctorArgs {
     /// JSON instead of text.
     #[arg(long)]
     json: bool,
+    /// Only what concerns disks, a line each; started by `doctor` alone.
+    #[arg(long, hide = true)]
+    disks: bool,
 }
 
 /// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     /// As it should be.
@@ -41,7 +45,7 @@ enum Verdict {
 }
 
 /// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Finding {
     /// What.
     check: String,
@@ -49,7 +53,7 @@ struct Finding {
     /// What was found.
     found: String,
     /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     advice: Option<String>,
 }
 
@@ -69,6 +73,9 @@ impl Finding {
 }
 
 pub(super) async fn doctor(args: &DoctorArgs) -> anyhow::Result<()> {
+    if args.disks {
+        return disk::tell(&Config::parse(&args.config, &Config::read(&args.config)?)?);
+    }
     let mut findings = vec![];
     // What others may read is a finding of its own below.
     match Config::read(&args.config).and_then(|text| Config::parse(&args.config, &text)) {

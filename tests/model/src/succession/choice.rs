@@ -202,7 +202,10 @@ fn master(
     if committed == proposed || model.is(Mistake::TwoProposals) {
         proposals(model, state, id, node, proposed, actions);
     }
-    if model.handover && committed == proposed {
+    if model.stalls {
+        let both = proposed.sync.iter().filter(|&heir| heir != id && committed.sync.has(heir));
+        actions.extend(both.map(|heir| Action::Goodbye(id, heir)));
+    } else if model.handover && committed == proposed {
         let all = node.seen.len();
         let has_all = state.stored_by(node.term, node.seen, all);
         for heir in proposed.sync.iter().filter(|&heir| heir != id) {

@@ -40,6 +40,8 @@ pub struct Succession {
     pub handover: bool,
     /// One disk may forget the end of what was on it, and masters tell what is acknowledged.
     pub forgets: bool,
+    /// Disks may never answer: a master may leave to any member of the sync set at any time, whatever that one has stored.
+    pub stalls: bool,
     /// Messages that nobody can use any more are dropped, so that states that differ in nothing else count as one.
     pub forget: bool,
     /// The rule left out.
@@ -137,9 +139,12 @@ impl Model for Succession {
             ]);
         }
         if self.handover {
-            properties.push(Property::always("an heir has all its predecessor held", |_, state: &State| {
-                !state.heir_lacks
-            }));
+            if !self.stalls {
+                properties
+                    .push(Property::always("an heir has all its predecessor held", |_, state: &State| {
+                        !state.heir_lacks
+                    }));
+            }
             properties.push(Property::sometimes("an heir serves", |_, state: &State| state.handed_over));
         }
         if !self.memberships.is_empty() {

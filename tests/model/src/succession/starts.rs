@@ -49,6 +49,7 @@ impl Succession {
             memberships: Vec::new(),
             handover: false,
             forgets: false,
+            stalls: false,
             forget: true,
             mistake: None,
         }
@@ -111,6 +112,11 @@ impl Succession {
     /// Two data members and a witness, with masters that hand over.
     pub fn handover() -> Self {
         Self { handover: true, ..Self::pair_and_witness() }
+    }
+
+    /// Two data members and a witness, with masters that leave because their disk doesn't answer.
+    pub fn stalls() -> Self {
+        Self { stalls: true, last_version: 2, ..Self::handover() }
     }
 
     /// Two data members and a witness, which may be removed and added again.
