@@ -46,6 +46,9 @@ pub enum Message {
         /// The master's term.
         term: Term,
     },
+    /// The master's database is another than this replica's at a position that both have (the report's): it counts no more and
+    /// must be brought in line (R12).
+    Distrust(Report),
     /// The master leaves its throne and gives up its lease.
     Goodbye {
         /// The term that ends.
@@ -84,6 +87,9 @@ pub struct VoteReply {
     /// Where the voter's replica stands (zero for a witness).
     #[n(4)]
     pub position: Position,
+    /// Its replica is empty, but it knows that it wasn't: nobody founds a cluster with it.
+    #[cbor(n(5), default)]
+    pub lost: bool,
 }
 
 /// The master's sign of life.
@@ -169,7 +175,7 @@ impl Message {
             Message::PreVoteReply(reply) | Message::VoteReply(reply) => reply.own_term,
             Message::Heartbeat(heartbeat) => heartbeat.term,
             Message::HeartbeatReply(reply) => reply.term,
-            Message::Stored(report) | Message::Refused(report) => report.term,
+            Message::Stored(report) | Message::Refused(report) | Message::Distrust(report) => report.term,
             Message::Append { term, .. } | Message::Resync { term } | Message::Goodbye { term, .. } => *term,
         }
     }

@@ -70,6 +70,8 @@ pub struct Node {
     pub(crate) failed_starts: u32,
     /// Its store could begin no reign.
     pub(crate) barred: bool,
+    /// Its replica holds less than was stored, until it was brought in line.
+    pub(crate) lost: bool,
     /// Started without a clean-stop mark, and hasn't been seen current since: the disk may have lied.
     pub(crate) unclean: bool,
     /// Highest term heard of, so that the next candidacy asks for a free one.
@@ -129,6 +131,7 @@ impl Node {
             no_stand_before: Time(0),
             failed_starts: 0,
             barred: false,
+            lost: false,
             unclean: !clean && !founding,
             stopping: false,
             holds: 0,
@@ -186,6 +189,7 @@ impl Node {
             }
             Event::CopyFinished(stamp) => {
                 self.storage = Storage::Ready;
+                self.lost = false;
                 self.on_replica(stamp);
                 self.note("rejoin finished", None, format!("replica is now at {}", stamp.position));
                 self.report_start();
@@ -204,6 +208,8 @@ impl Node {
                     self.become_follower(Duration::ZERO);
                 }
             }
+            Event::Lost(lost) => self.lost = lost,
+            Event::Differs { peer, at } => self.on_differs(&peer, at),
             Event::ChangeMembers(change) => self.on_change_members(change),
             Event::WritesHeld(hold) => self.on_writes_held(hold),
             Event::StorageFailed(why) => self.step_down(format!("own disk failed: {why}")),
@@ -269,6 +275,7 @@ impl Node {
             Message::Stored(report) => self.on_report(&from, &report, true),
             Message::Refused(report) => self.on_report(&from, &report, false),
             Message::Resync { term } => self.on_resync(&from, term),
+            Message::Distrust(report) => self.on_distrust(&from, &report),
             Message::Goodbye { term, heir } => self.on_goodbye(&from, term, heir.as_ref()),
         }
     }
@@ -409,6 +416,7 @@ impl Node {
     pub(crate) fn may_stand(&self) -> bool {
         !self.stopping
             && !self.barred
+            && !self.lost
             && self.storage == Storage::Ready
             && self.hard.record.member(&self.config.id).is_some_and(|member| !member.rank.is_witness())
     }

@@ -38,6 +38,8 @@ enum Head {
     Resync(#[n(0)] Term),
     #[n(10)]
     Goodbye(#[n(0)] Term, #[n(1)] Option<MemberId>),
+    #[n(16)]
+    Distrust(#[n(0)] Report),
 }
 
 #[derive(Encode, Decode)]
@@ -95,6 +97,7 @@ pub fn encode(message: Message) -> (Bytes, Bytes) {
         Message::Stored(report) => Head::Stored(report),
         Message::Refused(report) => Head::Refused(report),
         Message::Resync { term } => Head::Resync(term),
+        Message::Distrust(report) => Head::Distrust(report),
         Message::Goodbye { term, heir } => Head::Goodbye(term, heir),
     };
     let mut bytes = Vec::with_capacity(128);
@@ -138,6 +141,7 @@ pub fn decode(head: &[u8], body: Bytes) -> Result<Message, WireError> {
         Head::Stored(report) => Message::Stored(report),
         Head::Refused(report) => Message::Refused(report),
         Head::Resync(term) => Message::Resync { term },
+        Head::Distrust(report) => Message::Distrust(report),
         Head::Goodbye(term, heir) => Message::Goodbye { term, heir },
     })
 }
@@ -167,6 +171,7 @@ mod tests {
             own_term: Term(3),
             record: record.clone(),
             position: Position::new(1, 2),
+            lost: true,
         };
         vec![
             Message::PreVote(VoteRequest { term: Term(4), record: record.clone() }),
@@ -206,6 +211,7 @@ mod tests {
             },
             Message::Stored(Report { term: Term(4), stamp }),
             Message::Resync { term: Term(4) },
+            Message::Distrust(Report { term: Term(4), stamp }),
             Message::Goodbye { term: Term(4), heir: Some("b".parse().unwrap()) },
         ]
     }

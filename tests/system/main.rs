@@ -46,6 +46,7 @@ mod secrets;
 mod security;
 mod service;
 mod state;
+mod stopped;
 mod stuck;
 mod tls;
 mod tokens;

@@ -99,6 +99,10 @@ impl Node {
         if candidate.real != real || candidate.term != reply.term || !reply.granted {
             return;
         }
+        // Whoever knows that it has lost its data founds no cluster anew.
+        if reply.lost && self.stamp.position == Position::ZERO {
+            return;
+        }
         self.add_grant(from, reply.record, reply.position);
     }
 

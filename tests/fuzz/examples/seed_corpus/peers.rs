@@ -71,6 +71,7 @@ pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
             own_term: Term(term),
             record: blank.clone(),
             position: Position::ZERO,
+            lost: false,
         };
         if pre { Message::PreVoteReply(reply) } else { Message::VoteReply(reply) }
     };
@@ -116,6 +117,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
         own_term: Term(3),
         record: record.clone(),
         position: stamp.position,
+        lost: false,
     };
     let transaction = Transaction {
         previous: stamp,
