@@ -98,6 +98,12 @@ pub enum Effect {
         /// The master.
         from: MemberId,
     },
+    /// Trust this replica no more: its database is another than the master's at this position. That is durable, and reported by
+    /// [`crate::Event::ApplyFailed`] with a stamp that is on no branch.
+    Distrust {
+        /// Where it differs.
+        at: Position,
+    },
     /// Give that copy up, unless it has ended: its master doesn't reign any more, and what it held may lack what is
     /// acknowledged by now. Answered like the copy itself.
     StopCopy,

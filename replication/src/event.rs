@@ -7,7 +7,7 @@ use crate::{
     frame::{Stamp, Transaction},
     member::MemberId,
     message::Message,
-    position::{Term, TermHistory},
+    position::{Position, Term, TermHistory},
     role::MemberChange,
 };
 
@@ -93,6 +93,16 @@ pub enum Event {
     /// Whether the local store could begin no reign at all, such as on a database of a newer program: then this machine doesn't
     /// stand, and a candidate goes back.
     Barred(bool),
+    /// Whether the local replica holds less than this machine had stored (a lost WAL, a file that was put aside): with an empty
+    /// one it takes part in founding no cluster anew.
+    Lost(bool),
+    /// As master: the peer's database is another than ours at this position, and the peer's is to go.
+    Differs {
+        /// The peer.
+        peer: MemberId,
+        /// Where that was seen.
+        at: Position,
+    },
     /// Change the members; answered by [`crate::Effect::MembersChanged`].
     ChangeMembers(MemberChange),
     /// Answer to `Effect::HoldWrites`: all writes that had begun are captured, and no other begins.

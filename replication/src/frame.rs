@@ -78,6 +78,12 @@ impl Stamp {
     pub fn off_branch(position: Position) -> Stamp {
         Stamp { position, chain: ChainHash([0xff; 16]) }
     }
+
+    /// Whether it is such a stamp.
+    #[must_use]
+    pub fn is_off_branch(&self) -> bool {
+        *self == Stamp::off_branch(self.position)
+    }
 }
 
 /// How a payload's bytes are to be read.

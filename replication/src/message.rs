@@ -49,6 +49,9 @@ pub enum Message {
         /// The master's term.
         term: Term,
     },
+    /// The master's database is another than this replica's at a position that both have (the report's): it counts no more and
+    /// must be brought in line (R12).
+    Distrust(Report),
     /// The master leaves its throne and gives up its lease.
     Goodbye {
         /// The term that ends.
@@ -93,6 +96,10 @@ pub struct VoteReply {
     #[n(5)]
     #[cbor(default)]
     pub acknowledged: Position,
+    /// Its replica is empty, but it knows that it wasn't: nobody founds a cluster with it.
+    #[n(6)]
+    #[cbor(default)]
+    pub lost: bool,
 }
 
 /// The master's sign of life.
@@ -195,7 +202,7 @@ impl Message {
             Message::PreVoteReply(reply) | Message::VoteReply(reply) => reply.own_term,
             Message::Heartbeat(heartbeat) => heartbeat.term,
             Message::HeartbeatReply(reply) => reply.term,
-            Message::Stored(report) | Message::Refused(report) => report.term,
+            Message::Stored(report) | Message::Refused(report) | Message::Distrust(report) => report.term,
             Message::Append { term, .. } | Message::Resync { term } | Message::Goodbye { term, .. } => *term,
         }
     }

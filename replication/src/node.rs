@@ -86,6 +86,8 @@ pub struct Node {
     pub(crate) refuses: bool,
     /// Its store could begin no reign.
     pub(crate) barred: bool,
+    /// Its replica holds less than was stored, until it was brought in line.
+    pub(crate) lost: bool,
     /// Started without a clean-stop mark, and hasn't been seen current since: the disk may have lied.
     pub(crate) unclean: bool,
     /// When it last took a transaction that wasn't acknowledged, or may not have been.
@@ -160,6 +162,7 @@ impl Node {
             no_limp_before: Time(0),
             refuses: false,
             barred: false,
+            lost: false,
             unclean: !clean && !founding,
             surplus_at: now,
             lacking: None,
@@ -220,6 +223,7 @@ impl Node {
             }
             Event::CopyFinished(stamp) => {
                 self.storage = Storage::Ready;
+                self.lost = false;
                 self.on_replica(stamp);
                 self.note("rejoin finished", None, format!("replica is now at {}", stamp.position));
                 self.report_start();
@@ -239,6 +243,8 @@ impl Node {
                     self.become_follower(Duration::ZERO);
                 }
             }
+            Event::Lost(lost) => self.lost = lost,
+            Event::Differs { peer, at } => self.on_differs(&peer, at),
             Event::ChangeMembers(change) => self.on_change_members(change),
             Event::WritesHeld(hold) => self.on_writes_held(hold),
             Event::StorageFailed(why) => self.step_down(format!("own disk failed: {why}")),
@@ -306,6 +312,7 @@ impl Node {
             Message::Stored(report) => self.on_report(&from, &report, true),
             Message::Refused(report) => self.on_report(&from, &report, false),
             Message::Resync { term } => self.on_resync(&from, term),
+            Message::Distrust(report) => self.on_distrust(&from, &report),
             Message::Goodbye { term, heir, limps } => self.on_goodbye(&from, term, heir.as_ref(), limps),
         }
     }
@@ -457,6 +464,7 @@ impl Node {
         !self.stopping
             && !self.barred
             && self.stalled.is_none()
+            && !self.lost
             && self.storage == Storage::Ready
             && self.hard.record.member(&self.config.id).is_some_and(|member| !member.rank.is_witness())
     }

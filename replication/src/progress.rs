@@ -97,6 +97,8 @@ pub struct Peer {
     pub trailed_at: Time,
     /// Its process is known to have ended.
     pub gone: bool,
+    /// Its database is another than ours at this position, and it hasn't taken notice yet.
+    pub differs: Option<Position>,
     /// Why it shouldn't reign, as it last said.
     pub unhealthy: Option<Complaint>,
     /// Since when it is as healthy, or as unhealthy, as it is.
@@ -135,6 +137,7 @@ impl Peer {
             send_at: None,
             trailed_at: Time::default(),
             gone: false,
+            differs: None,
             unhealthy: None,
             health_since: now,
             awaits: false,

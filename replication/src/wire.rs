@@ -44,6 +44,8 @@ enum Head {
         #[cbor(default)]
         bool,
     ),
+    #[n(16)]
+    Distrust(#[n(0)] Report),
 }
 
 #[derive(Encode, Decode)]
@@ -105,6 +107,7 @@ pub fn encode(message: Message) -> (Bytes, Bytes) {
         Message::Stored(report) => Head::Stored(report),
         Message::Refused(report) => Head::Refused(report),
         Message::Resync { term } => Head::Resync(term),
+        Message::Distrust(report) => Head::Distrust(report),
         Message::Goodbye { term, heir, limps } => Head::Goodbye(term, heir, limps),
     };
     let mut bytes = Vec::with_capacity(128);
@@ -149,6 +152,7 @@ pub fn decode(head: &[u8], body: Bytes) -> Result<Message, WireError> {
         Head::Stored(report) => Message::Stored(report),
         Head::Refused(report) => Message::Refused(report),
         Head::Resync(term) => Message::Resync { term },
+        Head::Distrust(report) => Message::Distrust(report),
         Head::Goodbye(term, heir, limps) => Message::Goodbye { term, heir, limps },
     })
 }
@@ -180,6 +184,7 @@ mod tests {
             record: record.clone(),
             position: Position::new(1, 2),
             acknowledged: Position::new(1, 3),
+            lost: true,
         };
         let times = Times::from(&crate::Timing::default());
         vec![
@@ -226,6 +231,7 @@ mod tests {
             },
             Message::Stored(Report { term: Term(4), stamp }),
             Message::Resync { term: Term(4) },
+            Message::Distrust(Report { term: Term(4), stamp }),
             Message::Goodbye { term: Term(4), heir: Some("b".parse().unwrap()), limps: true },
         ]
     }

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     clock,
     config::Health,
+    differences::{Differences, Verdict},
     durable::Durable,
     end_notice::Peers,
     gate::Gate,
@@ -58,7 +59,12 @@ const TERM: usize = 3;
 const SCHEMA: usize = 4;
 const STUCK: usize = 5;
 const STALL: usize = 6;
-const JUDGES: usize = 7;
+const EDITED: usize = 7;
+const GONE: usize = 8;
+const JUDGES: usize = 9;
+
+/// A master whose files are gone is relieved within this time, or leaves its throne to whoever comes.
+const RELIEF: Duration = Duration::from_secs(4);
 
 /// Everything the driver needs.
 pub(crate) struct Parts {
@@ -66,6 +72,8 @@ pub(crate) struct Parts {
     pub id: MemberId,
     /// The protocol.
     pub node: Node,
+    /// The replica holds less than this machine had stored.
+    pub lost: bool,
     /// The others and where they are reached, for who follows that.
     pub peers: watch::Sender<Peers>,
     /// This machine's durable votes.
@@ -132,6 +140,8 @@ pub(crate) enum Control {
     Refuse(Option<Complaint>),
     /// The store thread is stuck; `None`: it goes on.
     Stuck(Option<Complaint>),
+    /// Files of this machine were removed or replaced under it.
+    Gone(Complaint),
     /// This machine can't go on, and why: its process must end.
     End(String),
     /// Change the members.
@@ -213,6 +223,9 @@ pub enum DriverError {
     /// It does nothing any more, so another machine must take over.
     #[error("{0}, for longer than can be waited for")]
     Stuck(String),
+    /// It must start anew: what it has in hand is of no use.
+    #[error("{0}")]
+    Anew(String),
     /// A restored database is for a new cluster alone.
     #[error(
         "this machine's database was {reason}, for a new cluster, but {peer} belongs to one that has begun. If that one is right,          empty this machine's data directory; if this one is, empty the other machines' and start them anew"
@@ -265,6 +278,9 @@ struct Driver {
     rank_changed: bool,
     outage: Outage,
     stall: StallWatch,
+    differences: Differences,
+    /// Since when files of this machine are gone, and which.
+    gone: Option<(Instant, Complaint)>,
 }
 
 /// This machine is to stop.
@@ -306,8 +322,12 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
         rank_changed: false,
         outage: Outage::default(),
         stall: StallWatch::default(),
+        differences: Differences::default(),
+        gone: None,
     };
-    driver.event(Event::Tick)?;
+    // Known before anybody asks for its vote.
+    let lost = driver.parts.lost;
+    driver.event(Event::Lost(lost))?;
     loop {
         driver.look_for_stalls()?;
         driver.publish();
@@ -339,6 +359,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
         }
         driver.expire();
         driver.forgive()?;
+        driver.follow_gone()?;
         if driver.rank_changed {
             return Ok(driver.end(true).await);
         }
@@ -379,6 +400,11 @@ impl Driver {
                 self.judge(SCHEMA, why)?;
                 self.event(Event::Barred(barred))
             }
+            StoreEvent::Edited(why) => self.judge(EDITED, why),
+            StoreEvent::Anew(why) => {
+                self.event(Event::StorageFailed(why.clone()))?;
+                Err(DriverError::Anew(why))
+            }
             StoreEvent::Fatal(why) => {
                 self.event(Event::StorageFailed(why.clone()))?;
                 Err(DriverError::Store(why))
@@ -408,11 +434,17 @@ impl Driver {
             TransportEvent::Received { from, packet, .. } => match wire::decode(&packet.head, packet.body) {
                 Ok(message) => {
                     self.refuse_cluster(&from, &message)?;
+                    let mut judged = VecDeque::new();
                     if let Message::HeartbeatReply(reply) = &message {
-                        self.compare(&from, reply.sum);
+                        // While it is brought in line, its sum is still the old one.
+                        let whole = reply.stamp.is_some_and(|stamp| !stamp.is_off_branch());
+                        self.compare(&from, reply.sum.filter(|_| whole), &mut judged);
                     }
                     let heartbeat = matches!(message, Message::Heartbeat(_));
                     self.event(Event::Message { from, message })?;
+                    for event in judged {
+                        self.event(event)?;
+                    }
                     if heartbeat && let Some(acknowledged) = self.parts.node.acknowledged() {
                         self.parts.gate.hear_acknowledged(acknowledged);
                     }
@@ -463,6 +495,7 @@ impl Driver {
             Message::Heartbeat(_)
             | Message::Append { .. }
             | Message::Resync { .. }
+            | Message::Distrust(_)
             | Message::Goodbye { .. } => true,
         };
         match begun {
@@ -491,6 +524,11 @@ impl Driver {
             Control::Health(unhealthy) => self.judge(SEEN, unhealthy)?,
             Control::Refuse(refusal) => self.judge(HOOK, refusal)?,
             Control::Stuck(stuck) => self.judge(STUCK, stuck)?,
+            Control::Gone(why) => {
+                tracing::error!(%why, "files are gone");
+                self.gone = Some((Instant::now(), why.clone()));
+                self.judge(GONE, Some(why))?;
+            }
             Control::End(why) => {
                 self.event(Event::StorageFailed(why.clone()))?;
                 return Err(DriverError::Stuck(why));
@@ -596,6 +634,7 @@ impl Driver {
             }
             Effect::EndReign => {
                 self.parts.board.forget_differences();
+                self.differences.forget();
                 self.reign = None;
                 self.command(Command::EndReign);
                 self.fail_waiting("this machine stopped being the master");
@@ -663,6 +702,10 @@ impl Driver {
                 }
             }
             Effect::StartCopy { from } => self.start_rejoin(&from),
+            Effect::Distrust { at } => {
+                let why = format!("the master's database is another at {at}");
+                self.command(Command::Rotten(why));
+            }
             Effect::StopCopy => {
                 if let Some(stop) = self.rejoin.take() {
                     stop.stop();
@@ -700,7 +743,7 @@ impl Driver {
     }
 
     /// As master: whether a backup has the same database at the same position.
-    fn compare(&mut self, from: &MemberId, sum: Option<(Position, u64)>) {
+    fn compare(&mut self, from: &MemberId, sum: Option<(Position, u64)>, events: &mut VecDeque<Event>) {
         let (Some((position, theirs)), Some(sums)) = (sum, &self.parts.sums) else { return };
         let Some(own) = sums.at(position).filter(|_| self.reign.is_some()) else { return };
         if self.parts.board.differs(from, (own != theirs).then_some(position)) {
@@ -708,10 +751,30 @@ impl Driver {
             if own == theirs {
                 tracing::info!(peer = %from, %position, "its database equals the master's again");
             } else {
+                tracing::error!(peer = %from, %position, "its database differs from the master's");
+            }
+        }
+        let record = self.parts.node.status().record;
+        let others = record.members.iter().filter(|member| {
+            !member.rank.is_witness() && !member.absent && member.id != *from && member.id != self.parts.id
+        });
+        let others = others.count();
+        match self.differences.on_sums(from, theirs, own, others, Instant::now()) {
+            Verdict::None => {}
+            Verdict::Own => {
+                tracing::error!(%position, "two others have the same database, and the master another: it must be mended");
+                let why = format!("its database is another than those of two others at {position}");
+                self.command(Command::Rotten(why));
+            }
+            verdict => {
+                let sure = verdict == Verdict::Odd;
                 tracing::error!(
-                    peer = %from, %position,
-                    "its database differs from the master's: a page rotted on one of the two before it was first read"
+                    peer = %from, %position, sure,
+                    "its database counts no more, and is brought in line with the master's; what it held is saved in its \
+                     divergence report"
                 );
+                let event = Event::Differs { peer: from.clone(), at: position };
+                events.push_back(event);
             }
         }
     }
@@ -782,6 +845,22 @@ impl Driver {
             self.judge(TERM, None)?;
         }
         Ok(())
+    }
+
+    /// Whose files are gone hands over, and starts anew with empty ones once another serves. Where nobody else can, what it
+    /// holds is in its open files alone: it goes on as it is, but as no master.
+    fn follow_gone(&mut self) -> Result<(), DriverError> {
+        let Some((since, why)) = self.gone.clone() else { return Ok(()) };
+        let status = self.parts.node.status();
+        if status.role == RoleName::Master {
+            if since.elapsed() > RELIEF {
+                self.event(Event::Barred(true))?;
+                self.event(Event::StorageFailed(why.to_string()))?;
+            }
+            return Ok(());
+        }
+        let served = status.master.is_some_and(|master| master != self.parts.id);
+        if served { Err(DriverError::Anew(why.to_string())) } else { Ok(()) }
     }
 
     fn start_rejoin(&mut self, from: &MemberId) {

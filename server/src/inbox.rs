@@ -166,6 +166,12 @@ impl Inbox {
         self.ready.notify_one();
     }
 
+    /// Whether writes wait while the throne is handed over.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.state.lock().held
+    }
+
     /// Refuses new writes for this reason, or takes them again (R10).
     pub fn refuse(&self, why: Option<String>) {
         let refused: Vec<_> = {

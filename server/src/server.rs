@@ -30,6 +30,7 @@ use crate::{
     durable::{self, DirectoryLock, Durable, DurableError},
     end_notice::{EndNotice, Subject},
     gate::Gate,
+    gone::Gone,
     health,
     hooks::{self, Throne},
     http,
@@ -109,8 +110,24 @@ pub enum StartError {
 /// How long another program may hold the lock of `state.db` before a start gives up.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Opens the replica, once it is known to be one.
+/// Opens the replica, once it is known to be one. One that can't be read is put aside where another machine holds everything.
 async fn open(config: &Config, hard: Option<&HardState>) -> Result<Database, StartError> {
+    let others = hard.is_some_and(|hard| hard.record.sync_set.iter().any(|id| *id != config.id));
+    match open_as_it_is(config, hard).await {
+        Err(StartError::Store(error)) if error.is_unreadable() && others => {
+            let place = tanist_store::put_aside(&config.data_dir)?;
+            tracing::error!(
+                %error,
+                place = %place.display(),
+                "this replica can't be read any more: it was put aside, and the master's pages take its place"
+            );
+            open_as_it_is(config, hard).await
+        }
+        opened => opened,
+    }
+}
+
+async fn open_as_it_is(config: &Config, hard: Option<&HardState>) -> Result<Database, StartError> {
     tanist_store::check_file(&config.data_dir)?;
     let was_master = hard.is_some_and(|hard| hard.record.master.as_ref() == Some(&config.id));
     let alone = hard.is_some_and(|hard| hard.record.sync_set.iter().all(|id| *id == config.id));
@@ -140,9 +157,12 @@ async fn open(config: &Config, hard: Option<&HardState>) -> Result<Database, Sta
                 if database.is_unnumbered() {
                     tracing::warn!(
                         position = %database.stamp().position,
-                        "others have written to state.db while this machine was the master, and nobody has numbered it: \
+                        "others have written to state.db, and nobody has numbered it: \
                          it is taken over if this machine is elected, and saved in a divergence report otherwise"
                     );
+                }
+                if let Some(why) = database.is_barred() {
+                    tracing::warn!(position = %database.stamp().position, why, "this replica counts for nothing");
                 }
                 return Ok(database);
             }
@@ -155,7 +175,7 @@ fn advice(error: &tanist_store::StoreError) -> &'static str {
     use tanist_store::StoreError::{Corrupt, NotADatabase};
     match error {
         NotADatabase { .. } | Corrupt { .. } => {
-            "; this replica can't be read any more: move state.db, state.db-wal and state.db-shm away (don't delete them yet) and \
+            "; if state.db-wal was cleared away, put it back. Otherwise this replica can't be read any more: move state.db, state.db-wal and state.db-shm away (don't delete them yet) and \
              start again, and it is brought in line by the master, unless this machine alone holds the newest data"
         }
         _ => "",
@@ -203,6 +223,7 @@ pub struct Server {
     reign: ReignObserver,
     subject: Subject,
     notice: Option<EndNotice>,
+    gone: Option<Gone>,
     _lock: DirectoryLock,
 }
 
@@ -276,9 +297,10 @@ impl Server {
             false => Some(open(&config, recovered.hard.as_ref()).await?),
         };
         let stamp = database.as_ref().map_or(Stamp::default(), |database| match database.stamp() {
-            stamp if database.is_doubted() => Stamp::off_branch(stamp.position),
+            stamp if database.is_diverged() => Stamp::off_branch(stamp.position),
             stamp => stamp,
         });
+        let lost = database.as_ref().is_some_and(Database::is_lost);
         if recovered.restored.is_some() && stamp == Stamp::default() {
             return Err(StartError::Restore(config.data_dir));
         }
@@ -381,6 +403,7 @@ impl Server {
                     let parts = Parts {
                         id,
                         node,
+                        lost,
                         peers,
                         durable,
                         transport,
@@ -489,6 +512,8 @@ impl Server {
                 silent_after: config.silent_after,
             }))
         });
+        let gone = Gone::watch(&config.data_dir, operators.clone())
+            .map_err(|source| StartError::System { context: "start a thread", source })?;
         let watchdog = tokio::spawn(watchdog::watch(watchdog::Parts {
             inbox: pulse,
             readers: readers.clone(),
@@ -556,6 +581,7 @@ impl Server {
             reign: ReignObserver::new(reign, gate),
             subject,
             notice: None,
+            gone: Some(gone),
             _lock: lock,
         })
     }
@@ -661,6 +687,7 @@ impl Server {
             }
         }
         let successor = self.reign.master().filter(|master| *master != self.member);
+        self.gone = None;
         for task in self.beside.drain(..) {
             task.abort();
         }

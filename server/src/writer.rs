@@ -15,7 +15,8 @@ use parking_lot::{Condvar, Mutex};
 use tanist_api::Statement;
 use tanist_replication::{Complaint, Event, Member, MemberId, Position, Stamp, Term, Transaction};
 use tanist_store::{
-    Batch, Captured, CheckpointOutcome, Checkpointer, Database, StoreError, WalSync, is_disk_code,
+    Batch, Captured, CheckpointOutcome, Checkpointer, Closed, Database, Memory, StoreError, WalPlace,
+    WalSync, is_disk_code,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -26,6 +27,7 @@ use crate::{
     members,
     obstacle::{Met, Obstacle},
     rejoin::{self, Board, Link, RejoinError},
+    remember::Remember,
     served::Served,
     sql::{self, SqlError, SqlErrorKind, SqlLimits},
     stall::{Part, Stalls, UnderWay},
@@ -45,6 +47,10 @@ pub(crate) enum StoreEvent {
     Unfit(Option<Complaint>),
     /// No term can begin on this replica, and why; or one can.
     Barred(Option<Complaint>),
+    /// Others have written to the replica while it wasn't a master's, or while nobody looked, and why; or that is settled.
+    Edited(Option<Complaint>),
+    /// The replica can't be read any more, and why: it must be put aside, and another take its place.
+    Anew(String),
     /// The disk can't be trusted any more: stop.
     Fatal(String),
 }
@@ -74,6 +80,14 @@ const HAND_OVER_EVERY: Duration = Duration::from_secs(5);
 const TOO_LONG: u64 = 4;
 /// Between two such warnings.
 const WARN_EVERY: Duration = Duration::from_secs(30);
+
+/// A person's transaction may hold the lock for so long before his write stays behind when the throne is handed over.
+const HOLD_PATIENCE: Duration = Duration::from_millis(200);
+/// So often his writes are taken over before the lock is ours.
+const HOLD_TRIES: u32 = 20;
+
+/// How long a clean end may take to put everything into the database file.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Between two looks for idempotency keys and events to forget.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
@@ -105,15 +119,15 @@ pub(crate) struct WriterConfig {
 
 /// Runs the store thread's loop until `Stop`.
 pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEvents, config: WriterConfig) {
+    let memory = database.memory();
     let syncer = match database.wal_sync() {
-        Ok(wal) => {
-            Syncer::start(wal, events.clone(), Arc::clone(&config.measures), Arc::clone(&config.stalls))
-        }
+        Ok(wal) => Syncer::start(wal, memory.clone(), events.clone(), &config),
         Err(error) => {
             let _ = events.send(StoreEvent::Fatal(error.to_string()));
             return;
         }
     };
+    let remember = Remember::start(memory);
     let checkpoints = Checkpoints::start(&database, Arc::clone(&config.stalls));
     let obstacle = Obstacle::new(database.dir().to_owned(), config.lock_patience);
     let mut writer = Writer {
@@ -121,6 +135,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         outside_at: None,
         barred: false,
         doubt_told: database.is_doubted(),
+        edited: false,
         reign: None,
         prune_at: Instant::now(),
         served: Served::default(),
@@ -136,6 +151,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         checkpoints,
     };
     writer.look_at_schema();
+    writer.tell_edited();
     loop {
         inbox.pulse().rest();
         let work = inbox.next(writer.patience());
@@ -154,6 +170,25 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
     }
     writer.syncer.flush();
     inbox.pulse().rest();
+    drop(writer);
+    drop(remember);
+    close(database);
+}
+
+/// Whoever copies the database file of a stopped machine, or clears away what lies beside it, has all of it.
+fn close(database: Database) {
+    let position = database.stamp().position;
+    match database.close(CLOSE_PATIENCE) {
+        Ok(Closed::Whole) => tracing::info!(%position, "state.db holds everything"),
+        Ok(Closed::Rest(frames)) => tracing::warn!(
+            %position, frames,
+            "not all could be put into state.db: a reader holds an old state, or the disk is slow. Keep state.db-wal with it"
+        ),
+        Ok(Closed::Open) => {
+            tracing::warn!(%position, "state.db isn't closed: others hold its lock, or it must be brought in line first");
+        }
+        Err(error) => tracing::warn!(%error, %position, "close state.db: its next start looks closer"),
+    }
 }
 
 struct Writer<'a> {
@@ -174,6 +209,8 @@ struct Writer<'a> {
     barred: bool,
     /// It was said that a sync has failed.
     doubt_told: bool,
+    /// It was said that others have written to the replica.
+    edited: bool,
     /// To be brought into their table.
     members: Option<Vec<Member>>,
     /// No write is to begin until the next batch comes.
@@ -211,9 +248,7 @@ impl Writer<'_> {
             }
             Command::Watch(asked, respond) => self.watch(&asked, respond),
             Command::Hold(hold) => {
-                // What others have written up to here goes along to the next master.
-                self.adopt();
-                self.held = true;
+                self.hold();
                 self.tell(Event::WritesHeld(hold));
             }
             Command::Rejoin(link) => self.rejoin(&link),
@@ -242,7 +277,8 @@ impl Writer<'_> {
                 let history = self.database.history().clone();
                 let bytes = transactions.iter().map(|transaction| u64::from(transaction.plain_len)).sum();
                 self.tell(Event::ReignStarted { term, base, transactions, history });
-                self.syncer.captured(stamp, bytes);
+                self.syncer.captured(stamp, self.database.wal_place(), bytes);
+                self.tell_edited();
             }
             Ok(Err(why)) => self.reign_failed(term, why.to_owned()),
             Err(error) => self.reign_failed(term, error.to_string()),
@@ -269,14 +305,53 @@ impl Writer<'_> {
             Ok(newer) => newer,
             Err(error) => return tracing::warn!(%error, "look at the schema's version"),
         };
-        let doubted = self.database.is_doubted();
-        if (newer.is_some() || doubted) != self.barred {
-            self.barred = newer.is_some() || doubted;
-            let why = newer.map(|error| Complaint::new(&format!("it can begin no term: {error}")));
-            let doubt =
-                || Complaint::new("a sync of its disk failed: its replica must be written anew first");
-            let why = why.or_else(|| doubted.then(doubt));
+        let barred = self.database.is_barred();
+        if (newer.is_some() || barred.is_some()) != self.barred {
+            self.barred = newer.is_some() || barred.is_some();
+            let why = newer.map(|error| error.to_string()).or(barred);
+            let why = why.map(|why| Complaint::new(&format!("it can begin no term: {why}")));
             let _ = self.events.send(StoreEvent::Barred(why));
+        }
+    }
+
+    /// Whoever holds what nobody has numbered comes last: another's replica is to be the cluster's, if there is one.
+    fn tell_edited(&mut self) {
+        let edited = self.database.is_unnumbered();
+        if edited != self.edited {
+            self.edited = edited;
+            let why = "others have written to its state.db while it was stopped: that counts if nobody else can be the \
+                       master, and is saved in a divergence report otherwise";
+            let _ = self.events.send(StoreEvent::Edited(edited.then(|| Complaint::new(why))));
+        }
+    }
+
+    /// Begins no write any more. What others have written goes along to the next master: the lock is ours from then on, and
+    /// nobody writes before that one reigns.
+    fn hold(&mut self) {
+        for _ in 0..HOLD_TRIES {
+            if self.reign.is_none() || !self.adopt_all() {
+                break;
+            }
+            match self.database.hold(HOLD_PATIENCE) {
+                Ok(true) => break,
+                Ok(false) => {}
+                // His write stays here, and is saved.
+                Err(error) => {
+                    tracing::warn!(%error, "the throne is handed over while another program holds the lock of state.db");
+                    break;
+                }
+            }
+        }
+        self.held = true;
+    }
+
+    /// The handover was given up: others may write again.
+    fn let_go(&mut self) {
+        if self.held && !self.inbox.is_held() {
+            self.held = false;
+            if let Err(error) = self.database.let_go() {
+                tracing::warn!(%error, "after a handover that was given up");
+            }
         }
     }
 
@@ -304,6 +379,7 @@ impl Writer<'_> {
         if std::mem::take(&mut self.rotten) {
             self.database.distrust();
         }
+        self.look_at_schema();
         self.tell(Event::ReignEnded(self.stamp()));
     }
 
@@ -319,7 +395,9 @@ impl Writer<'_> {
             Err(error) => {
                 tracing::warn!(%error, "this replica must be brought in line with the next master");
                 self.obstacle.passed(self.events);
-                self.database.distrust();
+                if !matches!(error, StoreError::ForeignWrite { .. }) {
+                    self.database.distrust();
+                }
             }
         }
     }
@@ -331,6 +409,7 @@ impl Writer<'_> {
             self.tell(Event::HandOver { to: None, why });
         } else {
             self.database.distrust();
+            self.look_at_schema();
             self.tell(Event::ApplyFailed(self.stamp()));
         }
     }
@@ -379,6 +458,14 @@ impl Writer<'_> {
             Ok(()) => {
                 self.tell(Event::CopyFinished(self.stamp()));
                 self.look_at_schema();
+                self.tell_edited();
+            }
+            Err(RejoinError::Store(error)) if error.is_unreadable() => {
+                tracing::error!(%error, "rejoin: this replica can't be read any more, and another takes its place");
+                self.database.give_up();
+                let _ = self
+                    .events
+                    .send(StoreEvent::Anew(format!("its replica can't be read any more: {error}")));
             }
             Err(error) => {
                 let position = self.database.stamp().position;
@@ -541,7 +628,7 @@ impl Writer<'_> {
                 self.database.wal_bytes()
             }
         };
-        self.syncer.captured(stamp, bytes);
+        self.syncer.captured(stamp, self.database.wal_place(), bytes);
         self.inbox.captured(Some(stamp.position));
     }
 
@@ -607,6 +694,7 @@ impl Writer<'_> {
     /// Looks what others do: on the master they write, after it they may still hold the lock.
     fn idle(&mut self) {
         if self.reign.is_some() {
+            self.let_go();
             self.adopt();
             self.keep_members();
         } else if !self.database.is_master() && !self.database.is_locked() && !self.database.is_diverged() {
@@ -627,16 +715,34 @@ impl Writer<'_> {
     /// Numbers what others have written to the master's database. Not beside too many transactions under way, unless they are
     /// far ahead: then they wait for the lock, so that the backups can follow.
     fn adopt(&mut self) {
-        let (Some(term), false) = (self.reign, self.held) else { return };
+        if self.held {
+            return;
+        }
         let ahead = match self.database.outside_change() {
             Ok(false) => return,
             Ok(true) => self.database.outside_bytes().unwrap_or(u64::MAX),
             Err(error) => return tracing::error!(%error, "look for writes from outside"),
         };
         let busy = !self.inbox.has_room();
-        if busy && ahead < self.config.outside_ahead {
-            return;
+        if !busy || ahead >= self.config.outside_ahead {
+            self.adopt_beside(busy);
         }
+    }
+
+    /// The same, however many transactions are under way; whether all is adopted.
+    fn adopt_all(&mut self) -> bool {
+        match self.database.outside_change() {
+            Ok(changed) => !changed || self.adopt_beside(false),
+            Err(error) => {
+                tracing::error!(%error, "look for writes from outside");
+                false
+            }
+        }
+    }
+
+    fn adopt_beside(&mut self, busy: bool) -> bool {
+        let Some(term) = self.reign else { return false };
+        let ahead = self.database.outside_bytes().unwrap_or(0);
         let stalls = Arc::clone(&self.config.stalls);
         let under_way = self.under_way(ahead);
         let adopted = self.database.begin(term).and_then(|mut batch| {
@@ -654,12 +760,14 @@ impl Writer<'_> {
                 self.outside_at = Some(Instant::now());
                 tracing::debug!(position = %self.database.stamp().position, "a write from outside was adopted");
                 self.captured(captured);
+                true
             }
             Err(error) => {
                 if self.obstacle.meet(&error, self.events).is_none() {
                     tracing::error!(%error, "a write from outside could not be adopted");
                     self.refusals.on_error(self.events, &error);
                 }
+                false
             }
         }
     }
@@ -864,7 +972,7 @@ struct SyncShared {
 
 #[derive(Default)]
 struct SyncState {
-    captured: Option<Stamp>,
+    captured: Option<(Stamp, WalPlace)>,
     /// How much there is to sync.
     bytes: u64,
     busy: bool,
@@ -872,13 +980,14 @@ struct SyncState {
 }
 
 impl Syncer {
-    fn start(wal: WalSync, events: StoreEvents, measures: Arc<Measures>, stalls: Arc<Stalls>) -> Syncer {
+    fn start(wal: WalSync, memory: Memory, events: StoreEvents, config: &WriterConfig) -> Syncer {
+        let (measures, stalls) = (Arc::clone(&config.measures), Arc::clone(&config.stalls));
         let shared = Arc::new(SyncShared::default());
         let for_thread = Arc::clone(&shared);
         let run = move || {
             let mut state = for_thread.state.lock();
             loop {
-                if let Some(stamp) = state.captured.take() {
+                if let Some((stamp, place)) = state.captured.take() {
                     state.busy = true;
                     let bytes = std::mem::take(&mut state.bytes);
                     drop(state);
@@ -888,6 +997,7 @@ impl Syncer {
                     measures.synced(began.elapsed());
                     match synced {
                         Ok(()) => {
+                            memory.note_numbered(stamp, place);
                             let _ = events.send(StoreEvent::Protocol(Event::Stored(stamp)));
                         }
                         // After a failed sync nobody knows what is on the disk: retrying would lie.
@@ -910,10 +1020,10 @@ impl Syncer {
         Syncer { shared, thread }
     }
 
-    /// Everything up to `stamp`, so many bytes more, is in the WAL: sync it.
-    fn captured(&self, stamp: Stamp, bytes: u64) {
+    /// Everything up to `stamp`, so many bytes more, is in the WAL, which ends here: sync it.
+    fn captured(&self, stamp: Stamp, place: WalPlace, bytes: u64) {
         let mut state = self.shared.state.lock();
-        state.captured = Some(stamp);
+        state.captured = Some((stamp, place));
         state.bytes = state.bytes.saturating_add(bytes);
         drop(state);
         self.shared.changed.notify_all();

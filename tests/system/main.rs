@@ -55,6 +55,7 @@ mod security;
 mod service;
 mod stale;
 mod state;
+mod stopped;
 mod stuck;
 mod timing;
 mod tls;

@@ -44,6 +44,12 @@ impl Shell {
         self.stdin.flush().unwrap();
     }
 
+    /// Ends it with `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Ends it, waits until it has, and tells what it has said.
     pub fn close(self) -> String {
         drop(self.stdin);
@@ -52,7 +58,7 @@ impl Shell {
     }
 }
 
-fn write_to(dir: &Path, sql: &str) -> Option<(bool, String)> {
+pub fn write_to(dir: &Path, sql: &str) -> Option<(bool, String)> {
     shell(&["-cmd", ".timeout 5000", dir.join("state.db").to_str().unwrap(), sql])
 }
 
@@ -61,7 +67,7 @@ fn file(cluster: &Cluster, i: usize) -> String {
 }
 
 /// Waits until every machine has as many rows.
-async fn wait_for_rows(cluster: &Cluster, sql: &str, rows: i64) {
+pub async fn wait_for_rows(cluster: &Cluster, sql: &str, rows: i64) {
     let count = |dir: &Path| {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let connection = rusqlite::Connection::open_with_flags(dir.join("state.db"), flags).ok()?;
@@ -75,7 +81,7 @@ async fn wait_for_rows(cluster: &Cluster, sql: &str, rows: i64) {
         .await;
 }
 
-fn reports(cluster: &Cluster, i: usize) -> usize {
+pub fn reports(cluster: &Cluster, i: usize) -> usize {
     std::fs::read_dir(cluster.data_dir(i).join("divergence")).map_or(0, Iterator::count)
 }
 

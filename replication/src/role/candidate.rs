@@ -129,6 +129,10 @@ impl Node {
         if !reply.granted {
             return;
         }
+        // Whoever knows that it has lost its data founds no cluster anew.
+        if reply.lost && self.stamp.position == Position::ZERO {
+            return;
+        }
         self.add_grant(from, reply.record, reply.position);
     }
 

@@ -62,6 +62,7 @@ impl Node {
             record: self.hard.record.clone(),
             position: self.stamp.position,
             acknowledged: self.known_acknowledged(),
+            lost: self.lost && self.stamp.position == Position::ZERO,
         }
     }
 
@@ -232,6 +233,18 @@ impl Node {
             let to = leader.id.clone();
             let report = Report { term: self.hard.term, stamp };
             self.send(to, Message::Refused(report));
+        }
+    }
+
+    /// The master's database is another at a position that this replica has passed: its own store is told, and then the master.
+    pub(crate) fn on_distrust(&mut self, from: &MemberId, report: &Report) {
+        let at = report.stamp.position;
+        if !self.accept_master(from, report.term) || self.storage != Storage::Ready || self.settling {
+            return;
+        }
+        if self.stamp.position >= at && !self.stamp.is_off_branch() {
+            self.note("replica is distrusted", Some(from.clone()), format!("it differs at {at}"));
+            self.out.push(Effect::Distrust { at });
         }
     }
 

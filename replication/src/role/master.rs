@@ -351,6 +351,11 @@ impl Node {
             return;
         }
         let position = stamp.position;
+        // Until it has taken notice it counts for nothing, whatever it says.
+        peer.differs.take_if(|_| stamp.is_off_branch());
+        if let Some(at) = peer.differs {
+            return self.distrust(from, at);
+        }
         let on_branch = master.history.contains(position, master.log.tip_position())
             && master.log.stamp_at(position.txid).is_none_or(|own| own == stamp);
         if !on_branch && !made(Mistake::ForkCounts) {
@@ -393,6 +398,25 @@ impl Node {
             }
         }
         self.advance();
+    }
+
+    /// A replica whose database is another at the same position leaves the sync set at once, is told so, and must rejoin.
+    pub(crate) fn on_differs(&mut self, from: &MemberId, at: Position) {
+        let Role::Master(master) = &mut self.role else { return };
+        let Some(peer) = master.peers.get_mut(from) else { return };
+        peer.differs = Some(at);
+        self.note("replica differs", Some(from.clone()), format!("from the master's at {at}"));
+        self.distrust(from, at);
+        self.review();
+    }
+
+    fn distrust(&mut self, from: &MemberId, at: Position) {
+        let Role::Master(master) = &mut self.role else { return };
+        let Some(peer) = master.peers.get_mut(from) else { return };
+        peer.progress = Progress::Resync;
+        (peer.send_at, peer.waiting_since, peer.stored) = (None, None, None);
+        let report = Report { term: master.term, stamp: Stamp::off_branch(at) };
+        self.send(from.clone(), Message::Distrust(report));
     }
 
     pub(crate) fn on_bulk_down(&mut self, peer: &MemberId) {

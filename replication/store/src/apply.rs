@@ -34,7 +34,9 @@ impl Database {
     /// [`StoreError::ForeignWrite`]: the replica must rejoin. It also does, and [`Database::is_diverged`] says so,
     /// when a reign began and the term history in its master's pages can't be read.
     pub fn apply(&mut self, transactions: &[Transaction]) -> Result<Applied, StoreError> {
-        self.diverged |= self.unnumbered;
+        if self.unnumbered {
+            return Err(self.foreign_write());
+        }
         self.ensure_locked()?;
         let Some(last) = transactions.last() else {
             return Ok(Applied { stamp: self.stamp, history_changed: false });
@@ -53,11 +55,12 @@ impl Database {
             match tables::read_history(&self.observer, &self.path) {
                 Ok(history) => self.history = history,
                 Err(error) => {
-                    self.diverged = true;
+                    self.distrust();
                     return Err(error);
                 }
             }
         }
+        self.note();
         Ok(Applied { stamp: self.stamp, history_changed })
     }
 
@@ -182,6 +185,13 @@ impl Database {
             doing: "sync the WAL",
             source,
         })
+    }
+
+    /// What was applied is on the disk: so it is remembered.
+    pub(crate) fn note(&self) {
+        if !self.is_diverged() {
+            self.memory.note(self.stamp, self.wal_place());
+        }
     }
 
     /// Undoes what was written since the last commit and stands ready again.

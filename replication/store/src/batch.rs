@@ -73,6 +73,7 @@ pub struct Batch<'d> {
 impl<'d> Batch<'d> {
     pub(crate) fn begin(database: &'d mut Database, term: Term) -> Result<Batch<'d>, StoreError> {
         database.check_term(term)?;
+        database.let_go()?;
         database.sqlite("begin a batch", |db| {
             db.writer.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
         })?;

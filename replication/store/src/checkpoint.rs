@@ -65,7 +65,7 @@ impl Database {
     #[must_use]
     pub fn checkpoint_due(&self) -> bool {
         // Until it is known what becomes of what has no number, the state before it must stay to be read.
-        self.captured.frames >= self.checkpoint_at && !self.unnumbered
+        self.captured.frames >= self.checkpoint_at && !self.unnumbered && !self.holding
     }
 
     pub(crate) fn limit_frames(&self) -> u32 {
@@ -92,6 +92,7 @@ impl Database {
 
     /// With the write lock held, so that the guard moves exactly to the captured point and nobody writes meanwhile.
     fn checkpoint_as_master(&mut self) -> Result<CheckpointOutcome, StoreError> {
+        self.let_go()?;
         self.sqlite("take the write lock", |db| {
             db.writer.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
         })?;

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use rusqlite::{Connection, config::DbConfig};
@@ -19,13 +20,14 @@ use crate::{
     Options,
     authorizer::UserMode,
     batch::Batch,
-    checkpoint::{self, WalSync},
+    checkpoint::WalSync,
     connection::{self, Use},
     doubt::Doubt,
     encode::{Decoder, Encoder},
     error::StoreError,
     limits::{self, Limits},
-    outside::{self, NumberedEnd},
+    memory::{Mark, Memory, WalPlace},
+    opening::{Before, Replica},
     sqlite_file::{self, WalIndex},
     sums::{Moment, PageSums},
     tables, wal,
@@ -88,6 +90,12 @@ pub struct Database {
     pub(crate) unnumbered: bool,
     /// It can't be told from the WAL what that is, nor sent: backups must rejoin.
     pub(crate) base_lost: bool,
+    /// It holds less than was stored, up to here: its WAL was lost.
+    pub(crate) lost: Option<Position>,
+    /// What is remembered of it.
+    pub(crate) memory: Memory,
+    /// The writer holds the master's write lock between two batches.
+    pub(crate) holding: bool,
     pub(crate) page_size: u32,
     pub(crate) sums: Arc<PageSums>,
     /// *Captured* up to here (master); *applied* up to here (backup).
@@ -118,6 +126,11 @@ impl Database {
         connection::prepare_once(dir);
         connection::check_library()?;
         let path = connection::database_path(dir);
+        let (memory, remembered) = Memory::open(dir)?;
+        if memory.mark() == Mark::Unreadable && !options.alone {
+            return Err(StoreError::GivenUp { path });
+        }
+        let before = Before::of(dir, remembered);
         let mut writer = connection::open(dir, Use::Writer, &options)?;
         let observer = connection::open(dir, Use::Observer, &options)?;
         let checkpoints = connection::open(dir, Use::Checkpointer, &options)?;
@@ -130,31 +143,8 @@ impl Database {
         sqlite_file::sync_files(&writer)
             .map_err(|error| StoreError::sqlite(&path, "sync what was found", error))?;
         let doubt = Arc::new(Doubt::of(dir));
-        let look = || -> Result<_, StoreError> {
-            let now = wal_index(&writer, page_size).map_err(error)?;
-            let stamp = tables::read_stamp(&writer, &path)?;
-            let numbered = match options.was_master {
-                true => outside::numbered_end(&writer, &now, &stamp).map_err(error)?,
-                false => NumberedEnd::Newest,
-            };
-            Ok((now, stamp, numbered))
-        };
-        let mut found = look()?;
-        if doubt.stands() && options.alone && matches!(found.2, NumberedEnd::Newest) {
-            checkpoint::write_anew(&writer).map_err(error)?;
-            doubt.settle()?;
-            found = look()?;
-            tracing::warn!(
-                position = %found.1.position,
-                "a sync of state.db had failed, and nobody else holds everything: what can be read of it was written anew"
-            );
-        }
-        let (now, stamp, numbered) = found;
-        let (captured, unnumbered, base_lost) = match numbered {
-            NumberedEnd::Newest => (now, false, false),
-            NumberedEnd::At(end) => (end, true, false),
-            NumberedEnd::Lost(end) => (end, true, true),
-        };
+        let replica = before.open(&writer, &path, page_size, &options, &doubt, &memory)?;
+        let Replica { captured, stamp, unnumbered, base_lost, diverged, lost, proven } = replica;
         let history = tables::read_history(&writer, &path)?;
         connection::sync_dir(dir)?;
         let wal_file = WalSync::open(dir, doubt)?;
@@ -170,9 +160,12 @@ impl Database {
             gate,
             wal_file,
             mode: Mode::Backup { locked: true },
-            diverged: false,
+            diverged,
             unnumbered,
             base_lost,
+            lost,
+            memory,
+            holding: false,
             page_size,
             sums: Arc::new(PageSums::unknown(
                 page_size,
@@ -192,6 +185,9 @@ impl Database {
             checkpoint_at: 0,
         };
         database.checkpoint_at = database.limit_frames();
+        if let Some(proven) = proven {
+            database.sums.proven(database.moment(), database.captured.pages, &proven);
+        }
         Ok(database)
     }
 
@@ -255,7 +251,42 @@ impl Database {
     /// Whether the replica holds a write that isn't the master's, or no readable database, so that only a rejoin helps.
     #[must_use]
     pub fn is_diverged(&self) -> bool {
-        self.diverged || self.is_doubted()
+        self.diverged || self.unnumbered || self.lost.is_some() || self.is_doubted()
+    }
+
+    /// Whether the replica holds less than this machine had stored.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// Why no term can begin on this replica before it was brought in line, if that is so.
+    #[must_use]
+    pub fn is_barred(&self) -> Option<String> {
+        if self.is_doubted() {
+            return Some("a sync of its disk failed: its replica must be written anew first".to_owned());
+        }
+        if let Some(stored) = self.lost {
+            let found = self.stamp.position;
+            return Some(format!(
+                "its replica holds {found}, but had stored {stored}: its WAL was lost, or an older file was put in its place; \
+                 another machine must bring it in line, or put back what is missing while it is stopped"
+            ));
+        }
+        self.diverged
+            .then(|| "its replica isn't what was written, and must be brought in line first".to_owned())
+    }
+
+    /// What is remembered of the replica at its next start.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.memory.clone()
+    }
+
+    /// Where the WAL ends, for [`Memory::note`].
+    #[must_use]
+    pub fn wal_place(&self) -> WalPlace {
+        WalPlace::of(&self.captured)
     }
 
     /// Whether a sync has failed, so that nothing of the replica counts before a rejoin has written it anew.
@@ -323,6 +354,52 @@ impl Database {
     /// term older than the replica's.
     pub fn begin(&mut self, term: Term) -> Result<Batch<'_>, StoreError> {
         Batch::begin(self, term)
+    }
+
+    /// Takes the master's write lock and keeps it, so that nobody else commits before this machine is a backup, or until the
+    /// next batch or [`Database::let_go`]. `false`: others have committed what must be adopted first; the lock isn't held.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when another program doesn't let go within `patience`.
+    pub fn hold(&mut self, patience: Duration) -> Result<bool, StoreError> {
+        if self.holding || !self.is_master() {
+            return Ok(true);
+        }
+        let usual = Duration::from_millis(self.options.busy_timeout_ms.into());
+        let set = |db: &Database, time| {
+            db.sqlite("set how long a lock is waited for", |db| db.writer.busy_timeout(time))
+        };
+        set(self, patience)?;
+        let taken = self.sqlite("take the write lock", |db| {
+            db.writer.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
+        });
+        set(self, usual)?;
+        taken?;
+        self.holding = true;
+        if self.outside_change()? {
+            self.let_go()?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Gives back the lock that [`Database::hold`] has taken.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn let_go(&mut self) -> Result<(), StoreError> {
+        if !std::mem::take(&mut self.holding) {
+            return Ok(());
+        }
+        self.sqlite("release the write lock", |db| {
+            db.writer.prepare_cached("ROLLBACK")?.execute([]).map(drop)
+        })
+    }
+
+    /// Whether the master's write lock is held between two batches.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.holding
     }
 
     /// Bytes that others have written to the WAL and nobody has numbered.
@@ -432,7 +509,21 @@ impl Database {
     /// The replica is not what it should be, such as with a page that has changed on its disk: it applies nothing more
     /// before a rejoin has brought it in line.
     pub fn distrust(&mut self) {
+        self.memory.set_mark(Mark::Damaged);
         self.diverged = true;
+    }
+
+    /// SQLite can't read the replica well enough to have it brought in line: the next start puts it aside.
+    pub fn give_up(&mut self) {
+        self.memory.set_mark(Mark::Unreadable);
+        self.diverged = true;
+    }
+
+    /// Somebody else has written to the replica. That is remembered before anything else is done about it.
+    pub(crate) fn foreign_write(&mut self) -> StoreError {
+        self.memory.set_mark(Mark::Foreign);
+        self.diverged = true;
+        StoreError::ForeignWrite { path: self.path.clone() }
     }
 
     /// Takes the write lock as backup, unless it is held, and makes sure that nobody wrote meanwhile.
@@ -442,6 +533,9 @@ impl Database {
         }
         if self.is_doubted() {
             return Err(StoreError::Doubted { path: self.path.clone() });
+        }
+        if let Some(stored) = self.lost {
+            return Err(StoreError::Lost { path: self.path.clone(), found: self.stamp.position, stored });
         }
         match self.mode {
             Mode::Backup { locked: true } => Ok(()),
@@ -455,9 +549,11 @@ impl Database {
     /// Takes the write lock as backup. The WAL index must have counted to `expected` by then.
     pub(crate) fn lock(&mut self, expected: u32) -> Result<(), StoreError> {
         self.mode = Mode::Backup { locked: false };
-        self.sqlite("take the write lock", |db| {
-            db.writer.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
-        })?;
+        if !std::mem::take(&mut self.holding) {
+            self.sqlite("take the write lock", |db| {
+                db.writer.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
+            })?;
+        }
         self.mode = Mode::Backup { locked: true };
         self.check_foreign(expected)
     }
@@ -466,11 +562,7 @@ impl Database {
     fn check_foreign(&mut self, expected: u32) -> Result<(), StoreError> {
         let now = self.wal_index()?;
         self.move_captured(now);
-        if now.change != expected {
-            self.diverged = true;
-            return Err(StoreError::ForeignWrite { path: self.path.clone() });
-        }
-        Ok(())
+        if now.change == expected { Ok(()) } else { Err(self.foreign_write()) }
     }
 
     /// Moves the captured (applied) point to `now`.
@@ -555,7 +647,7 @@ impl std::fmt::Debug for Database {
 }
 
 /// The WAL index; sizes that a WAL never written doesn't tell come from the database.
-fn wal_index(connection: &Connection, page_size: u32) -> Result<WalIndex, rusqlite::Error> {
+pub(crate) fn wal_index(connection: &Connection, page_size: u32) -> Result<WalIndex, rusqlite::Error> {
     let mut index = sqlite_file::wal_index(connection)?;
     if index.page_size == 0 {
         index.page_size = page_size;

@@ -91,6 +91,22 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// The replica holds less than had been stored: its WAL was lost, or an older file was put in its place. It needs to rejoin.
+    #[error("{}: it holds {found}, but {stored} had been stored", path.display())]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// What is there.
+        found: Position,
+        /// What was.
+        stored: Position,
+    },
+    /// The replica couldn't be read when it was to be brought in line.
+    #[error("{}: it can't be read any more", path.display())]
+    GivenUp {
+        /// The file.
+        path: PathBuf,
+    },
     /// Somebody else has written to the master's database what can't be numbered. Nothing is written until it is undone, or
     /// another machine is the master and this one is brought in line.
     #[error("a write from outside can't be taken over: {what}")]
@@ -317,7 +333,19 @@ impl StoreError {
     pub fn needs_copy(&self) -> bool {
         matches!(
             self,
-            StoreError::ForeignWrite { .. } | StoreError::Doubted { .. } | StoreError::Corrupt { .. }
+            StoreError::ForeignWrite { .. }
+                | StoreError::Doubted { .. }
+                | StoreError::Lost { .. }
+                | StoreError::Corrupt { .. }
+        )
+    }
+
+    /// Whether SQLite can't read the database at all, or not enough of it to have it brought in line.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        matches!(
+            self,
+            StoreError::Corrupt { .. } | StoreError::NotADatabase { .. } | StoreError::GivenUp { .. }
         )
     }
 

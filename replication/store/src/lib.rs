@@ -5,12 +5,14 @@
 
 mod account;
 mod apply;
+mod aside;
 mod authorizer;
 mod batch;
 mod btree;
 mod changes;
 mod checkpoint;
 mod checksum;
+mod closing;
 mod connection;
 mod copy;
 mod database;
@@ -21,7 +23,9 @@ mod error;
 mod functions;
 mod inserted;
 mod limits;
+mod memory;
 mod migrate;
+mod opening;
 mod outside;
 mod page_hash;
 pub mod private;
@@ -40,11 +44,13 @@ mod wal;
 
 pub use account::{Usage, set_sql_room, sql_usage};
 pub use apply::Applied;
+pub use aside::put_aside;
 pub use authorizer::{is_denied, is_reserved};
 pub use batch::{Batch, prepare_user};
 pub use changes::{Changes, ChangesError, KnownPages};
 pub use checkpoint::{CheckpointOutcome, Checkpointer, WalSync};
 pub use checksum::{checksum_of, database_checksum};
+pub use closing::Closed;
 pub use connection::{check_file, prepare};
 pub use copy::CopyOut;
 pub use database::{Captured, Database};
@@ -55,6 +61,7 @@ pub use divergence::{
 pub use error::{StoreError, is_disk_code};
 pub use inserted::{InsertWatch, forget_inserts, watch_inserts};
 pub use limits::Interrupted;
+pub use memory::{Memory, WalPlace, forget_replica};
 pub use page_hash::{PAGE_HASH_BYTES, window_pages};
 pub use reader::{Reader, open_reader};
 pub use rejoin::{Question, Rejoin, RejoinCounts, Rejoined};

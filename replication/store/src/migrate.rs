@@ -172,6 +172,7 @@ impl Database {
         reign: Option<(&Reign, &str, &str)>,
     ) -> Result<Captured, StoreError> {
         let runner = runner(steps)?;
+        self.let_go()?;
         self.sqlite("migrate the schema", |db| db.writer.execute_batch("BEGIN IMMEDIATE"))?;
         let written = runner.run(&mut Open(&self.writer)).map_err(StoreError::from).and_then(|_| {
             self.sqlite("migrate the schema", |db| {

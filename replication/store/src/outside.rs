@@ -82,10 +82,24 @@ pub(crate) enum NumberedEnd {
     Lost(WalIndex),
 }
 
+impl NumberedEnd {
+    pub(crate) fn lost(index: &WalIndex) -> NumberedEnd {
+        NumberedEnd::Lost(unknown_base(index))
+    }
+}
+
+/// A state of which nothing is known. Nothing that is found in the WAL can make up for so many commits, so that is never taken
+/// for all that has changed.
+pub(crate) fn unknown_base(index: &WalIndex) -> WalIndex {
+    index.earlier(0, 0, [0; 2], u32::MAX / 2)
+}
+
+/// Looks for the end of the numbered transactions. Up to frame `floor` they are this machine's own.
 pub(crate) fn numbered_end(
     connection: &Connection,
     index: &WalIndex,
     stamp: &Stamp,
+    floor: u32,
 ) -> Result<NumberedEnd, rusqlite::Error> {
     let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'tanist_position'";
     let root: Option<u32> = connection.query_row(root, [], |row| row.get(0)).optional()?;
@@ -93,7 +107,8 @@ pub(crate) fn numbered_end(
     let mut image = vec![0; index.page_size as usize];
     let txid = i64::try_from(stamp.position.txid.0).ok();
     let (mut end, mut commits, mut found) = (None, 0, false);
-    for frame in 0..index.frames {
+    let first = floor.min(index.frames).saturating_sub(1);
+    for frame in first..index.frames {
         let Some(Frame { page, size, checksum }) = wal::frame_header(connection, frame, index)? else {
             break;
         };
@@ -101,6 +116,7 @@ pub(crate) fn numbered_end(
             wal::frame_image(connection, frame, &mut image)?;
             found = btree::only_row(&image, 3).is_some_and(|row| row[2] == txid);
         }
+        found |= frame + 1 == floor;
         if size == 0 {
             continue;
         }
@@ -113,8 +129,7 @@ pub(crate) fn numbered_end(
     Ok(match end {
         Some(_) if commits == 0 => NumberedEnd::Newest,
         Some((frames, pages, checksum)) => NumberedEnd::At(index.earlier(frames, pages, checksum, commits)),
-        // Nothing that is found in the WAL can make up for so many commits, so it is never taken for all that has changed.
-        None => NumberedEnd::Lost(index.earlier(0, 0, [0; 2], u32::MAX / 2)),
+        None => NumberedEnd::lost(index),
     })
 }
 

@@ -15,6 +15,7 @@ use crate::{
     database::{Database, Mode},
     divergence::{self, ReportContext},
     error::StoreError,
+    memory::Mark,
     page_hash::{PAGE_HASH_BYTES, PageHash, PageHasher, window_pages},
     snapshot::Target,
     staging::Staging,
@@ -83,7 +84,8 @@ impl Database {
     pub fn open_staging(&mut self) -> Result<Staging, StoreError> {
         if std::mem::take(&mut self.unnumbered) {
             let now = self.wal_index()?;
-            (self.diverged, self.base_lost) = (true, false);
+            self.foreign_write();
+            self.base_lost = false;
             self.move_captured(now);
         }
         match self.mode {
@@ -265,7 +267,7 @@ impl Rejoin<'_> {
         if self.report.is_none()
             && let Some(common) = self.diverged_after()
         {
-            self.report = Some(divergence::save(self, common, context)?);
+            self.report = divergence::save(self, common, context)?;
         }
         Ok(self.report.as_deref())
     }
@@ -305,6 +307,12 @@ impl Rejoin<'_> {
         database.history = tables::read_history(&database.observer, &database.path)?;
         database.last_checksum = Checksum::default();
         database.sums.proven(database.moment(), target.pages, &proven);
+        database.lost = None;
+        let (stamp, wal) = (database.stamp, database.wal_place());
+        database.memory.set(|facts| {
+            facts.set_stamp(stamp);
+            (facts.wal, facts.mark) = (wal, Mark::Sound);
+        })?;
         // Of no use from now on: it was begun for another stamp.
         if let Err(error) = staging.discard() {
             tracing::warn!(%error, "after a rejoin");

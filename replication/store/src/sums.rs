@@ -222,6 +222,12 @@ impl PageSums {
         state.kept.get(found).filter(|(kept, _)| *kept == position).map(|(_, whole)| *whole)
     }
 
+    /// The pages that have no sum yet.
+    pub(crate) fn without_sum(&self) -> Vec<u32> {
+        let state = self.0.lock();
+        (1..).zip(&state.pages).filter(|(_, page)| page.sum.is_none()).map(|(number, _)| number).collect()
+    }
+
     /// Pages, and how many of them have no sum yet.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {

@@ -246,6 +246,7 @@ fn triggers_and_keys_of_users_on_tanists_tables_make_no_term_impossible() {
              CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p REFERENCES p)",
         )
         .unwrap();
+    tanist_store::forget_replica(pair.master_dir.path()).unwrap();
     pair.master = Database::open(pair.master_dir.path(), Options::default()).unwrap();
     pair.master.become_master().unwrap();
     pair.master.start_reign(Term(2), "pc-1", "re-elected").unwrap();

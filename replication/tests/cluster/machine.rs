@@ -357,6 +357,11 @@ impl Cluster {
                 self.command(node, Command::EndReign);
             }
             Effect::StartCopy { from } => self.command(node, Command::Copy(from)),
+            Effect::Distrust { .. } => {
+                let (life, stamp) = (self.machines[node].life, self.stamp(node));
+                let event = Event::ApplyFailed(Stamp::off_branch(stamp.position));
+                self.push(MS, Ev::Node { to: node, life, event });
+            }
             Effect::StopCopy => self.machines[node].store.stop_copy = true,
             Effect::Acknowledge(position) => self.acknowledge(node, position),
             Effect::OpenGate { term } => {

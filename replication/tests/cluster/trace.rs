@@ -42,6 +42,9 @@ pub fn message(message: &Message) -> String {
         Message::PreVoteReply(r) => {
             format!("pre-vote {} for {}, record {}, at {}", r.granted, r.term, r.record.key, r.position)
         }
+        Message::Distrust(report) => {
+            format!("you differ at {} (term {})", report.stamp.position, report.term)
+        }
         Message::Resync { term } => format!("copy everything (term {term})"),
         Message::Goodbye { term, heir, .. } => {
             format!("goodbye (term {term}), heir {}", heir.as_ref().map_or("nobody", |heir| heir.as_str()))

@@ -341,6 +341,24 @@ fn empty_replica_never_takes_the_throne_over_data_even_in_the_first_reign() {
 }
 
 #[test]
+fn machine_that_knows_of_its_loss_helps_found_no_cluster_anew() {
+    let mut c = founded(Setup::new(THREE));
+    write(&mut c);
+    for node in 0..3 {
+        c.crash(node, true);
+        c.lose_replica(node); // node.db isn't
+    }
+    // What two have forgotten the third remembers.
+    for node in 0..3 {
+        c.start(node);
+        c.deliver(node, Event::Lost(node == 2));
+    }
+    c.run(LONG * 2);
+    assert_eq!(c.serving(), None);
+    assert!(c.machines.iter().all(|m| m.store.content.is_empty()));
+}
+
+#[test]
 fn voter_without_record_does_not_count() {
     let mut c = founded(Setup::new(THREE));
     c.crash(2, true);

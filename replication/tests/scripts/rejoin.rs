@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use tanist_replication::{Effect, Event, Message, Position, SuccessionRecord, Term, message::Heartbeat};
+use tanist_replication::{
+    Effect, Event, Message, Position, Stamp, SuccessionRecord, Term, message::Heartbeat,
+};
 
 use super::{LEASE, LONG, SHORT, THREE, WITNESS, founded, settle, write};
-use crate::cluster::{SECOND, Setup, set};
+use crate::cluster::{Cluster, SECOND, Setup, set};
 
 #[test]
 fn old_master_returning_with_an_unacknowledged_tail_copies() {
@@ -157,4 +159,50 @@ fn copy_of_a_master_that_reigns_no_longer_is_given_up() {
     };
     let event = Event::Message { from: b, message: Message::Heartbeat(heartbeat) };
     assert!(c.effects_of(2, event).contains(&Effect::StopCopy));
+}
+
+#[test]
+fn replica_that_differs_leaves_the_sync_set_at_once_and_is_copied_over() {
+    let mut c = founded(Setup::new(THREE));
+    write(&mut c);
+    assert_eq!(c.sync_set(0), set(&["a", "b"]));
+    let (b, at) = (c.machines[1].id.clone(), c.stamp(1).position);
+    c.deliver(0, Event::Differs { peer: b, at });
+    let took = c.run_until(LONG, |c| c.sync_set(0) == set(&["a", "c"]));
+    assert!(took.is_some_and(|took| took < SHORT), "{took:?}");
+    write(&mut c);
+    // It has taken notice, and copied everything: from then on it is like any other.
+    let streams = |c: &Cluster| {
+        let status = c.machines[0].node.as_ref().unwrap().status();
+        status.peers.iter().any(|peer| peer.id == c.machines[1].id && peer.progress == Some("stream"))
+    };
+    assert!(c.run_until(LONG, streams).is_some());
+    settle(c);
+}
+
+#[test]
+fn replica_that_takes_no_notice_that_it_differs_counts_for_nothing() {
+    let mut c = founded(Setup::new(THREE));
+    write(&mut c);
+    let (a, b, at) = (c.machines[0].id.clone(), c.machines[1].id.clone(), c.stamp(1).position);
+    let stamp = c.stamp(1);
+    c.cut(0, 1);
+    let effects = c.effects_of(0, Event::Differs { peer: b.clone(), at });
+    let told = |effects: &[Effect]| {
+        effects.iter().any(|e| matches!(e, Effect::Send { message: Message::Distrust(_), to } if *to == b))
+    };
+    assert!(told(&effects), "{effects:?}");
+    // Whatever it says of itself, it is told again.
+    let report = tanist_replication::message::Report { term: Term(1), stamp };
+    let effects = c.effects_of(0, Event::Message { from: b.clone(), message: Message::Stored(report) });
+    assert!(told(&effects), "{effects:?}");
+    let off = tanist_replication::message::Report { term: Term(1), stamp: Stamp::off_branch(at) };
+    let effects = c.effects_of(0, Event::Message { from: b.clone(), message: Message::Refused(off) });
+    assert!(!told(&effects), "it has: {effects:?}");
+    // A replica that isn't as far, or knows already, does nothing.
+    let further =
+        tanist_replication::message::Report { term: Term(1), stamp: Stamp::off_branch(Position::new(9, 9)) };
+    let message = Message::Distrust(further);
+    let effects = c.effects_of(2, Event::Message { from: a, message });
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Distrust { .. })), "{effects:?}");
 }

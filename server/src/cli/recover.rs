@@ -68,6 +68,8 @@ pub(super) fn recover(args: &RecoverArgs) -> anyhow::Result<()> {
         return Err(Usage("nothing was changed; expected --accept-data-loss".to_owned()).into());
     }
     durable.persist(&recovered)?;
+    // What it had stored beyond what it holds is given up, too.
+    tanist_store::forget_replica(&config.data_dir)?;
     mark(&durable)?;
     tracing::warn!(member = %config.id, ?members, record = %recovered.record.key, "recovered by an operator");
     println!(

@@ -13,7 +13,7 @@ use super::{
     reload::Reload,
 };
 use crate::{
-    Server, ServerError,
+    DriverError, Server, ServerError,
     config::{Config, LogFiles},
 };
 
@@ -88,7 +88,7 @@ pub async fn run(path: &Path, mut host: Host) -> anyhow::Result<()> {
                     }
                 },
                 error = server.failed() => match error {
-                    ServerError::RankChanged => {
+                    ServerError::RankChanged | ServerError::Driver(DriverError::Anew(_)) => {
                         tracing::info!(why = %error, "starting anew");
                         server.stop().await;
                         continue 'start;

@@ -92,12 +92,12 @@ pub struct DivergenceReport {
     pub tables: Vec<TableDifference>,
 }
 
-/// Saves the report of a rejoin's replica; gives its name.
+/// Saves the report of a rejoin's replica; gives its name. Where no page is another there is nothing to save.
 pub(crate) fn save(
     rejoin: &mut Rejoin<'_>,
     common: Position,
     context: &ReportContext<'_>,
-) -> Result<String, StoreError> {
+) -> Result<Option<String>, StoreError> {
     let saving = rejoin.database.dir.join(DIVERGENCE_DIR).join(SAVING);
     let saved = save_in(&saving, rejoin, common, context);
     if saved.is_err() {
@@ -112,7 +112,7 @@ fn save_in(
     rejoin: &mut Rejoin<'_>,
     common: Position,
     context: &ReportContext<'_>,
-) -> Result<String, StoreError> {
+) -> Result<Option<String>, StoreError> {
     let data_dir = rejoin.database.dir.clone();
     let parent = data_dir.join(DIVERGENCE_DIR);
     remove(saving)?;
@@ -138,6 +138,10 @@ fn save_in(
         tables: Vec::new(),
     };
     save_pages(rejoin, saving, &mut report)?;
+    if report.replaced_pages == 0 {
+        remove(saving)?;
+        return Ok(None);
+    }
     save_rows(rejoin, saving, &mut report)?;
     let json = serde_json::to_vec_pretty(&report).map_err(|error| StoreError::Report(error.to_string()))?;
     write_file(&saving.join(REPORT_FILE), |file| file.write_all(&json))?;
@@ -150,7 +154,7 @@ fn save_in(
     if let Err(error) = tidy(&data_dir, &report) {
         tracing::warn!(%error, "remove old divergence reports");
     }
-    Ok(report.id)
+    Ok(Some(report.id))
 }
 
 fn save_pages(

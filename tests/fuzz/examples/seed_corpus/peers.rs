@@ -74,6 +74,7 @@ pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
             record: blank.clone(),
             position: Position::ZERO,
             acknowledged: Position::ZERO,
+            lost: false,
         };
         if pre { Message::PreVoteReply(reply) } else { Message::VoteReply(reply) }
     };
@@ -125,6 +126,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
         record: record.clone(),
         position: stamp.position,
         acknowledged: stamp.position,
+        lost: false,
     };
     let transaction = Transaction {
         previous: stamp,
