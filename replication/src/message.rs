@@ -117,6 +117,21 @@ pub struct Heartbeat {
     /// Members that report that they aren't healthy: they come last in the chain of succession.
     #[n(8)]
     pub unhealthy: BTreeSet<MemberId>,
+    /// The cluster's level, and whether it is held there. Nothing in the protocol depends on it; the server fills it in, from
+    /// version 2 of the peer protocol on.
+    #[n(9)]
+    pub level: Option<Level>,
+}
+
+/// Which schema and which features of Tanist a cluster uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Level {
+    /// The number.
+    #[n(0)]
+    pub number: u32,
+    /// Whether an operator holds it there.
+    #[n(1)]
+    pub held: bool,
 }
 
 /// A voter's answer to a heartbeat.

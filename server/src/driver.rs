@@ -13,7 +13,9 @@ use std::{
 use tanist_api::ClusterMember;
 use tanist_replication::{
     Complaint, Effect, Event, HardState, Member, MemberChange, MemberId, Message, Node, Position, Rank,
-    RecordKey, Stamp, SuccessionRecord, Term, Time, Txid, status::RoleName, wire,
+    RecordKey, Stamp, SuccessionRecord, Term, Time, Txid,
+    status::RoleName,
+    wire::{self, WireError},
 };
 use tanist_store::PageSums;
 use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent};
@@ -28,6 +30,7 @@ use crate::{
     inbox::{Command, Inbox, Respond},
     outage::Outage,
     rejoin::{self, Board},
+    upgrade::{self, Upgrades},
     view,
     write::{WriteDone, WriteError},
     writer::StoreEvent,
@@ -66,6 +69,8 @@ pub(crate) struct Parts {
     pub peers: watch::Sender<Peers>,
     /// This machine's durable votes.
     pub durable: Durable,
+    /// For so long all members must have known the next level before the cluster comes to it.
+    pub upgrade_calm: Duration,
     /// Links to the others.
     pub transport: Transport,
     /// What the links bring.
@@ -252,6 +257,7 @@ struct Driver {
     /// This machine holds data and should not any more, or the reverse.
     rank_changed: bool,
     outage: Outage,
+    upgrades: Upgrades,
 }
 
 /// This machine is to stop.
@@ -273,8 +279,10 @@ struct Waiting {
 /// # Errors
 /// When votes can't be stored or the replica's disk failed: the process must end, a supervisor may start it again.
 pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
+    let upgrades = Upgrades::new(parts.id.clone(), parts.upgrade_calm);
     let mut driver = Driver {
         parts,
+        upgrades,
         hard: None,
         reign: None,
         reason: String::new(),
@@ -358,6 +366,15 @@ impl Driver {
                 Ok(())
             }
             StoreEvent::Unfit(why) => self.judge(STORE, why),
+            StoreEvent::Level(level, hold) => {
+                self.upgrades.found(level, hold);
+                self.view_due = true;
+                Ok(())
+            }
+            StoreEvent::RaiseFailed(why) => {
+                self.upgrades.failed(why);
+                Ok(())
+            }
             StoreEvent::Barred(why) => {
                 let barred = why.is_some();
                 self.judge(SCHEMA, why)?;
@@ -394,11 +411,23 @@ impl Driver {
                     if let Message::HeartbeatReply(reply) = &message {
                         self.compare(&from, reply.sum);
                     }
+                    if let (Message::Heartbeat(heartbeat), None) = (&message, self.reign) {
+                        self.upgrades.heard(heartbeat.level);
+                    }
                     let heartbeat = matches!(message, Message::Heartbeat(_));
                     self.event(Event::Message { from, message })?;
                     if heartbeat && let Some(acknowledged) = self.parts.node.acknowledged() {
                         self.parts.gate.hear_acknowledged(acknowledged);
                     }
+                    Ok(())
+                }
+                Err(WireError::UnknownKind(kind)) if upgrade::next::hears(kind) => {
+                    tracing::debug!(peer = %from, "a note of the next version");
+                    Ok(())
+                }
+                // Of a newer program, which was not told that this one knows it.
+                Err(error @ WireError::UnknownKind(_)) => {
+                    tracing::debug!(peer = %from, %error, "a message was ignored");
                     Ok(())
                 }
                 Err(error) => {
@@ -544,7 +573,9 @@ impl Driver {
                 self.reign = Some(term);
                 self.reason.clone_from(&reason);
                 self.acknowledged = Txid::ZERO;
-                self.command(Command::StartReign { term, reason });
+                let others = upgrade::seen(&self.parts.node.status(), &self.parts.transport);
+                let founding_level = self.upgrades.founding_level(&others);
+                self.command(Command::StartReign { term, reason, founding_level });
             }
             Effect::EndReign => {
                 self.parts.board.forget_differences();
@@ -672,7 +703,17 @@ impl Driver {
             Message::Append { .. } => Channel::Bulk,
             _ => Channel::Control,
         };
+        let agreed = self.parts.transport.agreed(&to);
+        let mut note = None;
+        if let Message::Heartbeat(heartbeat) = &mut message {
+            heartbeat.level = self.upgrades.told(agreed);
+            note = upgrade::next::note(agreed);
+        }
         let (head, body) = wire::encode(message);
+        let head = upgrade::next::lengthen(head);
+        if let Some(head) = note {
+            let _ = self.parts.transport.send(&to, channel, Packet { head, body: Default::default() });
+        }
         if let Err(error) = self.parts.transport.send(&to, channel, Packet { head, body }) {
             tracing::debug!(peer = %to, ?channel, %error, "not sent");
             // Control messages repeat by themselves; a transaction must not be missed unnoticed.
@@ -763,7 +804,14 @@ impl Driver {
         }
         self.view_due = false;
         self.last_view = Instant::now();
-        let view = view::of(&self.parts.cluster, &self.parts.node.status(), &self.parts.board);
+        let status = self.parts.node.status();
+        let others = upgrade::seen(&status, &self.parts.transport);
+        let serves = status.role == RoleName::Master && status.serving && status.writes_allowed;
+        if let Some(level) = self.upgrades.look(&others, serves, Instant::now()) {
+            self.command(Command::Raise(level));
+        }
+        let mut view = view::of(&self.parts.cluster, &status, &self.parts.board);
+        self.upgrades.show(&mut view.cluster, &others, |peer| self.parts.transport.problem(peer));
         self.outage.look(view.cluster.master.is_some(), view.cluster.notice.as_deref());
         self.parts.gate.set_view(view, clock::now_ns());
     }

@@ -42,6 +42,7 @@ mod server;
 pub mod sql;
 pub mod state;
 mod stop;
+mod upgrade;
 mod view;
 mod watch;
 mod watchdog;

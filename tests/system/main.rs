@@ -49,6 +49,7 @@ mod state;
 mod stuck;
 mod tls;
 mod tokens;
+mod upgrade;
 mod virtual_ip;
 mod watch;
 mod weak;

@@ -247,6 +247,7 @@ impl Node {
             serving: (master.phase == Phase::Serving && self.now < master.lease_until)
                 || made(Mistake::ServesEarly),
             unhealthy: self.unhealthy_members(),
+            level: None,
         };
         self.send(to.clone(), Message::Heartbeat(heartbeat));
     }

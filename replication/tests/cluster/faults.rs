@@ -118,7 +118,11 @@ pub enum Fault {
         who: Who,
         healthy: bool,
     },
-    /// Disks and links are as they were.
+    /// Its program doesn't know the level of the cluster: it can begin no term until the repair.
+    OldProgram {
+        who: Who,
+    },
+    /// Disks, links and programs are as they were.
     Repair,
 }
 
@@ -193,6 +197,7 @@ fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
             Fault::SiteOut { site, elsewhere: rng.chance(500), cut: rng.chance(500), away: away.min(SECOND) }
         }
         42 => Fault::Health { who, healthy: rng.chance(400) },
+        43 => Fault::OldProgram { who },
         _ => Fault::Repair,
     }
 }
@@ -294,6 +299,11 @@ impl Cluster {
                 let unhealthy = (!healthy).then(|| Complaint::new("a fault"));
                 self.deliver(self.who(who), Event::Health(unhealthy));
             }
+            Fault::OldProgram { who } => {
+                let node = self.who(who);
+                self.deliver(node, Event::Barred(true));
+                self.deliver(node, Event::Health(Some(Complaint::new("its program is too old"))));
+            }
             Fault::Repair => self.repair(),
         }
     }
@@ -314,6 +324,7 @@ impl Cluster {
             self.machines[node].disk_ns = self.setup.disk_ns;
             self.machines[node].store.errors = 0;
             self.disk_full(node, false);
+            self.deliver(node, Event::Barred(false));
             for way in &mut self.network.ways[node] {
                 way.slow_ns = 0;
             }

@@ -253,6 +253,7 @@ fn stale_heartbeat_is_answered_with_the_higher_term_and_not_obeyed() {
         echo: None,
         serving: true,
         unhealthy: Default::default(),
+        level: None,
     };
     let from = c.machines[0].id.clone();
     let message = Message::Heartbeat(heartbeat);

@@ -153,6 +153,7 @@ fn copy_of_a_master_that_reigns_no_longer_is_given_up() {
         echo: None,
         serving: false,
         unhealthy: Default::default(),
+        level: None,
     };
     let event = Event::Message { from: b, message: Message::Heartbeat(heartbeat) };
     assert!(c.effects_of(2, event).contains(&Effect::StopCopy));

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    FrameError, Packet,
+    FrameError, Packet, Program,
     framing::{Decoder, Encoder},
     keys::KeyMark,
     noise::{Opener, Sealer},
@@ -52,6 +52,7 @@ pub struct SecureStream {
     peer: MemberId,
     address: SocketAddr,
     key: KeyMark,
+    program: Option<Program>,
 }
 
 impl SecureStream {
@@ -75,7 +76,19 @@ impl SecureStream {
             peer,
             address,
             key,
+            program: None,
         }
+    }
+
+    /// What the peer runs.
+    pub(crate) fn of_program(mut self, program: Program) -> SecureStream {
+        self.program = Some(program);
+        self
+    }
+
+    /// What the peer runs, as it said when it was dialled.
+    pub(crate) fn take_program(&mut self) -> Option<Program> {
+        self.program.take()
     }
 
     /// The key that it was made with.

@@ -9,7 +9,7 @@ use clap::Args;
 use tanist_api::{Cluster, ClusterMember, RejoinProgress, Role, ScheduledCopies};
 use tanist_client::{Client, Error};
 
-use super::{Connection, table};
+use super::{Connection, table, upgrade};
 
 /// Between two looks of `--watch`.
 const RENEW: Duration = Duration::from_secs(1);
@@ -114,6 +114,7 @@ fn text(cluster: &Cluster) -> String {
     if let Some(notice) = &cluster.notice {
         text += &format!("Notice: {notice}\n");
     }
+    text += &upgrade::lines(cluster);
     let headings =
         ["member", "rank", "role", "position", "behind", "holds all", "data by", "url"].map(str::to_owned);
     let rows: Vec<Vec<String>> = cluster
@@ -149,6 +150,11 @@ fn text(cluster: &Cluster) -> String {
     text += &table::layout(&headings, &rows);
     if let Some(copies) = &cluster.copies {
         text += &copies_text(&cluster.member, copies);
+    }
+    for member in &cluster.members {
+        if let Some(problem) = &member.problem {
+            text += &format!("{} isn't reached: {problem}\n", member.id);
+        }
     }
     for (member, why) in
         cluster.members.iter().filter_map(|member| Some((&member.id, member.unhealthy.as_ref()?)))

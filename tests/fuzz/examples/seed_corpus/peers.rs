@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tanist_replication::{
     Addresses, ChainHash, Checksum, Complaint, Encoding, Member, Message, PagesWriter, Position, Rank, Stamp,
     SuccessionRecord, Term, Time, Transaction,
-    message::{Heartbeat, HeartbeatReply, Report, VoteReply, VoteRequest},
+    message::{Heartbeat, HeartbeatReply, Level, Report, VoteReply, VoteRequest},
     wire,
 };
 use tanist_transport::ClusterKey;
@@ -49,6 +49,7 @@ pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
             echo: None,
             serving: true,
             unhealthy: BTreeSet::new(),
+            level: None,
         }))
     };
     let first = Stamp { position: Position::new(1, 1), chain: ChainHash([7; 16]) };
@@ -142,6 +143,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
                 echo: Some(Time(77)),
                 serving: true,
                 unhealthy: ["pc-3".parse()?].into(),
+                level: Some(Level { number: 7, held: true }),
             }),
         ),
         (
