@@ -178,6 +178,16 @@ impl Story {
         story
     }
 
+    /// Both others keep up, and one of them has every write.
+    async fn wait_whole(&self) {
+        self.cluster.wait_both_keep_up().await;
+        let whole = || async {
+            let master = self.cluster.master().await?;
+            (self.cluster.view(master).await.ok()?.sync_set.len() == 2).then_some(())
+        };
+        self.cluster.wait("the sync set is whole", whole).await;
+    }
+
     async fn level(&self) -> Option<Upgrade> {
         let master = self.cluster.master().await?;
         self.cluster.view(master).await.ok()?.upgrade
@@ -191,28 +201,35 @@ impl Story {
 
     /// The machine runs that from now on: stopped as an administrator does it, or killed.
     async fn change(&mut self, i: usize, build: &Build, what: &str, killed: bool) {
-        self.cluster.wait_both_keep_up().await;
+        self.wait_whole().await;
         let master = self.cluster.wait_master().await == i;
         if killed {
-            self.cluster.kill(i);
+            self.kill(i).await;
         } else {
             self.cluster.terminate(i);
         }
         install(&mut self.cluster, i, build);
         self.cluster.start_machine(i);
-        self.cluster.wait_both_keep_up().await;
+        self.wait_whole().await;
         let role = if master { ", the master" } else { "" };
         let how = if killed { "killed and " } else { "" };
         self.note(format!("pc-{}{role} {how}{what}", i + 1)).await;
     }
 
+    /// Dies, and comes back only when another reigns: one that is back before anybody has seen its end must be waited for as
+    /// long as its lease lasts.
+    async fn kill(&mut self, i: usize) {
+        self.cluster.kill(i);
+        self.cluster.wait_master().await;
+    }
+
     /// The master dies, and comes back as what it was.
     async fn kill_the_master(&mut self) {
-        self.cluster.wait_both_keep_up().await;
+        self.wait_whole().await;
         let master = self.cluster.wait_master().await;
-        self.cluster.kill(master);
+        self.kill(master).await;
         self.cluster.start_machine(master);
-        self.cluster.wait_both_keep_up().await;
+        self.wait_whole().await;
         self.note(format!("the master pc-{} killed", master + 1)).await;
     }
 
@@ -334,7 +351,7 @@ async fn program_that_does_not_know_the_level_is_shown_and_does_not_reign() {
     story.cluster.wait("pc-2 reigns", || async { (story.cluster.master().await? == 1).then_some(()) }).await;
     story.writers.go_on(&story.cluster).await;
     story.cluster.start_machine(0);
-    story.cluster.wait_both_keep_up().await;
+    story.wait_whole().await;
     story.end(Duration::from_secs(20)).await;
 }
 
