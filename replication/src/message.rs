@@ -119,7 +119,7 @@ pub struct Heartbeat {
     pub unhealthy: BTreeSet<MemberId>,
     /// The cluster's level, and whether it is held there. Nothing in the protocol depends on it; the server fills it in, from
     /// version 2 of the peer protocol on.
-    #[n(9)]
+    #[n(10)]
     pub level: Option<Level>,
 }
 

@@ -260,6 +260,8 @@ pub(crate) mod next {
     /// The head of a heartbeat: an array of its kind and of an array with one array of fields, of which there are fewer than 24.
     const HEARTBEAT: [u8; 3] = [0x82, 0x04, 0x81];
     const FIELDS: usize = HEARTBEAT.len();
+    /// Fields of a heartbeat that has all that this program knows.
+    const KNOWN: usize = 11;
 
     /// The message, for a peer that knows it.
     pub(crate) fn note(agreed: Agreed) -> Option<Bytes> {
@@ -274,17 +276,21 @@ pub(crate) mod next {
 
     /// A heartbeat with one more field.
     pub(crate) fn lengthen(head: Bytes) -> Bytes {
-        if !is_next_version() || !head.starts_with(&HEARTBEAT) {
-            return head;
+        if is_next_version() { longer(&head).unwrap_or(head) } else { head }
+    }
+
+    pub(super) fn longer(head: &Bytes) -> Option<Bytes> {
+        if !head.starts_with(&HEARTBEAT) {
+            return None;
         }
         let mut longer = head.to_vec();
         let known = usize::from(longer[FIELDS] - 0x80);
         // Fields that are left out at the end, since they hold nothing, come first.
-        let missing = 10usize.saturating_sub(known);
+        let missing = KNOWN.saturating_sub(known);
         longer[FIELDS] += missing as u8 + 1;
         longer.extend(std::iter::repeat_n(0xf6, missing));
         longer.extend([0x18, 0x2a]);
-        longer.into()
+        Some(longer.into())
     }
 }
 
@@ -309,6 +315,33 @@ mod tests {
 
     fn blocked(upgrades: &Upgrades) -> &str {
         upgrades.blocked.as_deref().unwrap_or_default()
+    }
+
+    #[test]
+    fn heartbeat_of_the_next_version_is_read_by_this_one() {
+        use tanist_replication::{Message, Position, SuccessionRecord, Term, Time, message::Heartbeat, wire};
+        let record = SuccessionRecord::blank(vec![]);
+        for level in [None, Some(Level { number: 7, held: false })] {
+            let heartbeat = Heartbeat {
+                term: Term(1),
+                sent: Time(2),
+                committed: record.key,
+                record: record.clone(),
+                acknowledged: Position::ZERO,
+                tip: Position::ZERO,
+                echo: None,
+                serving: true,
+                unhealthy: Default::default(),
+                level,
+            };
+            let message = Message::Heartbeat(heartbeat);
+            let (head, body) = wire::encode(message.clone());
+            let longer = next::longer(&head).unwrap();
+            assert!(longer.len() > head.len());
+            assert_eq!(wire::decode(&longer, body).unwrap(), message);
+        }
+        let (head, _) = wire::encode(Message::Resync { term: Term(1) });
+        assert_eq!(next::longer(&head), None);
     }
 
     #[test]

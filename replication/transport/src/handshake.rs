@@ -141,7 +141,7 @@ pub(crate) struct Hello {
     #[cbor(default)]
     pub(crate) addresses: Vec<String>,
     /// What the dialling side runs; nothing from a program that is older than this field.
-    #[n(4)]
+    #[n(6)]
     pub(crate) program: Option<Program>,
 }
 
@@ -158,7 +158,7 @@ pub(crate) enum Verdict {
     #[n(3)]
     UnknownMember,
     /// No common version of the protocol.
-    #[n(4)]
+    #[n(6)]
     NoCommonVersion,
 }
 
@@ -169,7 +169,7 @@ pub(crate) struct HelloAnswer {
     #[n(1)]
     pub(crate) verdict: Verdict,
     /// What the accepting side runs; nothing from a program that is older than this field.
-    #[n(2)]
+    #[n(4)]
     pub(crate) program: Option<Program>,
 }
 
