@@ -1,4 +1,5 @@
 //! Every place in the source that reads a wall clock is one that `docs/clocks.md` speaks of: nothing that is promised may hang on it.
+#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::path::{Path, PathBuf};
 
