@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn messages_of_the_first_version_are_still_read() {
         let recorded = include_str!("../tests/wire_1.txt");
-        let mut kinds = std::collections::HashSet::new();
+        let mut kinds = std::collections::BTreeSet::new();
         for line in recorded.lines() {
             let (name, hex) = line.split_once(' ').unwrap();
             let head: Vec<u8> = (0..hex.len())
@@ -299,7 +299,8 @@ mod tests {
                 .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
                 .collect();
             let message = decode(&head, Bytes::new()).unwrap_or_else(|error| panic!("{name}: {error}"));
-            kinds.insert(std::mem::discriminant(&message));
+            // An array of two, of which the first is the kind.
+            kinds.insert(head[1]);
             // And what it read is all that was said: only fields that are new are added.
             let (again, _) = encode(message);
             assert!(again.len() >= head.len(), "{name}");
