@@ -22,7 +22,7 @@ use tanist_api::{
     Access, AuditRecord, Cluster, Command, ConfigChange, ConfigEntry, DesiredState, ExecuteRequest,
     ExecuteResponse, HandoverResponse, MadeToken, MemberPatch, MembersResponse, NewCommand, NewMember,
     NewOutcome, NewToken, Node, NodeSpec, NodeSummary, Page, QueryRequest, QueryResponse, Removed, Report,
-    ReportedState, Role, Seen, TokenInfo, WatchEvent, WatchedTable, WatchedTables,
+    ReportedState, Role, Seen, TokenInfo, Upgrade, WatchEvent, WatchedTable, WatchedTables,
 };
 use tokio::{
     runtime::{self, Handle},
@@ -151,6 +151,8 @@ calls! {
     audit(part: &Part) -> Page<AuditRecord>;
     check_hosts(patience: Duration) -> ();
     revoke_token(name: &str) -> ();
+    hold_upgrade() -> Upgrade;
+    release_upgrade() -> Upgrade;
 }
 
 /// # Beside the calls

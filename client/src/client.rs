@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 use tanist_api::{
     Access, AuditRecord, Cluster, ClusterMember, ExecuteRequest, ExecuteResponse, HEADER_IDEMPOTENCY_KEY,
     HEADER_MIN_POSITION, HandoverRequest, HandoverResponse, MadeToken, MemberPatch, MembersResponse,
-    NewMember, NewToken, Page, QueryRequest, QueryResponse, Ready, Removed, Role, TokenInfo, WatchedTable,
-    WatchedTables,
+    NewMember, NewToken, Page, QueryRequest, QueryResponse, Ready, Removed, Role, TokenInfo, Upgrade,
+    WatchedTable, WatchedTables,
 };
 
 use crate::{
@@ -300,6 +300,22 @@ impl Client {
     /// As [`Client::make_token`].
     pub async fn make_token_as(&self, new: &NewToken) -> Result<MadeToken, Error> {
         self.operate(Method::POST, "/v1/tokens", json(new)?).await
+    }
+
+    /// Keeps the cluster's level where it is, so that every program can still be taken back.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn hold_upgrade(&self) -> Result<Upgrade, Error> {
+        self.operate(Method::POST, "/v1/cluster/upgrade/hold", Bytes::new()).await
+    }
+
+    /// Lets the cluster's level be raised once all members know the next one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn release_upgrade(&self) -> Result<Upgrade, Error> {
+        self.operate(Method::POST, "/v1/cluster/upgrade/go", Bytes::new()).await
     }
 
     /// The tokens there are, by name.

@@ -136,6 +136,21 @@ pub struct Heartbeat {
     /// The master's times, for people.
     #[n(9)]
     pub times: Option<Times>,
+    /// The cluster's level, and whether it is held there. Nothing in the protocol depends on it; the server fills it in, from
+    /// version 2 of the peer protocol on.
+    #[n(10)]
+    pub level: Option<Level>,
+}
+
+/// Which schema and which features of Tanist a cluster uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Level {
+    /// The number.
+    #[n(0)]
+    pub number: u32,
+    /// Whether an operator holds it there.
+    #[n(1)]
+    pub held: bool,
 }
 
 /// A voter's answer to a heartbeat.

@@ -1,6 +1,10 @@
 //! Messages as bytes: a CBOR head with indexed fields (new fields can be added) and, for a transaction, its payload
 //! as a body of its own, so that it is never copied into the head.
 //!
+//! Programs of different versions talk to each other: fields are only added, at the end of their message, and a reader skips
+//! those that it doesn't know. A field that an older program doesn't send is an `Option`, or has `#[cbor(default)]`. A message of a kind that isn't known is
+//! told apart from nonsense ([`WireError::UnknownKind`]), and ignored.
+//!
 //! Safe on hostile input: a decode error names what was wrong, and what is allocated is a small multiple of the input's
 //! length, whatever the input announces.
 
@@ -13,6 +17,9 @@ use crate::{
     message::{Heartbeat, HeartbeatReply, Message, Report, VoteReply, VoteRequest},
     position::{Position, Term},
 };
+
+/// The newest kind of message in [`Head`].
+const NEWEST_KIND: u32 = 11;
 
 #[derive(Encode, Decode)]
 enum Head {
@@ -44,7 +51,7 @@ enum Head {
         #[cbor(default)]
         bool,
     ),
-    #[n(16)]
+    #[n(11)]
     Distrust(#[n(0)] Report),
 }
 
@@ -73,6 +80,9 @@ pub enum WireError {
     /// The head isn't a known message.
     #[error("decode peer message: {0}")]
     Head(#[from] minicbor::decode::Error),
+    /// A message of a newer program: not a fault of the peer's.
+    #[error("decode peer message: a message of kind {0}, which this program doesn't know")]
+    UnknownKind(u32),
     /// Bytes after the head's end.
     #[error("decode peer message: {0} bytes after its end")]
     Trailing(usize),
@@ -122,6 +132,9 @@ pub fn encode(message: Message) -> (Bytes, Bytes) {
 /// # Errors
 /// When the bytes are no message of this protocol version.
 pub fn decode(head: &[u8], body: Bytes) -> Result<Message, WireError> {
+    if let Some(kind) = unknown_kind(head) {
+        return Err(WireError::UnknownKind(kind));
+    }
     let mut decoder = minicbor::Decoder::new(head);
     let parsed: Head = decoder.decode()?;
     if decoder.position() != head.len() {
@@ -155,6 +168,15 @@ pub fn decode(head: &[u8], body: Bytes) -> Result<Message, WireError> {
         Head::Distrust(report) => Message::Distrust(report),
         Head::Goodbye(term, heir, limps) => Message::Goodbye { term, heir, limps },
     })
+}
+
+/// The kind of a whole message that this program doesn't know. What isn't whole is judged as before.
+fn unknown_kind(head: &[u8]) -> Option<u32> {
+    let mut decoder = minicbor::Decoder::new(head);
+    let two = decoder.array().ok()? == Some(2);
+    let kind = decoder.u32().ok().filter(|kind| two && *kind > NEWEST_KIND)?;
+    decoder.skip().ok()?;
+    (decoder.position() == head.len()).then_some(kind)
 }
 
 #[cfg(test)]
@@ -202,6 +224,7 @@ mod tests {
                 serving: true,
                 unhealthy: ["c".parse().unwrap()].into(),
                 times: Some(times),
+                level: Some(crate::message::Level { number: 7, held: true }),
             }),
             Message::HeartbeatReply(HeartbeatReply {
                 term: Term(4),
@@ -256,6 +279,59 @@ mod tests {
         }
         let (head, _) = encode(Message::Resync { term: Term(1) });
         assert!(matches!(decode(&head, Bytes::from_static(b"x")), Err(WireError::Body(1))));
+    }
+
+    #[test]
+    fn fields_of_a_newer_program_are_skipped() {
+        for message in messages() {
+            let (head, body) = encode(message.clone());
+            // An array of two: the kind, and the array of its fields.
+            let fields = if head[1] == 10 || head[1] == 9 { 2 } else { 3 };
+            let mut newer = head.to_vec();
+            newer[fields] += 1;
+            newer.extend([0x82, 0x18, 0x2a, 0x61, b'x']);
+            assert_eq!(decode(&newer, body).unwrap(), message, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn message_of_a_newer_program_is_told_apart_from_nonsense() {
+        for kind in [NEWEST_KIND + 1, 99, u32::MAX] {
+            let newer = minicbor::to_vec((kind, ("of a newer program", 7))).unwrap();
+            assert!(
+                matches!(decode(&newer, Bytes::new()), Err(WireError::UnknownKind(found)) if found == kind)
+            );
+            assert!(matches!(decode(&newer[..newer.len() - 1], Bytes::new()), Err(WireError::Head(_))));
+            let longer = [&newer[..], &[0]].concat();
+            assert!(matches!(decode(&longer, Bytes::new()), Err(WireError::Head(_))));
+        }
+        // No kind that is known is thought to be a newer one.
+        for message in messages() {
+            assert_eq!(unknown_kind(&encode(message).0), None);
+        }
+        assert!(minicbor::decode::<Head>(&minicbor::to_vec((NEWEST_KIND + 1, [0; 0])).unwrap()).is_err());
+    }
+
+    /// The bytes of the first version of the peer protocol: programs that still send them are members of clusters that are
+    /// being upgraded. If this fails, give the new field `#[cbor(default)]`, or make it an `Option`.
+    #[test]
+    fn messages_of_the_first_version_are_still_read() {
+        let recorded = include_str!("../tests/wire_1.txt");
+        let mut kinds = std::collections::BTreeSet::new();
+        for line in recorded.lines() {
+            let (name, hex) = line.split_once(' ').unwrap();
+            let head: Vec<u8> = (0..hex.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+                .collect();
+            let message = decode(&head, Bytes::new()).unwrap_or_else(|error| panic!("{name}: {error}"));
+            // An array of two, of which the first is the kind.
+            kinds.insert(head[1]);
+            // And what it read is all that was said: only fields that are new are added.
+            let (again, _) = encode(message);
+            assert!(again.len() >= head.len(), "{name}");
+        }
+        assert_eq!(kinds.len(), 10, "all kinds but append, which has a body of its own");
     }
 
     #[test]

@@ -13,7 +13,9 @@ use std::{
 use tanist_api::ClusterMember;
 use tanist_replication::{
     Complaint, Effect, Event, HardState, Member, MemberChange, MemberId, Message, Node, Position, Rank,
-    RecordKey, Stamp, SuccessionRecord, Term, Time, Txid, status::RoleName, wire,
+    RecordKey, Stamp, SuccessionRecord, Term, Time, Txid,
+    status::RoleName,
+    wire::{self, WireError},
 };
 use tanist_store::PageSums;
 use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent};
@@ -32,6 +34,7 @@ use crate::{
     outage::Outage,
     rejoin::{self, Board},
     stall::{News, Part, StallWatch},
+    upgrade::{self, Upgrades},
     view,
     write::{WriteDone, WriteError},
     writer::StoreEvent,
@@ -78,6 +81,8 @@ pub(crate) struct Parts {
     pub peers: watch::Sender<Peers>,
     /// This machine's durable votes.
     pub durable: Durable,
+    /// For so long all members must have known the next level before the cluster comes to it.
+    pub upgrade_calm: Duration,
     /// Links to the others.
     pub transport: Transport,
     /// What the links bring.
@@ -281,6 +286,7 @@ struct Driver {
     differences: Differences,
     /// Since when files of this machine are gone, and which.
     gone: Option<(Instant, Complaint)>,
+    upgrades: Upgrades,
 }
 
 /// This machine is to stop.
@@ -302,8 +308,10 @@ struct Waiting {
 /// # Errors
 /// When votes can't be stored or the replica's disk failed: the process must end, a supervisor may start it again.
 pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
+    let upgrades = Upgrades::new(parts.id.clone(), parts.upgrade_calm);
     let mut driver = Driver {
         parts,
+        upgrades,
         hard: None,
         reign: None,
         reason: String::new(),
@@ -395,6 +403,15 @@ impl Driver {
                 Ok(())
             }
             StoreEvent::Unfit(why) => self.judge(STORE, why),
+            StoreEvent::Level(level, hold) => {
+                self.upgrades.found(level, hold);
+                self.view_due = true;
+                Ok(())
+            }
+            StoreEvent::RaiseFailed(why) => {
+                self.upgrades.failed(why);
+                Ok(())
+            }
             StoreEvent::Barred(why) => {
                 let barred = why.is_some();
                 self.judge(SCHEMA, why)?;
@@ -440,6 +457,9 @@ impl Driver {
                         let whole = reply.stamp.is_some_and(|stamp| !stamp.is_off_branch());
                         self.compare(&from, reply.sum.filter(|_| whole), &mut judged);
                     }
+                    if let (Message::Heartbeat(heartbeat), None) = (&message, self.reign) {
+                        self.upgrades.heard(heartbeat.level);
+                    }
                     let heartbeat = matches!(message, Message::Heartbeat(_));
                     self.event(Event::Message { from, message })?;
                     for event in judged {
@@ -448,6 +468,15 @@ impl Driver {
                     if heartbeat && let Some(acknowledged) = self.parts.node.acknowledged() {
                         self.parts.gate.hear_acknowledged(acknowledged);
                     }
+                    Ok(())
+                }
+                Err(WireError::UnknownKind(kind)) if upgrade::next::hears(kind) => {
+                    tracing::debug!(peer = %from, "a note of the next version");
+                    Ok(())
+                }
+                // Of a newer program, which was not told that this one knows it.
+                Err(error @ WireError::UnknownKind(_)) => {
+                    tracing::debug!(peer = %from, %error, "a message was ignored");
                     Ok(())
                 }
                 Err(error) => {
@@ -630,7 +659,9 @@ impl Driver {
                 self.reason.clone_from(&reason);
                 self.acknowledged = Txid::ZERO;
                 self.opened = false;
-                self.command(Command::StartReign { term, reason });
+                let others = upgrade::seen(&self.parts.node.status(), &self.parts.transport);
+                let founding_level = self.upgrades.founding_level(&others);
+                self.command(Command::StartReign { term, reason, founding_level });
             }
             Effect::EndReign => {
                 self.parts.board.forget_differences();
@@ -787,7 +818,17 @@ impl Driver {
             Message::Append { .. } => Channel::Bulk,
             _ => Channel::Control,
         };
+        let agreed = self.parts.transport.agreed(&to);
+        let mut note = None;
+        if let Message::Heartbeat(heartbeat) = &mut message {
+            heartbeat.level = self.upgrades.told(agreed);
+            note = upgrade::next::note(agreed);
+        }
         let (head, body) = wire::encode(message);
+        let head = upgrade::next::lengthen(head);
+        if let Some(head) = note {
+            let _ = self.parts.transport.send(&to, channel, Packet { head, body: Default::default() });
+        }
         if let Err(error) = self.parts.transport.send(&to, channel, Packet { head, body }) {
             tracing::debug!(peer = %to, ?channel, %error, "not sent");
             // Control messages repeat by themselves; a transaction must not be missed unnoticed.
@@ -899,7 +940,14 @@ impl Driver {
         }
         self.view_due = false;
         self.last_view = Instant::now();
-        let view = view::of(&self.parts.cluster, &self.parts.node.status(), &self.parts.board);
+        let status = self.parts.node.status();
+        let others = upgrade::seen(&status, &self.parts.transport);
+        let serves = status.role == RoleName::Master && status.serving && status.writes_allowed;
+        if let Some(level) = self.upgrades.look(&others, serves, Instant::now()) {
+            self.command(Command::Raise(level));
+        }
+        let mut view = view::of(&self.parts.cluster, &status, &self.parts.board);
+        self.upgrades.show(&mut view.cluster, &others, |peer| self.parts.transport.problem(peer));
         self.outage.look(view.cluster.master.is_some(), view.cluster.notice.as_deref());
         let now = clock::now_ns();
         self.parts.measures.saw(view.cluster.master.as_deref(), Term(view.cluster.term), now);

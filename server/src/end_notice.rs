@@ -25,7 +25,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::hooks::guard;
+use crate::{hooks::guard, upgrade};
 
 /// The members and where they are reached.
 pub(crate) type Peers = Vec<(MemberId, Vec<String>)>;
@@ -86,6 +86,7 @@ impl Line {
             }),
             addresses: vec![],
             admit_strangers: false,
+            program: upgrade::program(),
             limits,
         };
         let peers = self.peers.into_iter().map(|(id, at)| Ok((id.parse()?, at)));

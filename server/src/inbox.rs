@@ -31,6 +31,8 @@ pub enum Command {
         term: Term,
         /// For the term history.
         reason: String,
+        /// At which level, where the database is empty.
+        founding_level: u32,
     },
     /// Become a backup again.
     EndReign,
@@ -40,6 +42,8 @@ pub enum Command {
     Watch(WatchTable, Respond),
     /// Say that no write is under way; the inbox has been told to begin none.
     Hold(u64),
+    /// As master, raise the cluster's level to this one.
+    Raise(u32),
     /// Be brought in line with the master's database.
     Rejoin(Link),
     /// The replica isn't what was written any more, and why: it must be brought in line.

@@ -47,6 +47,7 @@ pub mod sql;
 mod stall;
 pub mod state;
 mod stop;
+mod upgrade;
 mod usage;
 mod view;
 mod watch;

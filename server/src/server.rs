@@ -389,6 +389,7 @@ impl Server {
             let id = config.id.clone();
             let configured = config.members.clone();
             let restored = recovered.restored;
+            let upgrade_calm = config.upgrade_calm;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -406,6 +407,7 @@ impl Server {
                         lost,
                         peers,
                         durable,
+                        upgrade_calm,
                         transport,
                         transport_events,
                         store_events,

@@ -39,6 +39,8 @@ impl Default for View {
             sync_set: vec![],
             chain: vec![],
             members: vec![],
+            api_version: None,
+            upgrade: None,
             copies: None,
             timing: None,
         };
@@ -128,6 +130,8 @@ pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
                     .flatten(),
                 peer_addresses: member.peer_addresses.clone(),
                 urls: member.urls.clone(),
+                program: None,
+                problem: None,
             }
         })
         .collect();
@@ -151,6 +155,8 @@ pub(crate) fn of(cluster: &str, status: &Status, board: &Board) -> View {
             sync_set: record.sync_set.iter().map(ToString::to_string).collect(),
             chain: status.chain.iter().map(ToString::to_string).collect(),
             members,
+            api_version: Some(1),
+            upgrade: None,
             copies: None,
             timing: Some(timing(&status.times)),
         },

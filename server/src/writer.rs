@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use tanist_api::Statement;
 use tanist_replication::{Complaint, Event, Member, MemberId, Position, Stamp, Term, Transaction};
 use tanist_store::{
-    Batch, Captured, CheckpointOutcome, Checkpointer, Closed, Database, Memory, StoreError, WalPlace,
+    Batch, Captured, CheckpointOutcome, Checkpointer, Closed, Database, Hold, Memory, StoreError, WalPlace,
     WalSync, is_disk_code,
 };
 use tokio::sync::mpsc::UnboundedSender;
@@ -51,6 +51,10 @@ pub(crate) enum StoreEvent {
     Edited(Option<Complaint>),
     /// The replica can't be read any more, and why: it must be put aside, and another take its place.
     Anew(String),
+    /// The level of this replica, and whether it is held there.
+    Level(u32, Option<Hold>),
+    /// The level couldn't be raised, and why.
+    RaiseFailed(String),
     /// The disk can't be trusted any more: stop.
     Fatal(String),
 }
@@ -92,6 +96,9 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks for idempotency keys and events to forget.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
+/// Between two looks at the level of the database.
+const LEVEL_EVERY: Duration = Duration::from_millis(200);
+
 /// Settings of the store thread.
 #[derive(Debug, Clone)]
 pub(crate) struct WriterConfig {
@@ -132,6 +139,8 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
     let obstacle = Obstacle::new(database.dir().to_owned(), config.lock_patience);
     let mut writer = Writer {
         obstacle,
+        level: None,
+        level_at: None,
         outside_at: None,
         barred: false,
         doubt_told: database.is_doubted(),
@@ -167,6 +176,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         writer.checkpoint();
         writer.measure();
         writer.look_at_doubt();
+        writer.look_at_level();
     }
     writer.syncer.flush();
     inbox.pulse().rest();
@@ -205,6 +215,9 @@ struct Writer<'a> {
     obstacle: Obstacle,
     /// When something that others have written was last taken over.
     outside_at: Option<Instant>,
+    /// What was last told of the level, and when that was looked at.
+    level: Option<(u32, Option<Hold>)>,
+    level_at: Option<Instant>,
     /// No term can begin on this replica.
     barred: bool,
     /// It was said that a sync has failed.
@@ -240,7 +253,11 @@ impl Writer<'_> {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::StartReign { term, reason } => self.start_reign(term, &reason),
+            Command::StartReign { term, reason, founding_level } => {
+                self.database.set_founding_level(founding_level);
+                self.start_reign(term, &reason);
+            }
+            Command::Raise(level) => self.raise(level),
             Command::EndReign => self.end_reign(),
             Command::Members(members) => {
                 self.members = Some(members);
@@ -353,6 +370,45 @@ impl Writer<'_> {
                 tracing::warn!(%error, "after a handover that was given up");
             }
         }
+    }
+
+    /// A raise of the level comes with a transaction of the master's, a hold with one of an operator's.
+    fn look_at_level(&mut self) {
+        if self.level_at.is_some_and(|at| at.elapsed() < LEVEL_EVERY) {
+            return;
+        }
+        self.level_at = Some(Instant::now());
+        let found = match self.database.level().and_then(|level| Ok((level, self.database.level_hold()?))) {
+            Ok(found) => Some(found),
+            // A replica that can't be read has others who say so.
+            Err(error) => return tracing::debug!(%error, "look at the cluster's level"),
+        };
+        if found == self.level {
+            return;
+        }
+        self.level = found.clone();
+        if let Some((level, hold)) = found {
+            let _ = self.events.send(StoreEvent::Level(level, hold));
+        }
+        self.look_at_schema();
+    }
+
+    /// Raises the cluster's level, as a transaction of its own.
+    fn raise(&mut self, level: u32) {
+        let (Some(term), false) = (self.reign, self.held) else { return };
+        let why = format!("all members know it; by {}", self.config.member);
+        match self.database.raise_level(term, level, &why) {
+            Ok(Captured::Nothing) => {}
+            Ok(captured) => self.captured(captured),
+            // The driver asks again.
+            Err(error @ StoreError::Busy { .. }) => drop(self.obstacle.meet(&error, self.events)),
+            Err(error) => {
+                tracing::error!(%error, level, "the cluster's level could not be raised: nothing was changed");
+                self.refusals.on_error(self.events, &error);
+                let _ = self.events.send(StoreEvent::RaiseFailed(format!("level {level}: {error}")));
+            }
+        }
+        self.level_at = None;
     }
 
     /// After a failed sync nothing of this replica counts until a rejoin has written it anew. A master can't wait for that.

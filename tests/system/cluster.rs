@@ -59,6 +59,8 @@ pub struct Machine {
     pub child: Option<Child>,
     /// Its data directory is a file system of its own with so many bytes, which nobody else sees and which ends with it.
     pub small_disk: Option<u64>,
+    /// It runs this program, another version of it.
+    pub program: Option<PathBuf>,
     /// Added to the process's environment.
     pub environment: Vec<(&'static str, PathBuf)>,
     /// It is a Windows machine.
@@ -152,6 +154,7 @@ impl Cluster {
                 config: dir.path().join(format!("pc-{}", i + 1)).join("tanist.toml"),
                 child: None,
                 small_disk: None,
+                program: None,
                 environment: vec![],
                 wine: (layout.windows)(i).then(|| Wine::get().expect("Wine and tanist.exe")),
             })
@@ -228,7 +231,7 @@ impl Cluster {
             .open(machine.config.with_file_name("tanist.log"))
             .unwrap();
         let mut command = match (machine.small_disk, &machine.wine) {
-            (None, None) => Command::new(binary()),
+            (None, None) => Command::new(machine.program.as_deref().unwrap_or(Path::new(binary()))),
             (None, Some(wine)) => wine.tanist(),
             (Some(bytes), _) => {
                 let data = machine.config.with_file_name("data");

@@ -60,6 +60,7 @@ mod stuck;
 mod timing;
 mod tls;
 mod tokens;
+mod upgrade;
 mod virtual_ip;
 mod watch;
 mod weak;

@@ -480,6 +480,12 @@ pub struct Cluster {
     pub chain: Vec<String>,
     /// All members, by rank.
     pub members: Vec<ClusterMember>,
+    /// The version of this API that the answering machine serves, under `/v1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_version: Option<u32>,
+    /// The level of the cluster; absent while this machine doesn't know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Upgrade>,
     /// Copies that the answering machine takes by itself, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copies: Option<ScheduledCopies>,
@@ -500,6 +506,57 @@ pub struct MemberTiming {
     pub drift_margin_ms: u64,
     /// `timing.sync_timeout`.
     pub sync_timeout_ms: u64,
+}
+
+/// Which schema and which features of Tanist the cluster uses: raised once all members run a program that knows the next level.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Upgrade {
+    /// The level. A program that doesn't know it can't reign.
+    pub level: u32,
+    /// Whether an operator holds it there.
+    pub held: bool,
+    /// The token of who does, where there are tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<String>,
+    /// Since when, by the wall clock of the master of then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_at: Option<String>,
+    /// What the highest level that any member knows waits for; the master alone knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<String>,
+}
+
+/// What a member runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MemberProgram {
+    /// Its version of Tanist.
+    pub version: String,
+    /// Versions of the peer protocol that it speaks.
+    pub protocol: LevelRange,
+    /// Levels that it can serve.
+    pub levels: LevelRange,
+}
+
+/// Numbers from `min` to `max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LevelRange {
+    /// The lowest.
+    pub min: u32,
+    /// The highest.
+    pub max: u32,
+}
+
+impl std::fmt::Display for LevelRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.min == self.max {
+            write!(f, "{}", self.max)
+        } else {
+            write!(f, "{} to {}", self.min, self.max)
+        }
+    }
 }
 
 /// Answer of `GET /readyz` of a machine that can serve.
@@ -570,6 +627,12 @@ pub struct ClusterMember {
     pub peer_addresses: Vec<String>,
     /// URLs for clients.
     pub urls: Vec<String>,
+    /// What it runs, as it last said to the answering machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<MemberProgram>,
+    /// Why the answering machine doesn't reach it, while it doesn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// How far a replica is that is being brought in line with the master.

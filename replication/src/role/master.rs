@@ -272,6 +272,7 @@ impl Node {
                 || made(Mistake::ServesEarly),
             unhealthy: self.unhealthy_members(),
             times: Some(Times::from(&self.config.timing)),
+            level: None,
         };
         self.send(to.clone(), Message::Heartbeat(heartbeat));
     }

@@ -105,6 +105,8 @@ pub struct Database {
     pub(crate) last_checksum: Checksum,
     pub(crate) history: TermHistory,
     pub(crate) outside_commits: u64,
+    /// At which level a reign on an empty database begins.
+    pub(crate) founding_level: Option<usize>,
     /// A table of the users refers to one of Tanist's: foreign keys are enforced for users' SQL alone.
     pub(crate) foreign_keys_found: bool,
     /// The change counter up to which writes from outside can't be numbered, and why.
@@ -177,6 +179,7 @@ impl Database {
             last_checksum: Checksum::default(),
             history,
             outside_commits: 0,
+            founding_level: None,
             refused_outside: None,
             foreign_keys_found: false,
             encoder: Encoder::new(),

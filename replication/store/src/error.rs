@@ -283,6 +283,15 @@ pub enum StoreError {
         /// Newest version known here.
         known: usize,
     },
+    /// Another build of this software has made the schema, from other migrations of the same numbers.
+    #[error(
+        "another build has made this database's schema: its migration {migration} differs from this program's; run the program that \
+         made it, or take a copy with that and restore it"
+    )]
+    OtherSchema {
+        /// The first that differs.
+        migration: String,
+    },
 }
 
 /// Whether SQLite's extended result code says something about the disk, whosever statement it answers. What a full-text

@@ -62,6 +62,7 @@ pub use error::{StoreError, is_disk_code};
 pub use inserted::{InsertWatch, forget_inserts, watch_inserts};
 pub use limits::Interrupted;
 pub use memory::{Memory, WalPlace, forget_replica};
+pub use migrate::{HOLD_TABLE, Hold, is_next_version, known_levels};
 pub use page_hash::{PAGE_HASH_BYTES, window_pages};
 pub use reader::{Reader, open_reader};
 pub use rejoin::{Question, Rejoin, RejoinCounts, Rejoined};

@@ -1,11 +1,13 @@
-//! Begins reigns and brings the schema up to date, each as numbered transactions like any other.
+//! Begins reigns and raises the level of the schema, each as a numbered transaction like any other.
 //!
 //! Owns the order: a reign's first transaction holds its row in the term history (R5), on an empty database together
-//! with the whole schema. Never runs on a backup. Read `migrations/README.md` for the files.
+//! with the whole schema. The level is raised only on the server's word, which knows what the others run. Never runs on a backup. Read `migrations/README.md` for the files.
+
+use std::sync::LazyLock;
 
 use include_dir::{Dir, include_dir};
 use refinery_core::{Migration, Runner, traits::sync};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use tanist_replication::{Reign, Stamp, Term};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -23,8 +25,32 @@ const SCHEMA_TABLE: &str = "tanist_schema";
 /// A step of the schema: the name of its file without the ending, such as `0001_cluster`, and its SQL.
 pub(crate) type Step<'s> = (&'s str, &'s str);
 
+/// The level at which the last program was that said nothing of levels; the lowest that a cluster can have.
+const FIRST_LEVEL: u32 = 6;
+
+/// Whether this program is to pass for a made-up next version of itself: with one more level. For tests of upgrades.
+#[must_use]
+pub fn is_next_version() -> bool {
+    cfg!(feature = "next-version")
+        || (cfg!(debug_assertions) && std::env::var_os("TANIST_NEXT_VERSION").is_some())
+}
+
+/// The made-up next version's.
+const NEXT: &str = include_str!("../tests/next_version.sql");
+
 /// The migrations in order.
-fn migrations() -> Vec<Step<'static>> {
+fn migrations() -> &'static [Step<'static>] {
+    static STEPS: LazyLock<Vec<Step<'static>>> = LazyLock::new(|| {
+        let mut steps = released();
+        if is_next_version() {
+            steps.push((format!("{:04}_next_version", steps.len() + 1).leak(), NEXT));
+        }
+        steps
+    });
+    &STEPS
+}
+
+fn released() -> Vec<Step<'static>> {
     let mut files: Vec<_> = MIGRATIONS
         .files()
         .filter(|file| file.path().extension().is_some_and(|extension| extension == "sql"))
@@ -41,6 +67,13 @@ pub(crate) fn schema_version() -> usize {
     migrations().len()
 }
 
+/// The levels of a cluster that this program can serve, lowest and highest. A level is the number of the newest migration that has
+/// run; a level that is about features alone has a migration that changes nothing.
+#[must_use]
+pub fn known_levels() -> (u32, u32) {
+    (FIRST_LEVEL, schema_version() as u32)
+}
+
 /// The version of the schema in a database: how many migrations have run; 0 where none has.
 pub(crate) fn version_of(connection: &Connection) -> Result<usize, rusqlite::Error> {
     if !tables::table_exists(connection, SCHEMA_TABLE)? {
@@ -50,13 +83,73 @@ pub(crate) fn version_of(connection: &Connection) -> Result<usize, rusqlite::Err
     connection.query_row(&sql, [], |row| row.get::<_, u32>(0)).map(|version| version as usize)
 }
 
+/// Who holds the level where it is, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// The token's name, if there are tokens.
+    pub by: Option<String>,
+    /// By the wall clock of the master of then.
+    pub since: String,
+}
+
+/// The SQL of the table of holds, for a database whose level is below that of its migration.
+pub const HOLD_TABLE: &str = include_str!("../../../migrations/0007_upgrade.sql");
+
+fn hold_is_kept(connection: &Connection) -> Result<bool, rusqlite::Error> {
+    tables::table_exists(connection, "tanist_upgrade_hold")
+}
+
+fn hold_of(connection: &Connection) -> Result<Option<Hold>, rusqlite::Error> {
+    if !hold_is_kept(connection)? {
+        return Ok(None);
+    }
+    let row = |row: &rusqlite::Row<'_>| Ok(Hold { by: row.get(0)?, since: row.get(1)? });
+    connection
+        .prepare_cached("SELECT held_by, held_at FROM tanist_upgrade_hold")?
+        .query_row([], row)
+        .optional()
+}
+
+/// Why a database is none that this program can write: its schema is newer, or was made by other migrations.
+fn foreign_schema(
+    connection: &Connection,
+    migrations: &[Step<'_>],
+) -> Result<Option<StoreError>, rusqlite::Error> {
+    let (found, known) = (version_of(connection)?, migrations.len());
+    if found > known {
+        return Ok(Some(StoreError::NewerSchema { found, known }));
+    }
+    if found == 0 {
+        return Ok(None);
+    }
+    let mut statement = connection
+        .prepare_cached(&format!("SELECT version, checksum FROM {SCHEMA_TABLE} ORDER BY version"))?;
+    let applied = statement
+        .query_map([], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?)))?
+        .collect::<Result<Vec<_>, _>>()?;
+    let other = migrations.iter().zip(applied).find_map(|((name, sql), (version, checksum))| {
+        let ours = migration(name, sql).ok()?;
+        (ours.version() as i64 != i64::from(version) || ours.checksum().to_string() != checksum)
+            .then(|| StoreError::OtherSchema { migration: (*name).to_owned() })
+    });
+    Ok(other)
+}
+
+/// Why a level isn't raised.
+enum Raise {
+    NotNow,
+    Migration(refinery_core::Error),
+    Sqlite(rusqlite::Error),
+}
+
+fn migration(name: &str, sql: &str) -> Result<Migration, refinery_core::Error> {
+    let (number, name) = name.split_once('_').unwrap_or((name, ""));
+    Migration::unapplied(&format!("V{}__{name}", number.trim_start_matches('0')), sql)
+}
+
 /// The migrations of the first `steps`, for the runner.
 fn runner(steps: &[Step<'_>]) -> Result<Runner, refinery_core::Error> {
-    let migrations = steps.iter().map(|(name, sql)| {
-        let (number, name) = name.split_once('_').unwrap_or((name, ""));
-        Migration::unapplied(&format!("V{}__{name}", number.trim_start_matches('0')), sql)
-    });
-    let migrations = migrations.collect::<Result<Vec<_>, _>>()?;
+    let migrations = steps.iter().map(|(name, sql)| migration(name, sql)).collect::<Result<Vec<_>, _>>()?;
     let mut runner = Runner::new(&migrations).set_grouped(true);
     runner.set_migration_table_name(SCHEMA_TABLE);
     Ok(runner)
@@ -69,6 +162,16 @@ pub(crate) fn schema_at(version: usize) -> Result<Connection, StoreError> {
     let connection = Connection::open_in_memory()
         .map_err(|source| StoreError::Sqlite { doing: "make the schema in memory", source })?;
     runner(steps)?.run(&mut Open(&connection))?;
+    Ok(connection)
+}
+
+/// What Tanist's own schema must be in this database.
+pub(crate) fn schema_like(found: &Connection) -> Result<Connection, StoreError> {
+    let error = |source| StoreError::Sqlite { doing: "make the schema in memory", source };
+    let connection = schema_at(version_of(found).map_err(error)?)?;
+    if hold_is_kept(found).map_err(error)? {
+        connection.execute_batch(HOLD_TABLE).map_err(error)?;
+    }
     Ok(connection)
 }
 
@@ -106,17 +209,81 @@ impl sync::Query<Vec<Migration>> for Open<'_> {
 impl sync::Migrate for Open<'_> {}
 
 impl Database {
-    /// Why no reign can begin on this replica by this program, if none can: a newer one has changed its schema.
+    /// Why no reign can begin on this replica by this program, if none can: its schema is a newer program's, or another's.
     ///
     /// # Errors
     /// When the schema can't be read.
     pub fn newer_schema(&self) -> Result<Option<StoreError>, StoreError> {
-        let found = self.sqlite("read the schema version", |db| version_of(&db.observer))?;
-        let known = schema_version();
-        Ok((found > known).then_some(StoreError::NewerSchema { found, known }))
+        self.sqlite("read the schema version", |db| foreign_schema(db.onlooker(), migrations()))
     }
 
-    /// Begins the reign of `term`: writes its row and brings the schema up to date. `master` is the member's id,
+    /// What sees all that this machine has committed. The observer of a master looks at the past.
+    fn onlooker(&self) -> &Connection {
+        if self.is_master() { &self.writer } else { &self.observer }
+    }
+
+    /// The level of the database; 0 while it is empty.
+    ///
+    /// # Errors
+    /// When the schema can't be read.
+    pub fn level(&self) -> Result<u32, StoreError> {
+        self.sqlite("read the schema version", |db| version_of(db.onlooker())).map(|version| version as u32)
+    }
+
+    /// Whether an operator holds the level where it is.
+    ///
+    /// # Errors
+    /// When that can't be read.
+    pub fn level_hold(&self) -> Result<Option<Hold>, StoreError> {
+        self.sqlite("read the hold of upgrades", |db| hold_of(db.onlooker()))
+    }
+
+    /// A reign on an empty database is to begin at this level, if this program knows it; at the highest that it knows otherwise.
+    pub fn set_founding_level(&mut self, level: u32) {
+        self.founding_level = Some(level as usize);
+    }
+
+    /// Raises the level to `to`: runs the migrations up to it, as one transaction of the reign of `term`. Nothing is done when it is
+    /// there already, or held. `what` is for people, in the event that tells of it.
+    ///
+    /// # Errors
+    /// As [`crate::Batch::commit`], and when this program doesn't know that level; nothing was changed then.
+    pub fn raise_level(&mut self, term: Term, to: u32, what: &str) -> Result<Captured, StoreError> {
+        self.raise_level_with(migrations(), term, to as usize, what)
+    }
+
+    pub(crate) fn raise_level_with(
+        &mut self,
+        migrations: &[Step<'_>],
+        term: Term,
+        to: usize,
+        what: &str,
+    ) -> Result<Captured, StoreError> {
+        let steps =
+            migrations.get(..to).ok_or(StoreError::NewerSchema { found: to, known: migrations.len() })?;
+        let runner = runner(steps)?;
+        let mut batch = self.begin(term)?;
+        batch.part_from_users()?;
+        let raised = batch.internal(|connection| {
+            let from = version_of(connection).map_err(Raise::Sqlite)?;
+            if from == 0 || from >= to || hold_of(connection).map_err(Raise::Sqlite)?.is_some() {
+                return Err(Raise::NotNow);
+            }
+            runner.run(&mut Open(connection)).map_err(Raise::Migration)?;
+            let event = "INSERT INTO tanist_events (kind, subject, data) VALUES ('cluster', 'level', \
+                         json_object('what', 'level', 'level', ?1, 'before', ?2, 'why', ?3))";
+            connection.execute(event, (to as i64, from as i64, what)).map(drop).map_err(Raise::Sqlite)
+        })?;
+        match raised {
+            Ok(()) => batch.commit(),
+            // What others have written is adopted all the same.
+            Err(Raise::NotNow) => batch.commit(),
+            Err(Raise::Migration(error)) => Err(error.into()),
+            Err(Raise::Sqlite(source)) => Err(StoreError::Sqlite { doing: "raise the level", source }),
+        }
+    }
+
+    /// Begins the reign of `term`: writes its row, and on an empty database the whole schema. `master` is the member's id,
     /// `reason` is for people. The captured transactions come in order.
     ///
     /// # Errors
@@ -128,7 +295,7 @@ impl Database {
         master: &str,
         reason: &str,
     ) -> Result<Vec<Captured>, StoreError> {
-        self.start_reign_with(&migrations(), term, master, reason)
+        self.start_reign_with(migrations(), term, master, reason)
     }
 
     pub(crate) fn start_reign_with(
@@ -139,46 +306,40 @@ impl Database {
         reason: &str,
     ) -> Result<Vec<Captured>, StoreError> {
         self.check_term(term)?;
-        let known = migrations.len();
-        let version = self.sqlite("read the schema version", |db| version_of(&db.writer))?;
         let stamp = self.next_stamp(term);
         let reign = Reign { term, first_txid: stamp.position.txid };
         if self.stamp == Stamp::default() {
             let mut history = self.history.clone();
             history.push(reign.clone())?;
-            let captured = self.run_migrations(migrations, stamp, Some((&reign, master, reason)))?;
+            let level = self.founding_level.filter(|level| (1..=migrations.len()).contains(level));
+            let steps = &migrations[..level.unwrap_or(migrations.len())];
+            let captured = self.found(steps, stamp, (&reign, master, reason))?;
             self.history = history;
             return Ok(vec![captured]);
         }
-        if version > known {
-            return Err(StoreError::NewerSchema { found: version, known });
+        let foreign = self.sqlite("read the schema version", |db| foreign_schema(&db.writer, migrations))?;
+        if let Some(error) = foreign {
+            return Err(error);
         }
         let mut batch = self.begin(term)?;
         batch.part_from_users()?;
         batch.begin_reign(master, reason)?;
-        let mut captured = vec![batch.commit()?];
-        for step in version + 1..=known {
-            let stamp = self.next_stamp(term);
-            captured.push(self.run_migrations(&migrations[..step], stamp, None)?);
-        }
-        Ok(captured)
+        Ok(vec![batch.commit()?])
     }
 
-    /// Runs what is pending of `steps` as the transaction `stamp`.
-    fn run_migrations(
+    /// Runs `steps` on an empty database as the transaction `stamp`.
+    fn found(
         &mut self,
         steps: &[Step<'_>],
         stamp: Stamp,
-        reign: Option<(&Reign, &str, &str)>,
+        (reign, master, reason): (&Reign, &str, &str),
     ) -> Result<Captured, StoreError> {
         let runner = runner(steps)?;
         self.let_go()?;
         self.sqlite("migrate the schema", |db| db.writer.execute_batch("BEGIN IMMEDIATE"))?;
         let written = runner.run(&mut Open(&self.writer)).map_err(StoreError::from).and_then(|_| {
             self.sqlite("migrate the schema", |db| {
-                if let Some((reign, master, reason)) = reign {
-                    tables::write_reign(&db.writer, reign, master, reason)?;
-                }
+                tables::write_reign(&db.writer, reign, master, reason)?;
                 tables::write_stamp(&db.writer, &stamp)?;
                 db.gate.pass(|| db.writer.execute_batch("COMMIT"))
             })
@@ -253,19 +414,28 @@ mod tests {
         );
     }
 
+    /// What the level stands on, and two more steps.
+    fn steps() -> Vec<Step<'static>> {
+        let mut steps = migrations().to_vec();
+        steps.push(("0008_second", "CREATE TABLE second (a)"));
+        steps.push(("0009_third", "CREATE TABLE third (a); INSERT INTO third VALUES (1)"));
+        steps
+    }
+
     #[test]
-    fn older_schema_gets_the_reign_first_and_each_migration_numbered() {
+    fn reign_leaves_the_schema_as_it_is_and_a_raise_brings_all_steps_in_one_transaction() {
         let (dir, backup_dir) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let mut master = master(&dir);
         let mut backup = Database::open(backup_dir.path(), Options::default()).unwrap();
-        let steps = [
-            migrations()[0],
-            ("0002_second", "CREATE TABLE second (a)"),
-            ("0003_third", "CREATE TABLE third (a)"),
-        ];
-        let mut captured = master.start_reign_with(&steps[..1], Term(1), "pc-1", "first").unwrap();
+        let steps = steps();
+        let first = steps.len() - 2;
+        let mut captured = master.start_reign_with(&steps[..first], Term(1), "pc-1", "first").unwrap();
         captured.extend(master.start_reign_with(&steps, Term(2), "pc-1", "upgrade").unwrap());
-        assert_eq!(positions(&captured), ["1.1", "2.2", "2.3", "2.4"]);
+        assert_eq!(master.level().unwrap() as usize, first, "the older program can still reign");
+        captured.extend(master.start_reign_with(&steps[..first], Term(3), "pc-1", "taken back").unwrap());
+        captured.push(master.raise_level_with(&steps, Term(3), first + 2, "all know it").unwrap());
+        assert_eq!(positions(&captured), ["1.1", "2.2", "3.3", "3.4"]);
+        assert_eq!(master.level().unwrap() as usize, first + 2);
         let transactions: Vec<_> = captured
             .into_iter()
             .filter_map(|captured| match captured {
@@ -278,13 +448,67 @@ mod tests {
             crate::database_checksum(dir.path()).unwrap(),
             crate::database_checksum(backup_dir.path()).unwrap()
         );
-        // Up to date: only the reign.
-        let captured = master.start_reign_with(&steps, Term(3), "pc-1", "again").unwrap();
-        assert_eq!(positions(&captured), ["3.5"]);
+        assert_eq!(backup.level().unwrap() as usize, first + 2);
+        // It is there already, and one that this program doesn't know.
+        let again = master.raise_level_with(&steps, Term(3), first + 2, "again").unwrap();
+        assert_eq!(again, Captured::Nothing);
+        let unknown = master.raise_level_with(&steps, Term(3), first + 3, "unknown");
+        assert!(matches!(unknown, Err(StoreError::NewerSchema { .. })), "{unknown:?}");
         // An older program refuses before it changes anything.
-        let refused = master.start_reign_with(&steps[..2], Term(4), "pc-1", "downgrade");
-        assert!(matches!(refused, Err(StoreError::NewerSchema { found: 3, known: 2 })));
-        assert_eq!(master.stamp().position.to_string(), "3.5");
+        let refused = master.start_reign_with(&steps[..first + 1], Term(4), "pc-1", "downgrade");
+        assert!(
+            matches!(refused, Err(StoreError::NewerSchema { found, known }) if found == first + 2 && known == first + 1)
+        );
+        assert_eq!(master.stamp().position.to_string(), "3.4");
+    }
+
+    #[test]
+    fn held_level_stays_even_where_the_table_of_holds_is_newer_than_the_level() {
+        let dir = TempDir::new().unwrap();
+        let mut master = master(&dir);
+        let steps = steps();
+        master.start_reign_with(&steps[..FIRST_LEVEL as usize], Term(1), "pc-1", "first").unwrap();
+        assert_eq!(master.level_hold().unwrap(), None);
+        let write = |master: &mut Database, sql: &str| {
+            let mut batch = master.begin(Term(1)).unwrap();
+            batch.change(|connection| connection.execute_batch(sql)).unwrap().unwrap();
+            batch.commit().unwrap();
+        };
+        write(&mut master, HOLD_TABLE);
+        write(&mut master, "INSERT INTO tanist_upgrade_hold (id) VALUES (1)");
+        assert!(master.level_hold().unwrap().is_some_and(|hold| hold.by.is_none() && !hold.since.is_empty()));
+        let to = FIRST_LEVEL as usize + 1;
+        assert_eq!(master.raise_level_with(&steps, Term(1), to, "held").unwrap(), Captured::Nothing);
+        write(&mut master, "DELETE FROM tanist_upgrade_hold");
+        let raised = master.raise_level_with(&steps, Term(1), to, "released").unwrap();
+        assert!(matches!(raised, Captured::Transaction(_)), "{raised:?}");
+        assert_eq!(master.level().unwrap() as usize, to);
+    }
+
+    #[test]
+    fn level_at_which_a_database_is_founded_is_given() {
+        let dir = TempDir::new().unwrap();
+        let mut master = master(&dir);
+        master.set_founding_level(FIRST_LEVEL);
+        master.start_reign(Term(1), "pc-1", "first").unwrap();
+        assert_eq!(master.level().unwrap(), FIRST_LEVEL);
+        assert!(known_levels().1 > FIRST_LEVEL);
+    }
+
+    #[test]
+    fn schema_of_another_build_is_refused_by_the_migration_that_differs() {
+        let dir = TempDir::new().unwrap();
+        let mut master = master(&dir);
+        let mut steps = steps();
+        let last = steps.len() - 1;
+        master.start_reign_with(&steps, Term(1), "pc-1", "first").unwrap();
+        steps[last].1 = "CREATE TABLE third (a, b)";
+        let refused = master.start_reign_with(&steps, Term(2), "pc-1", "another build");
+        assert!(
+            matches!(&refused, Err(StoreError::OtherSchema { migration }) if migration == "0009_third"),
+            "{refused:?}"
+        );
+        assert_eq!(master.stamp().position.to_string(), "1.1");
     }
 
     #[test]
@@ -301,8 +525,11 @@ mod tests {
         assert!(count(&master, "tanist_position").is_err());
         let captured = master.start_reign_with(&steps[..1], Term(1), "pc-1", "first").unwrap();
         assert_eq!(positions(&captured), ["1.1"]);
-        master.start_reign_with(&steps, Term(2), "pc-1", "second").unwrap_err();
-        assert_eq!(master.stamp().position.to_string(), "2.2", "the reign stands");
+        assert!(matches!(
+            master.raise_level_with(&steps, Term(1), 2, "second"),
+            Err(StoreError::Migration(_))
+        ));
+        assert_eq!((master.stamp().position.to_string().as_str(), master.level().unwrap()), ("1.1", 1));
         assert!(count(&master, "second").is_err());
     }
 }

@@ -145,7 +145,11 @@ pub enum Fault {
         starves: bool,
         late_per_mille: u64,
     },
-    /// Disks and links are as they were.
+    /// Its program doesn't know the level of the cluster: it can begin no term until the repair.
+    OldProgram {
+        who: Who,
+    },
+    /// Disks, links and programs are as they were.
     Repair,
 }
 
@@ -270,6 +274,7 @@ fn fault(setup: &Setup, rng: &mut Rng) -> Fault {
         47..=48 if !setup.leases.is_empty() => {
             Fault::Lease { who, lease: some_lease(rng), end: rng.chance(800).then_some(end), away }
         }
+        43 => Fault::OldProgram { who },
         _ => Fault::Repair,
     }
 }
@@ -389,6 +394,11 @@ impl Cluster {
             Fault::Limp { who, starves, late_per_mille } => {
                 self.limp(self.who(who), starves, late_per_mille);
             }
+            Fault::OldProgram { who } => {
+                let node = self.who(who);
+                self.deliver(node, Event::Barred(true));
+                self.deliver(node, Event::Health(Some(Complaint::new("its program is too old"))));
+            }
             Fault::Repair => self.repair(),
         }
     }
@@ -429,6 +439,7 @@ impl Cluster {
             self.machines[node].store.errors = 0;
             self.release(node);
             self.disk_full(node, false);
+            self.deliver(node, Event::Barred(false));
             for way in &mut self.network.ways[node] {
                 way.slow_ns = 0;
             }

@@ -254,6 +254,7 @@ fn stale_heartbeat_is_answered_with_the_higher_term_and_not_obeyed() {
         serving: true,
         unhealthy: Default::default(),
         times: None,
+        level: None,
     };
     let from = c.machines[0].id.clone();
     let message = Message::Heartbeat(heartbeat);

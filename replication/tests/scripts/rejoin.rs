@@ -156,6 +156,7 @@ fn copy_of_a_master_that_reigns_no_longer_is_given_up() {
         serving: false,
         unhealthy: Default::default(),
         times: None,
+        level: None,
     };
     let event = Event::Message { from: b, message: Message::Heartbeat(heartbeat) };
     assert!(c.effects_of(2, event).contains(&Effect::StopCopy));

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tanist_replication::MemberId;
 use tanist_transport::{
-    Channel, ClusterId, ClusterKey, Config, Limits, Packet, SendError, Transport, TransportEvent,
+    Channel, ClusterId, ClusterKey, Config, Limits, Packet, Program, SendError, Transport, TransportEvent,
 };
 use tokio::sync::mpsc;
 
@@ -33,6 +33,7 @@ fn end(id: &str, key: &ClusterKey) -> Result<End, Box<dyn std::error::Error>> {
         keys: key.clone().into(),
         addresses: vec![],
         admit_strangers: false,
+        program: Program::silent(),
         limits: Limits::default(),
     };
     let (sender, events) = mpsc::channel(256);

@@ -269,6 +269,7 @@ impl Shared {
                 peers.insert(from.clone(), stranger);
             }
             let Some(peer) = peers.get_mut(from) else { return false };
+            peer.runs(hello.program.clone());
             if hello.addresses.len() <= MOST_ADDRESSES {
                 peer.announce(&hello.addresses);
             }

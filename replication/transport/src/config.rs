@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tanist_replication::MemberId;
 
-use crate::{Channel, ClusterId, KeyRing};
+use crate::{Channel, ClusterId, KeyRing, Program};
 
 /// Bounds on sizes, numbers and times. The defaults suit a local network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +105,8 @@ pub struct Config {
     /// Whether machines with the key that aren't in the list of peers may open a control link: a few, see
     /// [`Limits::max_strangers`].
     pub admit_strangers: bool,
+    /// What this program is, said when connecting.
+    pub program: Program,
     /// Bounds.
     pub limits: Limits,
 }

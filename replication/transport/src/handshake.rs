@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    Channel, ClusterId, ClusterKey, Config, PROTOCOL_VERSION,
+    Channel, ClusterId, ClusterKey, Config, PREAMBLE_VERSION, Program,
     keys::KeyMark,
     noise::{self, Opener, Sealer, TAG},
     preamble::{self, Answer, Opening, Status},
@@ -38,6 +38,16 @@ pub enum HandshakeError {
         found: u16,
         /// Ours.
         expected: u16,
+    },
+    /// The two programs have no version of the protocol in common.
+    #[error("{}", no_common_version(.peer, .theirs, .ours))]
+    NoCommonVersion {
+        /// The peer.
+        peer: MemberId,
+        /// What it runs.
+        theirs: Box<Program>,
+        /// What this machine runs.
+        ours: Box<Program>,
     },
     /// It belongs elsewhere.
     #[error("peer belongs to cluster '{found}', expected '{expected}'")]
@@ -84,6 +94,28 @@ pub enum HandshakeError {
     NoRandomness,
 }
 
+fn no_common_version(peer: &MemberId, theirs: &Program, ours: &Program) -> String {
+    let older = if theirs.protocol.max < ours.protocol.max { peer.as_str() } else { "this machine" };
+    format!(
+        "peer '{peer}' runs Tanist {}, which speaks the peer protocol {}; this machine runs {}, which speaks {}: upgrade {older}",
+        theirs.version, theirs.protocol, ours.version, ours.protocol
+    )
+}
+
+/// What the peer's program is, if the two can talk.
+fn acquaint(config: &Config, peer: &MemberId, said: Option<Program>) -> Result<Program, HandshakeError> {
+    let theirs = said.unwrap_or_else(Program::silent);
+    theirs.check()?;
+    match config.program.agree(&theirs) {
+        Some(_) => Ok(theirs),
+        None => Err(HandshakeError::NoCommonVersion {
+            peer: peer.clone(),
+            theirs: Box::new(theirs),
+            ours: Box::new(config.program.clone()),
+        }),
+    }
+}
+
 impl From<io::Error> for HandshakeError {
     fn from(error: io::Error) -> HandshakeError {
         match error.kind() {
@@ -108,6 +140,9 @@ pub(crate) struct Hello {
     #[n(3)]
     #[cbor(default)]
     pub(crate) addresses: Vec<String>,
+    /// What the dialling side runs; nothing from a program that is older than this field.
+    #[n(6)]
+    pub(crate) program: Option<Program>,
 }
 
 /// What the accepting side thinks of a hello.
@@ -122,6 +157,9 @@ pub(crate) enum Verdict {
     IdInUse,
     #[n(3)]
     UnknownMember,
+    /// No common version of the protocol.
+    #[n(6)]
+    NoCommonVersion,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -130,6 +168,9 @@ pub(crate) struct HelloAnswer {
     pub(crate) from: MemberId,
     #[n(1)]
     pub(crate) verdict: Verdict,
+    /// What the accepting side runs; nothing from a program that is older than this field.
+    #[n(4)]
+    pub(crate) program: Option<Program>,
 }
 
 /// The dialling side, on a fresh connection. The caller bounds the time.
@@ -141,9 +182,9 @@ pub(crate) async fn dial(
     channel: Channel,
 ) -> Result<SecureStream, HandshakeError> {
     let address = socket.peer_addr()?;
-    let ends = dial_on(&mut socket, config, key, to, channel).await?;
+    let (ends, program) = dial_on(&mut socket, config, key, to, channel).await?;
     let (limit, key) = (config.limits.message(channel), KeyMark::of(key));
-    Ok(SecureStream::new(socket, ends, limit, to.clone(), address, key))
+    Ok(SecureStream::new(socket, ends, limit, to.clone(), address, key).of_program(program))
 }
 
 /// The dialling side's steps, on any stream.
@@ -153,25 +194,30 @@ pub(crate) async fn dial_on(
     key: &ClusterKey,
     to: &MemberId,
     channel: Channel,
-) -> Result<(Sealer, Opener), HandshakeError> {
+) -> Result<((Sealer, Opener), Program), HandshakeError> {
     let (mut sealer, mut opener) = prove_on(socket, config, key, channel).await?;
     let hello = Hello {
         from: config.me.clone(),
         to: to.clone(),
         incarnation: config.incarnation,
         addresses: config.addresses.clone(),
+        program: Some(config.program.clone()),
     };
     send_sealed(socket, &mut sealer, &hello).await?;
     let answer: HelloAnswer = receive_sealed(socket, &mut opener).await?;
     match answer.verdict {
-        Verdict::Welcome if answer.from == *to => {}
-        Verdict::Welcome | Verdict::WrongMember => {
+        Verdict::Welcome | Verdict::NoCommonVersion if answer.from == *to => {}
+        Verdict::Welcome | Verdict::WrongMember | Verdict::NoCommonVersion => {
             return Err(HandshakeError::WrongMember { found: answer.from, expected: to.clone() });
         }
         Verdict::IdInUse => return Err(HandshakeError::IdInUse(config.me.clone())),
         Verdict::UnknownMember => return Err(HandshakeError::NotKnownThere(config.me.clone())),
     }
-    Ok((sealer, opener))
+    let program = acquaint(config, to, answer.program)?;
+    match answer.verdict {
+        Verdict::NoCommonVersion => Err(HandshakeError::Malformed("no common version, though there is one")),
+        _ => Ok(((sealer, opener), program)),
+    }
 }
 
 /// The dialling side's steps up to where both ends have shown the key, and nobody has said yet who he is.
@@ -199,7 +245,7 @@ pub(crate) async fn prove_on(
             return Err(HandshakeError::Malformed("it could not read our preamble"));
         }
         Status::WrongVersion => {
-            return Err(HandshakeError::Version { found: answer.version, expected: PROTOCOL_VERSION });
+            return Err(HandshakeError::Version { found: answer.version, expected: PREAMBLE_VERSION });
         }
         Status::UnknownMember => return Err(HandshakeError::NotKnownThere(config.me.clone())),
     }
@@ -264,7 +310,7 @@ pub(crate) async fn accept_on(
         Err(_) => return Err(result.err().unwrap_or(HandshakeError::Closed)),
     };
     let answer = Answer {
-        version: PROTOCOL_VERSION,
+        version: PREAMBLE_VERSION,
         status,
         cluster: config.cluster.clone(),
         nonce: preamble::nonce()?,
@@ -288,14 +334,21 @@ pub(crate) async fn accept_on(
     send_handshake(stream, &mut noise).await?;
     let (mut sealer, mut opener) =
         noise::split(noise).map_err(|_| HandshakeError::Malformed("handshake not finished"))?;
-    let hello: Hello = receive_sealed(stream, &mut opener).await?;
+    let mut hello: Hello = receive_sealed(stream, &mut opener).await?;
     if hello.from != opening.from {
         return Err(HandshakeError::Malformed("two different ids"));
     }
-    let verdict = judge(&hello, opening.channel);
-    send_sealed(stream, &mut sealer, &HelloAnswer { from: config.me.clone(), verdict }).await?;
+    let known = acquaint(config, &hello.from, hello.program.clone());
+    let verdict = match &known {
+        Err(HandshakeError::NoCommonVersion { .. }) if hello.to == config.me => Verdict::NoCommonVersion,
+        _ => judge(&hello, opening.channel),
+    };
+    let program = Some(config.program.clone());
+    send_sealed(stream, &mut sealer, &HelloAnswer { from: config.me.clone(), verdict, program }).await?;
+    hello.program = Some(known?);
     match verdict {
-        Verdict::Welcome => {}
+        // Without a common version nobody comes here.
+        Verdict::Welcome | Verdict::NoCommonVersion => {}
         Verdict::WrongMember => {
             return Err(HandshakeError::WrongMember { found: config.me.clone(), expected: hello.to });
         }

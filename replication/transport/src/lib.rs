@@ -23,6 +23,7 @@ mod queue;
 mod quiet;
 mod stream;
 mod transport;
+mod version;
 
 pub use config::{Config, Limits};
 pub use dial::{OpenError, try_key};
@@ -36,6 +37,15 @@ pub use packet::{Channel, Packet};
 pub use queue::SendError;
 pub use stream::{SecureReceiver, SecureSender, SecureStream, StreamError};
 pub use transport::{Opener, Transport};
+pub use version::{Agreed, Features, Program, Range};
 
-/// Version of the bytes on the wire between members. Two versions refuse each other by name.
-pub const PROTOCOL_VERSION: u16 = 1;
+/// Version of the preamble, the first bytes of a connection: two that differ here refuse each other by name. Everything after it goes
+/// by what the two programs agree on ([`PROTOCOL`]).
+pub(crate) const PREAMBLE_VERSION: u16 = 1;
+
+/// Versions of the peer protocol that this program speaks. 1: programs that say nothing of their versions. 2: they do, and a
+/// heartbeat tells the cluster's level.
+pub const PROTOCOL: Range = Range::new(1, 2);
+
+/// The lowest level that a cluster can have.
+pub const FIRST_LEVEL: u32 = 6;

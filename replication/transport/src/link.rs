@@ -4,7 +4,7 @@
 //! what it sends and `dial.rs` for one dial.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    Channel, Config, FrameError, HandshakeError, OpenError, SecureStream, TransportEvent, dial,
+    Channel, Config, FrameError, HandshakeError, OpenError, Program, SecureStream, TransportEvent, dial,
     framing::BATCH, keys, queue::Queue, quiet::Quiet,
 };
 
@@ -65,6 +65,8 @@ pub(crate) struct Link {
     pub(crate) queue: Arc<Queue>,
     pub(crate) events: mpsc::Sender<TransportEvent>,
     pub(crate) orders: watch::Receiver<Orders>,
+    /// What the peer runs, as it last said.
+    pub(crate) program: Arc<Mutex<Option<Program>>>,
 }
 
 /// How an open link ended.
@@ -150,7 +152,10 @@ impl Link {
     }
 
     /// Sends on a connection that was opened at `since`, until it ends.
-    async fn carry(&mut self, stream: SecureStream, since: Instant) -> After {
+    async fn carry(&mut self, mut stream: SecureStream, since: Instant) -> After {
+        if let Some(program) = stream.take_program() {
+            *self.program.lock().unwrap_or_else(PoisonError::into_inner) = Some(program);
+        }
         let (peer, channel, address) = (self.peer.clone(), self.channel, stream.address());
         tracing::info!(%peer, %channel, %address, "connected");
         self.queue.on_up();

@@ -122,7 +122,7 @@ async fn play_dialler(mut stream: DuplexStream, peer: Peer<'_>) -> Result<(), Ha
     handshake::send_handshake(&mut stream, &mut noise).await?;
     handshake::receive_handshake(&mut stream, &mut noise).await?;
     let (from, to, incarnation) = (config.me, member("pc-1"), config.incarnation);
-    let hello = Hello { from, to, incarnation, addresses: config.addresses };
+    let hello = Hello { from, to, incarnation, addresses: config.addresses, program: Some(config.program) };
     send_hello(&mut stream, noise, peer.hello, minicbor::to_vec(hello).unwrap_or_default()).await
 }
 
@@ -130,7 +130,7 @@ async fn play_acceptor(mut stream: DuplexStream, peer: Peer<'_>) -> Result<(), H
     let config = config("pc-2");
     let mut prologue = Vec::new();
     Opening::read(&mut stream, &mut prologue).await?;
-    let (version, cluster) = (crate::PROTOCOL_VERSION, config.cluster.clone());
+    let (version, cluster) = (crate::PREAMBLE_VERSION, config.cluster.clone());
     let answer = Answer { version, status: Status::Go, cluster, nonce: preamble::nonce()? };
     let answer = peer.preamble.map_or_else(|| answer.encode(), <[u8]>::to_vec);
     stream.write_all(&answer).await?;
@@ -142,7 +142,7 @@ async fn play_acceptor(mut stream: DuplexStream, peer: Peer<'_>) -> Result<(), H
         noise::handshake(&config.keys.now().key, &prologue, false).map_err(|_| HandshakeError::Key)?;
     handshake::receive_handshake(&mut stream, &mut noise).await?;
     handshake::send_handshake(&mut stream, &mut noise).await?;
-    let answer = HelloAnswer { from: config.me, verdict: Verdict::Welcome };
+    let answer = HelloAnswer { from: config.me, verdict: Verdict::Welcome, program: None };
     send_hello(&mut stream, noise, peer.hello, minicbor::to_vec(answer).unwrap_or_default()).await
 }
 
@@ -252,6 +252,7 @@ fn config(me: &str) -> Config {
         keys: key.into(),
         addresses: vec!["10.0.0.1:7450".to_owned()],
         admit_strangers: false,
+        program: crate::Program::silent(),
         limits: Limits::default(),
     }
 }

@@ -6,7 +6,7 @@
 use tanist_replication::MemberId;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use crate::{Channel, ClusterId, HandshakeError, PROTOCOL_VERSION};
+use crate::{Channel, ClusterId, HandshakeError, PREAMBLE_VERSION};
 
 const MAGIC: [u8; 8] = *b"\x89tanist\n";
 const NONCE: usize = 16;
@@ -63,7 +63,7 @@ pub(crate) fn nonce() -> Result<[u8; NONCE], HandshakeError> {
 impl Opening {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        out.extend(PROTOCOL_VERSION.to_be_bytes());
+        out.extend(PREAMBLE_VERSION.to_be_bytes());
         out.push(self.channel.code());
         out.extend(self.nonce);
         put_text(&mut out, self.cluster.as_str());
@@ -77,8 +77,8 @@ impl Opening {
         bytes: &mut Vec<u8>,
     ) -> Result<Opening, HandshakeError> {
         let version = read_start(from, bytes).await?;
-        if version != PROTOCOL_VERSION {
-            return Err(HandshakeError::Version { found: version, expected: PROTOCOL_VERSION });
+        if version != PREAMBLE_VERSION {
+            return Err(HandshakeError::Version { found: version, expected: PREAMBLE_VERSION });
         }
         let code = take(from, bytes, 1).await?[0];
         let channel = Channel::from_code(code).ok_or(HandshakeError::Malformed("unknown channel"))?;
@@ -108,9 +108,9 @@ impl Answer {
         bytes: &mut Vec<u8>,
     ) -> Result<Answer, HandshakeError> {
         let version = read_start(from, bytes).await?;
-        if version != PROTOCOL_VERSION {
+        if version != PREAMBLE_VERSION {
             // What follows may look different in that version.
-            return Err(HandshakeError::Version { found: version, expected: PROTOCOL_VERSION });
+            return Err(HandshakeError::Version { found: version, expected: PREAMBLE_VERSION });
         }
         let code = take(from, bytes, 1).await?[0];
         let status =

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    FrameError, Packet,
+    FrameError, Packet, Program,
     framing::{Decoder, Encoder},
     keys::KeyMark,
     noise::{Opener, Sealer},
@@ -52,6 +52,7 @@ pub struct SecureStream {
     peer: MemberId,
     address: SocketAddr,
     key: KeyMark,
+    program: Option<Program>,
 }
 
 impl SecureStream {
@@ -75,12 +76,13 @@ impl SecureStream {
             peer,
             address,
             key,
+            program: None,
         }
     }
 
     /// The same connection, with its socket in the runtime that this is called in.
     pub(crate) fn here(self) -> Result<SecureStream, StreamError> {
-        let SecureStream { sender, receiver, peer, address, key } = self;
+        let SecureStream { sender, receiver, peer, address, key, program } = self;
         let SecureSender { socket: write, encoder, limit, broken } = sender;
         let SecureReceiver { socket: read, decoder } = receiver;
         let whole = read.reunite(write).map_err(io::Error::other)?;
@@ -91,7 +93,19 @@ impl SecureStream {
             peer,
             address,
             key,
+            program,
         })
+    }
+
+    /// What the peer runs.
+    pub(crate) fn of_program(mut self, program: Program) -> SecureStream {
+        self.program = Some(program);
+        self
+    }
+
+    /// What the peer runs, as it said when it was dialled.
+    pub(crate) fn take_program(&mut self) -> Option<Program> {
+        self.program.take()
     }
 
     /// The key that it was made with.

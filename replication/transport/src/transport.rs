@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    Channel, Config, OpenError, Packet, SecureStream, SendError, TransportEvent,
+    Agreed, Channel, Config, OpenError, Packet, Program, SecureStream, SendError, TransportEvent,
     accept::{self, Inbound, Process},
     dial,
     link::{Link, Orders, Run},
@@ -63,6 +63,8 @@ pub(crate) struct Peer {
     tasks: Vec<JoinHandle<()>>,
     /// Control and bulk.
     pub(crate) inbound: [Option<Inbound>; 2],
+    /// What it runs, as it last said.
+    program: Arc<Mutex<Option<Program>>>,
     /// The one that last opened a control connection to us.
     pub(crate) process: Option<Process>,
 }
@@ -72,6 +74,11 @@ impl Peer {
     pub(crate) fn announce(&mut self, addresses: &[String]) {
         addresses.clone_into(&mut self.announced);
         self.update_addresses();
+    }
+
+    /// What it says that it runs.
+    pub(crate) fn runs(&mut self, program: Option<Program>) {
+        *lock(&self.program) = program;
     }
 
     /// It said nothing on any connection any more.
@@ -282,6 +289,22 @@ impl Transport {
         self.queue(peer, Channel::Control)??.problem()
     }
 
+    /// What `peer` runs, as it said when it or we last connected; `None` before that. It may run something else by now while no
+    /// link to it is up.
+    #[must_use]
+    pub fn program(&self, peer: &MemberId) -> Option<Program> {
+        lock(&self.shared.peers().get(peer)?.program).clone()
+    }
+
+    /// What may be used towards `peer`.
+    #[must_use]
+    pub fn agreed(&self, peer: &MemberId) -> Agreed {
+        let peers = self.shared.peers();
+        let agreed =
+            peers.get(peer).and_then(|peer| self.shared.config.program.agree(lock(&peer.program).as_ref()?));
+        agreed.unwrap_or(Agreed::LEAST)
+    }
+
     /// Stops listening, sends what is queued (for at most `Limits::shutdown_drain`) and closes everything. Copy
     /// streams that were handed out go on. No event has to be taken meanwhile.
     pub async fn shutdown(&self) {
@@ -403,6 +426,7 @@ impl Shared {
         let addresses = watch::Sender::new(listed.clone());
         let orders = watch::Sender::new(Orders { run: Run::On, process_before: None, came: None });
         let mut tasks = Vec::new();
+        let program = Arc::default();
         let mut link = |channel| {
             let queue = Arc::new(Queue::new(channel, self.config.limits.clone()));
             let link = Link {
@@ -413,6 +437,7 @@ impl Shared {
                 queue: Arc::clone(&queue),
                 events: self.events.clone(),
                 orders: orders.subscribe(),
+                program: Arc::clone(&program),
             };
             tasks.push(self.runtime.spawn(link.go()));
             queue
@@ -428,6 +453,7 @@ impl Shared {
             bulk,
             tasks,
             inbound: [None, None],
+            program,
             process: None,
         }
     }

@@ -340,6 +340,9 @@ backup_time = "30m"        # or that doesn't take all of it in this time: meanwh
 [nodes]
 silent_after = "5s"        # a managed node whose agent gives no sign of life for so long counts as silent
 
+# [upgrade]                # leave it out while programs that are older than it may still have to read this file
+# calm = "60s"             # for so long all machines must have known the next level before the cluster comes to it
+
 # [tls]                    # clients speak https:// then; name the machines' URLs so, and give clients the authority: --ca-file
 # cert_file = "tls.crt"    # these files are read again when they change
 # key_file = "tls.key"

@@ -25,6 +25,7 @@ mod sql;
 mod status;
 mod table;
 mod token;
+mod upgrade;
 mod verify;
 mod watch;
 
@@ -96,6 +97,8 @@ enum Command {
     Demote(handover::DemoteArgs),
     /// Show, add, change or remove machines, while the cluster serves.
     Members(members::MembersArgs),
+    /// Show how far an upgrade of the machines is, and hold back its last step.
+    Upgrade(upgrade::UpgradeArgs),
     /// Make, show and revoke the tokens by which clients are known.
     Token(token::TokenArgs),
     /// Change the cluster's key while the cluster serves.
@@ -348,6 +351,7 @@ pub fn main() -> ExitCode {
             Command::Promote(args) => handover::promote(&args).await,
             Command::Demote(args) => handover::demote(&args).await,
             Command::Members(args) => members::members(&args).await,
+            Command::Upgrade(args) => upgrade::upgrade(&args).await,
             Command::Agent(args) => agent::agent(&args).await,
             Command::Token(args) => token::token(&args).await,
             Command::Key(args) => key::key(&args).await,

@@ -9,7 +9,7 @@ use clap::Args;
 use tanist_api::{Cluster, ClusterMember, RejoinProgress, Role, ScheduledCopies};
 use tanist_client::{Client, Error};
 
-use super::{Connection, table};
+use super::{Connection, table, upgrade};
 
 /// Between two looks of `--watch`.
 const RENEW: Duration = Duration::from_secs(1);
@@ -114,6 +114,7 @@ fn text(cluster: &Cluster) -> String {
     if let Some(notice) = &cluster.notice {
         text += &format!("Notice: {notice}\n");
     }
+    text += &upgrade::lines(cluster);
     let headings =
         ["member", "rank", "role", "position", "behind", "holds all", "data by", "url"].map(str::to_owned);
     let rows: Vec<Vec<String>> = cluster
@@ -150,10 +151,13 @@ fn text(cluster: &Cluster) -> String {
     if let Some(copies) = &cluster.copies {
         text += &copies_text(&cluster.member, copies);
     }
-    for (member, what) in
-        cluster.members.iter().filter_map(|member| Some((&member.id, member.timing_differs.as_ref()?)))
-    {
-        text += &format!("{member}'s times differ from {}'s: {what}\n", cluster.member);
+    for member in &cluster.members {
+        if let Some(what) = &member.timing_differs {
+            text += &format!("{}'s times differ from {}'s: {what}\n", member.id, cluster.member);
+        }
+        if let Some(problem) = &member.problem {
+            text += &format!("{} isn't reached: {problem}\n", member.id);
+        }
     }
     for (member, why) in
         cluster.members.iter().filter_map(|member| Some((&member.id, member.unhealthy.as_ref()?)))

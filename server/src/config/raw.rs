@@ -27,6 +27,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) nodes: RawNodes,
     #[serde(default)]
+    pub(super) upgrade: RawUpgrade,
+    #[serde(default)]
     pub(super) auth: RawAuth,
     #[serde(default)]
     pub(super) audit: RawAudit,
@@ -135,6 +137,12 @@ pub(super) struct RawLimits {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawNodes {
     pub(super) silent_after: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawUpgrade {
+    pub(super) calm: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -22,7 +22,9 @@ use super::{
     secrets,
     units::{self, ADDRESS_COUNT, CLIENT_URL, MOST_ADDRESSES, PEER_ADDRESS, is_client_url, is_peer_address},
 };
-use crate::{audit, auth::operator_key, backup::schedule::is_same, reader::ReadPoolConfig, sql::SqlLimits};
+use crate::{
+    audit, auth::operator_key, backup::schedule::is_same, reader::ReadPoolConfig, sql::SqlLimits, upgrade,
+};
 
 /// Why a configuration file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -220,6 +222,8 @@ pub struct Config {
     pub listen: Listen,
     /// A managed node that gives no sign of life for so long is silent.
     pub silent_after: Duration,
+    /// For so long all members must have known the next level before the cluster comes to it.
+    pub upgrade_calm: Duration,
     /// What is recorded of changes by users' SQL.
     pub audit: Audit,
     /// Whether requests need a token.
@@ -482,6 +486,12 @@ impl Config {
                 Duration::from_secs(5),
                 (Duration::from_secs(1), days),
             )?,
+            upgrade_calm: fields.duration(
+                "upgrade.calm",
+                raw.upgrade.calm.as_ref(),
+                Duration::from_secs(60),
+                (Duration::from_millis(100), days),
+            )?,
             tokens: raw.auth.tokens,
             audit: audit_of(&fields, folder, &data_dir, &raw.audit, raw.auth.tokens)?,
             tls,
@@ -610,6 +620,7 @@ impl Config {
             keys: KeyRing::new(self.keys()),
             addresses: self.me().peer_addresses.clone(),
             admit_strangers: true,
+            program: upgrade::program(),
             limits: LinkLimits { bulk_message, queue_bytes, ..LinkLimits::default() },
         }
     }

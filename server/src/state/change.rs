@@ -67,6 +67,8 @@ pub(super) fn perform(db: &Db<'_>, action: &Action, condition: &Condition) -> An
         Action::MarkPresence(nodes) => mark_presence(db, nodes),
         Action::MakeToken(new) => make_token(db, new),
         Action::RevokeToken { name } => remove(db, &TOKEN, name, condition),
+        Action::HoldUpgrade => hold_upgrade(db, true, condition),
+        Action::ReleaseUpgrade => hold_upgrade(db, false, condition),
         Action::SendCommand(command) => send(db, command),
         Action::ReportOutcome { command, node, outcome } => {
             report_outcome(db, *command, node, outcome, condition)
@@ -140,6 +142,21 @@ fn make_token(db: &Db<'_>, new: &NewTokenRow) -> Answer {
         params![name, role.as_str(), hash, node, expires_in_seconds.map(|seconds| seconds.to_string())],
     )?;
     shown(db, select::TOKEN, name, true)
+}
+
+/// The level stays where it is, or may be raised.
+fn hold_upgrade(db: &Db<'_>, hold: bool, condition: &Condition) -> Answer {
+    condition.check(None)?;
+    // On a database that hasn't come to that migration it isn't there yet.
+    db.connection.execute_batch(tanist_store::HOLD_TABLE)?;
+    let held: bool =
+        db.connection.query_row("SELECT count(*) FROM tanist_upgrade_hold", [], |row| row.get(0))?;
+    match (held, hold) {
+        (false, true) => db.write("INSERT INTO tanist_upgrade_hold (id) VALUES (1)", [])?,
+        (true, false) => db.write("DELETE FROM tanist_upgrade_hold", [])?,
+        _ => {}
+    }
+    shown(db, select::UPGRADE, "", false)
 }
 
 fn missing(what: &str, name: &str) -> Refusal {

@@ -50,6 +50,8 @@ pub(crate) enum Action {
     MarkPresence(Vec<(String, PresenceStatus)>),
     MakeToken(NewTokenRow),
     RevokeToken { name: String },
+    HoldUpgrade,
+    ReleaseUpgrade,
 }
 
 /// A token to be made; what is said of it has been checked.

@@ -50,6 +50,13 @@ pub(crate) const COMMAND: &str = "SELECT revision, json_object('id', id, 'name',
 pub(crate) const TOKEN: &str = "SELECT revision, json_object('name', name, 'role', role, 'node', node, \
     'expires_at', expires_at, 'made_at', made_at, 'made_by', made_by) FROM tanist_tokens WHERE name = ?1";
 
+/// The level, and whether it is held; there is one of it, so its name says nothing.
+pub(crate) const UPGRADE: &str = "SELECT (SELECT coalesce(max(id), 0) FROM tanist_events), json_object( \
+    'level', (SELECT max(version) FROM tanist_schema), \
+    'held', json(iif((SELECT count(*) FROM tanist_upgrade_hold), 'true', 'false')), \
+    'held_by', (SELECT held_by FROM tanist_upgrade_hold), \
+    'held_at', (SELECT held_at FROM tanist_upgrade_hold)) WHERE ?1 IS NOT NULL";
+
 /// A list that comes in pages.
 pub(crate) struct List {
     /// Finds `cursor` and `size` (bytes, about) of all that belong to it, in its order. ?1 is what the page comes behind.

@@ -168,3 +168,21 @@ fn odd_json_of_a_person_is_replaced_and_never_in_the_way() {
     }
     assert_eq!(rows(&db, "SELECT new_value FROM tanist_config_history ORDER BY revision").len(), 4);
 }
+
+#[test]
+fn hold_of_the_level_is_signed_told_once_and_let_go() {
+    let db = database();
+    db.execute_batch("CREATE TABLE tanist_schema (version INTEGER); INSERT INTO tanist_schema VALUES (6)")
+        .unwrap();
+    let shown = |done: Done| serde_json::from_str::<tanist_api::Upgrade>(&done.body).unwrap();
+    let released = shown(change(&db, Some("bert"), Action::ReleaseUpgrade));
+    assert!(!released.held && released.level == 6, "{released:?}");
+    for actor in ["anna", "bert"] {
+        let held = shown(change(&db, Some(actor), Action::HoldUpgrade));
+        assert_eq!((held.held, held.held_by.as_deref()), (true, Some("anna")), "who was first");
+    }
+    let released = shown(change(&db, Some("carl"), Action::ReleaseUpgrade));
+    assert_eq!((released.held, released.held_by), (false, None));
+    let told = "SELECT subject || ' ' || json_extract(data, '$.what') || ' ' || actor FROM tanist_events ORDER BY id";
+    assert_eq!(rows(&db, told), ["level hold anna", "level go carl"]);
+}

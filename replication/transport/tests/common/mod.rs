@@ -13,7 +13,9 @@ use std::{
 
 use bytes::Bytes;
 use tanist_replication::MemberId;
-use tanist_transport::{Channel, ClusterKey, Config, Limits, Packet, Transport, TransportEvent};
+use tanist_transport::{
+    Channel, ClusterKey, Config, Limits, PROTOCOL, Packet, Program, Transport, TransportEvent,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -42,6 +44,7 @@ pub fn config(me: &str) -> Config {
         keys: key().into(),
         addresses: vec![],
         admit_strangers: false,
+        program: Program { version: "test".to_owned(), protocol: PROTOCOL, ..Program::silent() },
         limits: Limits { dial_backoff_max: Duration::from_millis(50), ..Limits::default() },
     }
 }

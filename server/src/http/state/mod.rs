@@ -12,6 +12,7 @@ mod reading;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod upgrade;
 mod writing;
 
 use super::{
@@ -54,6 +55,8 @@ pub(super) fn routes() -> Routes {
         .on(operations::cluster::audit(), audit::list)
         .on(operations::cluster::tokens(), tokens::list)
         .on(operations::cluster::make_token(), tokens::make)
+        .on(operations::cluster::hold_upgrade(), upgrade::hold)
+        .on(operations::cluster::release_upgrade(), upgrade::go)
         .on(operations::cluster::revoke_token(), tokens::revoke)
         .on(shown::send_command(), commands::send)
         .on(shown::commands(), commands::list)

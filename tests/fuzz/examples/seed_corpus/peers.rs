@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tanist_replication::{
     Addresses, ChainHash, Checksum, Complaint, Encoding, Member, Message, PagesWriter, Position, Rank, Stamp,
     SuccessionRecord, Term, Time, Times, Timing, Transaction,
-    message::{Heartbeat, HeartbeatReply, Report, VoteReply, VoteRequest},
+    message::{Heartbeat, HeartbeatReply, Level, Report, VoteReply, VoteRequest},
     wire,
 };
 use tanist_transport::ClusterKey;
@@ -50,6 +50,7 @@ pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
             serving: true,
             unhealthy: BTreeSet::new(),
             times: None,
+            level: None,
         }))
     };
     let first = Stamp { position: Position::new(1, 1), chain: ChainHash([7; 16]) };
@@ -155,6 +156,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
                 serving: true,
                 unhealthy: ["pc-3".parse()?].into(),
                 times: Some(times),
+                level: Some(Level { number: 7, held: true }),
             }),
         ),
         (
@@ -231,6 +233,15 @@ fn hello(to: &str, addresses: &[&str]) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(bytes)
 }
 
+/// With what the dialling side runs.
+fn hello_of(version: &str, (min, max): (u32, u32)) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut bytes = Vec::new();
+    let mut encoder = minicbor::Encoder::new(&mut bytes);
+    encoder.array(7)?.str("pc-2")?.str("pc-1")?.bytes(&[7; 16])?.array(0)?.null()?.null()?;
+    encoder.array(4)?.str(version)?.array(2)?.u32(min)?.u32(max)?.u64(1)?.array(2)?.u32(6)?.u32(7)?;
+    Ok(bytes)
+}
+
 fn hello_answer(verdict: u8) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut bytes = Vec::new();
     minicbor::Encoder::new(&mut bytes).array(2)?.str("pc-2")?.u8(verdict)?;
@@ -249,6 +260,7 @@ pub(crate) fn preamble() -> Result<Vec<Input>, Box<dyn Error>> {
         ("hello", of_kind(2, hello("pc-1", &[])?)),
         ("hello_with_addresses", of_kind(2, hello("pc-1", &["10.0.0.2:7450", "pc-2:7450"])?)),
         ("hello_with_many_addresses", of_kind(2, hello("pc-1", &[""; 900])?)),
+        ("hello_of_a_program", of_kind(2, hello_of("0.1.0", (1, 2))?)),
         ("hello_answer", of_kind(3, hello_answer(0)?)),
         ("hello_answer_in_use", of_kind(3, hello_answer(2)?)),
     ]))
@@ -261,6 +273,8 @@ pub(crate) fn handshake() -> Vec<Input> {
     };
     let hello = hello("pc-1", &["pc-2:7450"]).unwrap_or_default();
     let welcome = hello_answer(0).unwrap_or_default();
+    let newer = hello_of("9.0.0", (8, 9)).unwrap_or_default();
+    let upside_down = hello_of("0.1.0", (2, 1)).unwrap_or_default();
     let proof = [&[0, 48][..], &[5; 48]].concat();
     named([
         ("accept_honest", steps(0, &[])),
@@ -269,6 +283,8 @@ pub(crate) fn handshake() -> Vec<Input> {
         ("accept_short_proof", steps(2, &[&[0, 3, 1, 2, 3]])),
         ("accept_long_proof", steps(2, &[&[4, 1]])),
         ("accept_hello", steps(4, &[&hello])),
+        ("accept_hello_without_a_common_version", steps(4, &[&newer])),
+        ("accept_hello_of_no_program", steps(4, &[&upside_down])),
         ("accept_opening_and_hello", steps(5, &[&opening(2), &hello])),
         ("accept_all", steps(7, &[&opening(1), &proof, &hello])),
         ("dial_honest", steps(8, &[])),

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tanist_api::{
     AuditRecord, Cluster, ClusterMember, HandoverRequest, HandoverResponse, MadeToken, MemberPatch,
-    MembersResponse, NewMember, NewToken, Ready, Removed, TokenInfo, code,
+    MembersResponse, NewMember, NewToken, Ready, Removed, TokenInfo, Upgrade, code,
 };
 
 use super::{CLUSTER, MACHINE, delete, get, patch, post};
@@ -103,6 +103,18 @@ pub(in crate::http) fn make_token() -> Operation {
 pub(in crate::http) fn revoke_token() -> Operation {
     delete("/v1/tokens/{name}", "revokeToken", CLUSTER, "Revoke a token")
         .changes::<Removed>(&[200], "It is refused from now on; by a backup within a second.")
+}
+
+pub(in crate::http) fn hold_upgrade() -> Operation {
+    post("/v1/cluster/upgrade/hold", "holdUpgrade", CLUSTER, "Keep the cluster's level where it is")
+        .describe("Every program can be taken back until `go`. May be repeated.")
+        .changes::<Upgrade>(&[200], "It is held.")
+}
+
+pub(in crate::http) fn release_upgrade() -> Operation {
+    post("/v1/cluster/upgrade/go", "releaseUpgrade", CLUSTER, "Let the cluster's level be raised")
+        .describe("It is, once all members have run a program that knows the next one for `upgrade.calm`. May be repeated.")
+        .changes::<Upgrade>(&[200], "It isn't held.")
 }
 
 pub(in crate::http) fn live() -> Operation {
