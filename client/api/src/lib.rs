@@ -550,7 +550,8 @@ pub struct ClusterMember {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RejoinProgress {
-    /// Pages of the master's database; 0 while that isn't known yet.
+    /// Pages to be compared: of the master's whole database, or those alone that it has written since the replica's position;
+    /// 0 while that isn't known yet.
     pub pages: u32,
     /// Pages compared so far.
     pub compared: u32,
@@ -561,6 +562,12 @@ pub struct RejoinProgress {
     /// Why it doesn't go on at present, such as a full disk; it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// Only pages that the master has written since the replica's position are compared.
+    #[serde(default)]
+    pub only_changed: bool,
+    /// All has come: the replica proves it and puts it in place.
+    #[serde(default)]
+    pub placing: bool,
 }
 
 /// What a machine is.

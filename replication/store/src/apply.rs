@@ -49,6 +49,7 @@ impl Database {
         self.stamp = last.stamp;
         self.last_checksum = last.checksum;
         self.sums.written(self.moment(), database_pages, pages.iter().copied());
+        self.sums.is_now(self.stamp, true);
         if history_changed {
             match tables::read_history(&self.observer, &self.path) {
                 Ok(history) => self.history = history,

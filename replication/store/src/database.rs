@@ -88,6 +88,8 @@ pub struct Database {
     pub(crate) unnumbered: bool,
     /// It can't be told from the WAL what that is, nor sent: backups must rejoin.
     pub(crate) base_lost: bool,
+    /// What the master has written since didn't lead to what it has: the next rejoin compares all pages.
+    pub(crate) compare_all: bool,
     pub(crate) page_size: u32,
     pub(crate) sums: Arc<PageSums>,
     /// *Captured* up to here (master); *applied* up to here (backup).
@@ -173,6 +175,7 @@ impl Database {
             diverged: false,
             unnumbered,
             base_lost,
+            compare_all: false,
             page_size,
             sums: Arc::new(PageSums::unknown(
                 page_size,
@@ -192,6 +195,7 @@ impl Database {
             checkpoint_at: 0,
         };
         database.checkpoint_at = database.limit_frames();
+        database.sums.is_now(stamp, false);
         Ok(database)
     }
 
@@ -262,6 +266,12 @@ impl Database {
     #[must_use]
     pub fn is_doubted(&self) -> bool {
         self.wal_file.doubt().stands()
+    }
+
+    /// Whether a rejoin must compare all pages, and not only those that the master has written since this replica's stamp.
+    #[must_use]
+    pub fn must_compare_all(&self) -> bool {
+        self.compare_all || self.unnumbered || self.is_diverged()
     }
 
     /// Whether a sync has failed and the mark of it could not be made durable: the next process would know nothing of it.
@@ -393,6 +403,7 @@ impl Database {
                     Ok(pages) => self.sums.written(self.moment(), pages.database_pages(), pages.iter()),
                     Err(_) => self.sums.forget(self.moment(), self.captured.pages),
                 }
+                self.sums.is_now(stamp, true);
                 let checksum = Checksum::of(&plain);
                 self.last_checksum = checksum;
                 let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
@@ -406,6 +417,7 @@ impl Database {
                 tracing::error!(why, position = %stamp.position, "backups must rejoin");
                 self.last_checksum = Checksum::default();
                 self.sums.forget(self.moment(), self.captured.pages);
+                self.sums.is_now(stamp, false);
                 self.reload_history();
                 Captured::Break(stamp)
             }
@@ -413,6 +425,7 @@ impl Database {
                 tracing::error!(%error, position = %stamp.position, "backups must rejoin");
                 self.last_checksum = Checksum::default();
                 self.sums.forget(self.moment(), self.captured.pages);
+                self.sums.is_now(stamp, false);
                 Captured::Break(stamp)
             }
         }
@@ -517,6 +530,7 @@ impl Database {
             self.last_checksum = Checksum::default();
             self.history = tables::read_history(&writer, &self.path)?;
             self.stamp = stamp;
+            self.sums.is_now(stamp, false);
         }
         (self.user_mode, self.limits, self.gate) = hooks;
         self.foreign_keys_found = false; // its keys are enforced, until something else is found

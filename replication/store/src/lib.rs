@@ -7,6 +7,7 @@ mod account;
 mod apply;
 mod authorizer;
 mod batch;
+mod branch;
 mod btree;
 mod changes;
 mod checkpoint;
@@ -37,6 +38,7 @@ mod tables;
 mod utc;
 mod verify;
 mod wal;
+mod walk;
 
 pub use account::{Usage, set_sql_room, sql_usage};
 pub use apply::Applied;
