@@ -32,6 +32,7 @@ mod lost;
 mod members;
 mod nemesis;
 mod operators_list;
+mod outrun;
 mod outside;
 mod power;
 mod power_log;
