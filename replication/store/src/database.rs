@@ -16,7 +16,7 @@ use rusqlite::{Connection, config::DbConfig};
 use tanist_replication::{Checksum, Pages, Position, Stamp, Term, TermHistory, Transaction};
 
 use crate::{
-    Options,
+    Options, Reserve, Room,
     authorizer::UserMode,
     batch::Batch,
     checkpoint::{self, WalSync},
@@ -90,6 +90,8 @@ pub struct Database {
     pub(crate) base_lost: bool,
     /// What the master has written since didn't lead to what it has: the next rejoin compares all pages.
     pub(crate) compare_all: bool,
+    /// The disk is nearly full.
+    pub(crate) low: bool,
     pub(crate) page_size: u32,
     pub(crate) sums: Arc<PageSums>,
     /// *Captured* up to here (master); *applied* up to here (backup).
@@ -176,6 +178,7 @@ impl Database {
             unnumbered,
             base_lost,
             compare_all: false,
+            low: false,
             page_size,
             sums: Arc::new(PageSums::unknown(
                 page_size,
@@ -266,6 +269,29 @@ impl Database {
     #[must_use]
     pub fn is_doubted(&self) -> bool {
         self.wal_file.doubt().stands()
+    }
+
+    /// How much room the disk has; with little of it the WAL is kept short. `None` where none is held back.
+    pub fn look_at_room(&mut self) -> Option<Room> {
+        let room = self.options.reserve.as_ref()?.room()?;
+        let low = room.is_low() || (self.low && !room.is_plenty());
+        if low != self.low {
+            self.low = low;
+            self.checkpoint_at = self.limit_frames();
+        }
+        Some(room)
+    }
+
+    /// Whether the disk was nearly full when its room was last looked at.
+    #[must_use]
+    pub fn is_low(&self) -> bool {
+        self.low
+    }
+
+    /// The room that is held back for this database, if any.
+    #[must_use]
+    pub fn reserve(&self) -> Option<&Reserve> {
+        self.options.reserve.as_deref()
     }
 
     /// Whether a rejoin must compare all pages, and not only those that the master has written since this replica's stamp.

@@ -28,6 +28,7 @@ mod page_hash;
 pub mod private;
 mod reader;
 mod rejoin;
+mod reserve;
 mod restore;
 mod scrub;
 mod snapshot;
@@ -39,6 +40,8 @@ mod utc;
 mod verify;
 mod wal;
 mod walk;
+
+use std::sync::Arc;
 
 pub use account::{Usage, set_sql_room, sql_usage};
 pub use apply::Applied;
@@ -60,6 +63,7 @@ pub use limits::Interrupted;
 pub use page_hash::{PAGE_HASH_BYTES, window_pages};
 pub use reader::{Reader, open_reader};
 pub use rejoin::{Question, Rejoin, RejoinCounts, Rejoined};
+pub use reserve::{RESERVE_FILE, Reserve, Room};
 pub use restore::{Anew, Inspection, Reigned, begin_anew, inspect};
 pub use scrub::{Scrub, Scrubbed};
 pub use snapshot::{Snapshot, Target};
@@ -95,6 +99,8 @@ pub struct Options {
     /// Whether no other machine is known to hold everything acknowledged, so that a replica whose sync has failed is written
     /// anew from what can be read of it; default `false`.
     pub alone: bool,
+    /// Room that is held back on the disk; default none.
+    pub reserve: Option<Arc<Reserve>>,
 }
 
 impl Default for Options {
@@ -106,6 +112,7 @@ impl Default for Options {
             busy_timeout_ms: 5_000,
             was_master: false,
             alone: false,
+            reserve: None,
         }
     }
 }

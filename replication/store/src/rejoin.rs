@@ -97,7 +97,7 @@ impl Database {
                 Err(error) => return Err(error),
             },
         }
-        Staging::open(&self.dir, self.stamp, self.page_size)
+        Staging::open(&self.dir, self.stamp, self.page_size, self.options.reserve.clone())
     }
 
     /// Has the next write begin the WAL from its start: what is behind frames whose sync failed isn't found after a power cut.
@@ -314,6 +314,7 @@ impl Rejoin<'_> {
             return Err(StoreError::Exchange("the end came before all pages".to_owned()));
         }
         self.save_divergence(context)?;
+        self.staging.check_room(self.staging.len() as u64)?;
         let written = self.write(&whole);
         let Rejoin { database, staging, target, report, proven, anew, walk, .. } = self;
         let wal_before = database.captured;
