@@ -15,7 +15,7 @@ use tanist_replication::{
     Complaint, Effect, Event, HardState, Member, MemberChange, MemberId, Message, Node, Position, Rank,
     RecordKey, Stamp, SuccessionRecord, Term, Time, Txid, status::RoleName, wire,
 };
-use tanist_store::PageSums;
+use tanist_store::{PageSums, Reserve};
 use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -54,7 +54,8 @@ const STORE: usize = 2;
 const TERM: usize = 3;
 const SCHEMA: usize = 4;
 const STUCK: usize = 5;
-const JUDGES: usize = 6;
+const ROOM: usize = 6;
+const JUDGES: usize = 7;
 
 /// Everything the driver needs.
 pub(crate) struct Parts {
@@ -66,6 +67,8 @@ pub(crate) struct Parts {
     pub peers: watch::Sender<Peers>,
     /// This machine's durable votes.
     pub durable: Durable,
+    /// Room that is held back on its disk.
+    pub reserve: Arc<Reserve>,
     /// Links to the others.
     pub transport: Transport,
     /// What the links bring.
@@ -358,6 +361,7 @@ impl Driver {
                 Ok(())
             }
             StoreEvent::Unfit(why) => self.judge(STORE, why),
+            StoreEvent::Room(why) => self.judge(ROOM, why),
             StoreEvent::Barred(why) => {
                 let barred = why.is_some();
                 self.judge(SCHEMA, why)?;
@@ -527,6 +531,7 @@ impl Driver {
         match effect {
             Effect::Persist(hard) => {
                 if self.hard.as_ref() != Some(&hard) {
+                    self.parts.reserve.make_room();
                     self.parts.durable.persist(&hard)?;
                     if hard.record.key > RecordKey::BLANK {
                         self.parts.restored = None; // it has founded

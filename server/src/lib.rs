@@ -37,6 +37,7 @@ mod reign;
 mod rejoin;
 mod scrub;
 mod secret;
+mod room;
 mod served;
 mod server;
 pub mod sql;

@@ -319,6 +319,8 @@ pub mod code {
     pub const OUTCOME_UNKNOWN: &str = "outcome-unknown";
     /// This replica doesn't have the asked-for position or freshness in time (503).
     pub const NOT_FRESH: &str = "not-fresh";
+    /// The master's disk is nearly full: it takes reads, deletes and what needs no further pages (507).
+    pub const DISK_FULL: &str = "disk-full";
     /// The disk of the master is full or can't be written (507).
     pub const STORAGE: &str = "storage";
     /// Another program holds the write lock of the master's `state.db` (503 with Retry-After).
@@ -362,7 +364,8 @@ pub mod code {
     pub const INTERNAL: &str = "internal";
 
     /// All of them.
-    pub const ALL: [&str; 37] = [
+    pub const ALL: [&str; 38] = [
+        DISK_FULL,
         DATABASE_LOCKED,
         OUTSIDE_WRITE,
         FOREIGN_HOST,
