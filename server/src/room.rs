@@ -127,7 +127,10 @@ impl<'r> Start<'r> {
     pub(crate) async fn again(&mut self, error: String) -> bool {
         let Some(room) = self.reserve.room().filter(|room| room.free < FULL) else { return false };
         if !std::mem::replace(&mut self.said, true) {
-            tracing::error!(error, "the disk is full: this machine starts when there is room; free some space");
+            tracing::error!(
+                error,
+                "the disk is full: this machine starts when there is room; free some space"
+            );
         }
         // What is held back may have been given up to another program.
         if room.held > 0 {

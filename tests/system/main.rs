@@ -46,6 +46,7 @@ mod rust_client;
 mod secrets;
 mod security;
 mod service;
+mod small_disk;
 mod state;
 mod stuck;
 mod tls;

@@ -58,8 +58,15 @@ impl Staging {
             .open(&path)
             .map_err(error("open the staging file"))?;
         let record = vec![0; NUMBER + CHECKSUM + page_size as usize];
-        let mut staging =
-            Staging { file, path: path.clone(), page_size, index: BTreeMap::new(), records: 0, record, reserve };
+        let mut staging = Staging {
+            file,
+            path: path.clone(),
+            page_size,
+            index: BTreeMap::new(),
+            records: 0,
+            record,
+            reserve,
+        };
         staging.read_back(&header(base, page_size)).map_err(error("read the staging file"))?;
         Ok(staging)
     }

@@ -36,7 +36,8 @@ pub(super) struct LogFile {
 impl LogFile {
     /// Opens the file, so that a directory that can't be used is found at the start.
     pub(super) fn open(files: &LogFiles) -> io::Result<LogFile> {
-        let mut log = LogFile { files: files.clone(), file: None, length: 0, unlooked: LOOK_EVERY, lost: None };
+        let mut log =
+            LogFile { files: files.clone(), file: None, length: 0, unlooked: LOOK_EVERY, lost: None };
         for age in 0..files.max_files {
             // Of before, which others could read.
             let _ = private::mend_file(&log.path(age));
