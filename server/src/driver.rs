@@ -17,7 +17,7 @@ use tanist_replication::{
     status::RoleName,
     wire::{self, WireError},
 };
-use tanist_store::PageSums;
+use tanist_store::{PageSums, Reserve};
 use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -64,7 +64,8 @@ const STUCK: usize = 5;
 const STALL: usize = 6;
 const EDITED: usize = 7;
 const GONE: usize = 8;
-const JUDGES: usize = 9;
+const ROOM: usize = 9;
+const JUDGES: usize = 10;
 
 /// A master whose files are gone is relieved within this time, or leaves its throne to whoever comes.
 const RELIEF: Duration = Duration::from_secs(4);
@@ -83,6 +84,8 @@ pub(crate) struct Parts {
     pub durable: Durable,
     /// For so long all members must have known the next level before the cluster comes to it.
     pub upgrade_calm: Duration,
+    /// Room that is held back on its disk.
+    pub reserve: Arc<Reserve>,
     /// Links to the others.
     pub transport: Transport,
     /// What the links bring.
@@ -412,6 +415,7 @@ impl Driver {
                 self.upgrades.failed(why);
                 Ok(())
             }
+            StoreEvent::Room(why) => self.judge(ROOM, why),
             StoreEvent::Barred(why) => {
                 let barred = why.is_some();
                 self.judge(SCHEMA, why)?;
@@ -640,6 +644,7 @@ impl Driver {
             Effect::Persist(hard) => {
                 if self.hard.as_ref() != Some(&hard) {
                     let under_way = self.parts.gate.stalls().begin(Part::Votes, 0);
+                    self.parts.reserve.make_room();
                     self.parts.durable.persist(&hard)?;
                     drop(under_way);
                     if hard.record.key > RecordKey::BLANK {

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, config::DbConfig, params};
 use tanist_replication::{HardState, RecordKey};
 use tanist_store::private;
 
@@ -98,7 +98,11 @@ impl DirectoryLock {
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
         let pid = format!("{}\n", std::process::id());
-        private::write(&directory.join("tanist.pid"), pid.as_bytes()).map_err(fail)?;
+        match private::write(&directory.join("tanist.pid"), pid.as_bytes()) {
+            // For people alone: a full disk is no reason not to start.
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {}
+            written => written.map_err(fail)?,
+        }
         Ok(DirectoryLock { _file: file })
     }
 }
@@ -200,6 +204,7 @@ impl Durable {
                  ) STRICT;",
             )
             .map_err(fail("open"))?;
+        keep_room(&connection, &path).map_err(fail("keep room in"))?;
         let row = connection
             .query_row("SELECT cluster, member, clean, state FROM node", [], |row| {
                 Ok((
@@ -288,9 +293,41 @@ impl Durable {
     pub fn mark_clean(&self) -> Result<(), DurableError> {
         self.connection
             .execute("UPDATE node SET clean = 1", [])
-            .map(drop)
+            // The WAL stays, for the room that it has; what is in it must not be needed.
+            .and_then(|_| self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())))
             .map_err(|source| DurableError::Database { context: "write", path: self.path.clone(), source })
     }
+}
+
+/// Bytes that `node.db` and its WAL have at least: votes never need more.
+const ROOM_BYTES: u64 = 256 << 10;
+/// The WAL begins anew after so many pages, well within that.
+const CHECKPOINT_PAGES: u32 = 32;
+
+/// Keeps the room in both files that votes need, so that a full disk refuses none: SQLite writes over what is there. Not where
+/// there is no room: then it is tried at the next start.
+fn keep_room(connection: &Connection, path: &Path) -> Result<(), rusqlite::Error> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    let wal = path.with_file_name("node.db-wal");
+    let has = |file: &Path| std::fs::metadata(file).is_ok_and(|file| file.len() >= ROOM_BYTES);
+    if has(path) && has(&wal) {
+        return Ok(());
+    }
+    let fill = format!(
+        "DROP TABLE IF EXISTS room;
+         CREATE TABLE room (bytes BLOB);
+         INSERT INTO room VALUES (zeroblob({}));",
+        ROOM_BYTES + ROOM_BYTES / 4
+    );
+    let filled = connection
+        .execute_batch(&fill)
+        .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())))
+        .and_then(|()| connection.execute_batch("DROP TABLE room"));
+    if let Err(error) = filled {
+        tracing::warn!(path = %path.display(), %error, "no room is kept for votes: a full disk may refuse them");
+    }
+    Ok(())
 }
 
 /// Bytes of the checksum at the end of the stored state.

@@ -39,6 +39,7 @@ pub mod reader;
 mod reign;
 mod rejoin;
 mod remember;
+mod room;
 mod scrub;
 mod secret;
 mod served;

@@ -13,7 +13,7 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 use tanist_replication::{Config as NodeConfig, HardState, Node, Rank, RecordKey, Stamp, Time};
-use tanist_store::Database;
+use tanist_store::{Database, Reserve};
 use tanist_transport::{Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -42,6 +42,7 @@ use crate::{
     reader::{ReadPool, Verified},
     reign::ReignObserver,
     rejoin::Board,
+    room,
     scrub::{self, ScrubThread},
     stall::Stalls,
     view,
@@ -111,9 +112,13 @@ pub enum StartError {
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Opens the replica, once it is known to be one. One that can't be read is put aside where another machine holds everything.
-async fn open(config: &Config, hard: Option<&HardState>) -> Result<Database, StartError> {
+async fn open(
+    config: &Config,
+    hard: Option<&HardState>,
+    reserve: &Arc<Reserve>,
+) -> Result<Database, StartError> {
     let others = hard.is_some_and(|hard| hard.record.sync_set.iter().any(|id| *id != config.id));
-    match open_as_it_is(config, hard).await {
+    match open_as_it_is(config, hard, reserve).await {
         Err(StartError::Store(error)) if error.is_unreadable() && others => {
             let place = tanist_store::put_aside(&config.data_dir)?;
             tracing::error!(
@@ -121,20 +126,26 @@ async fn open(config: &Config, hard: Option<&HardState>) -> Result<Database, Sta
                 place = %place.display(),
                 "this replica can't be read any more: it was put aside, and the master's pages take its place"
             );
-            open_as_it_is(config, hard).await
+            open_as_it_is(config, hard, reserve).await
         }
         opened => opened,
     }
 }
 
-async fn open_as_it_is(config: &Config, hard: Option<&HardState>) -> Result<Database, StartError> {
+async fn open_as_it_is(
+    config: &Config,
+    hard: Option<&HardState>,
+    reserve: &Arc<Reserve>,
+) -> Result<Database, StartError> {
     tanist_store::check_file(&config.data_dir)?;
     let was_master = hard.is_some_and(|hard| hard.record.master.as_ref() == Some(&config.id));
     let alone = hard.is_some_and(|hard| hard.record.sync_set.iter().all(|id| *id == config.id));
     let until = Instant::now() + LOCK_PATIENCE;
     let mut said = false;
+    let mut full = room::Start::new(reserve);
     loop {
-        let options = tanist_store::Options { was_master, alone, ..config.store_options() };
+        let reserve = Some(Arc::clone(reserve));
+        let options = tanist_store::Options { was_master, alone, reserve, ..config.store_options() };
         match Database::open(&config.data_dir, options) {
             Err(tanist_store::StoreError::Busy { .. }) if Instant::now() < until => {
                 if !std::mem::replace(&mut said, true) {
@@ -146,6 +157,7 @@ async fn open_as_it_is(config: &Config, hard: Option<&HardState>) -> Result<Data
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
+            Err(error) if error.is_disk() && full.again(error.to_string()).await => {}
             opened => {
                 let database = opened?;
                 if database.is_doubted() {
@@ -283,18 +295,24 @@ impl Server {
     pub async fn start(config: Config) -> Result<Server, StartError> {
         let lock = DirectoryLock::take(&config.data_dir)?;
         durable::close_to_others(&config.data_dir);
+        let reserve = Arc::new(Reserve::open(&config.data_dir, config.reserve));
+        let mut full = room::Start::new(&reserve);
         tanist_store::prepare(&config.data_dir)?;
         tanist_store::set_sql_room(config.limits.sql_memory, config.limits.sql_temp);
         let tls = config.tls.as_ref().map(http::Secured::load).transpose()?;
         let http_listener = listen("listen.http", &config.listen.http)?;
         let peer_listener = listen("listen.peer", &config.listen.peer)?;
         let (http_address, peer_address) = (local(&http_listener)?, local(&peer_listener)?);
-        let (durable, recovered) =
-            Durable::open(&config.data_dir, config.cluster.as_str(), config.id.as_str())?;
+        let (durable, recovered) = loop {
+            match Durable::open(&config.data_dir, config.cluster.as_str(), config.id.as_str()) {
+                Err(error) if full.again(error.to_string()).await => {}
+                opened => break opened?,
+            }
+        };
         let witness = rank(&config, recovered.hard.as_ref()).is_witness();
         let database = match witness {
             true => None,
-            false => Some(open(&config, recovered.hard.as_ref()).await?),
+            false => Some(open(&config, recovered.hard.as_ref(), &reserve).await?),
         };
         let stamp = database.as_ref().map_or(Stamp::default(), |database| match database.stamp() {
             stamp if database.is_diverged() => Stamp::off_branch(stamp.position),
@@ -408,6 +426,7 @@ impl Server {
                         peers,
                         durable,
                         upgrade_calm,
+                        reserve,
                         transport,
                         transport_events,
                         store_events,

@@ -99,6 +99,9 @@ pub enum WriteError {
     /// Another program has written to the master's database what can't be numbered; nothing was done.
     #[error("{0}")]
     OutsideWrite(String),
+    /// The disk is nearly full; nothing was done.
+    #[error("{0}")]
+    NoRoom(String),
     /// The disk refused; nothing was done.
     #[error("{0}")]
     Storage(String),

@@ -28,6 +28,7 @@ use crate::{
     obstacle::{Met, Obstacle},
     rejoin::{self, Board, Link, RejoinError},
     remember::Remember,
+    room,
     served::Served,
     sql::{self, SqlError, SqlErrorKind, SqlLimits},
     stall::{Part, Stalls, UnderWay},
@@ -45,6 +46,8 @@ pub(crate) enum StoreEvent {
     Await(Stamp, Vec<(Respond, WriteDone)>),
     /// This machine can't write although its disk is well, and why; or it can again.
     Unfit(Option<Complaint>),
+    /// This machine's disk is nearly full; or it has room again.
+    Room(Option<Complaint>),
     /// No term can begin on this replica, and why; or one can.
     Barred(Option<Complaint>),
     /// Others have written to the replica while it wasn't a master's, or while nobody looked, and why; or that is settled.
@@ -141,6 +144,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         obstacle,
         level: None,
         level_at: None,
+        room: room::Watch::new(config.member.clone(), database.dir().to_owned()),
         outside_at: None,
         barred: false,
         doubt_told: database.is_doubted(),
@@ -166,6 +170,7 @@ pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEven
         let work = inbox.next(writer.patience());
         inbox.pulse().begin(&work);
         writer.served.look(clock::now_ns(), writer.reign.is_some());
+        writer.room.look(writer.database, matches!(work, Work::Idle), events);
         match work {
             Work::Command(Command::Stop) => break,
             Work::Command(command) => writer.command(command),
@@ -213,6 +218,7 @@ struct Writer<'a> {
     served: Served,
     refusals: Refusals,
     obstacle: Obstacle,
+    room: room::Watch,
     /// When something that others have written was last taken over.
     outside_at: Option<Instant>,
     /// What was last told of the level, and when that was looked at.
@@ -586,7 +592,7 @@ impl Writer<'_> {
                     None => {
                         tracing::error!(%error, writes = writes.len(), "a batch of writes could not begin");
                         self.refusals.on_error(self.events, &error);
-                        answer_all(writes, &WriteError::Storage(error.to_string()));
+                        answer_all(writes, &self.room.refused(&error));
                     }
                 }
                 return Ok(None);
@@ -603,7 +609,9 @@ impl Writer<'_> {
         let mut later = Vec::new();
         while let Some(write) = waiting.next() {
             self.inbox.pulse().statements(write.request.time_limit);
-            let ran = run_write(&mut batch, &write.request, &self.config.sql, &mut self.served);
+            let ran = self.room.run(&mut batch, &write.request, |batch| {
+                run_write(batch, &write.request, &self.config.sql, &mut self.served)
+            });
             self.inbox.pulse().work();
             match ran {
                 Ok(Ok(result)) => done.push((write, result)),
@@ -618,7 +626,7 @@ impl Writer<'_> {
                     drop(batch);
                     tracing::error!(%error, "a batch of writes was rolled back");
                     self.refusals.on_error(self.events, &error);
-                    let _ = write.respond.send(Err(WriteError::Storage(error.to_string())));
+                    let _ = write.respond.send(Err(self.room.refused(&error)));
                     return Err(done.into_iter().map(|(write, _)| write).chain(waiting).collect());
                 }
             }
@@ -663,7 +671,7 @@ impl Writer<'_> {
                 tracing::error!(%error, writes = done.len(), "a batch of writes was not committed");
                 self.refusals.on_error(self.events, &error);
                 let writes = done.into_iter().map(|(write, _)| write).collect();
-                answer_all(writes, &WriteError::Storage(error.to_string()));
+                answer_all(writes, &self.room.refused(&error));
                 Ok(None)
             }
         }

@@ -14,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tanist_client::{Builder, Client};
 
-use crate::wine::Wine;
+use crate::{small_disk::SmallDisk, wine::Wine};
 
 pub const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 pub const HTTP_PORT: u16 = 8080;
@@ -61,6 +61,8 @@ pub struct Machine {
     pub small_disk: Option<u64>,
     /// It runs this program, another version of it.
     pub program: Option<PathBuf>,
+    /// Its data directory is a file system of its own that outlives its process.
+    pub disk: Option<SmallDisk>,
     /// Added to the process's environment.
     pub environment: Vec<(&'static str, PathBuf)>,
     /// It is a Windows machine.
@@ -155,6 +157,7 @@ impl Cluster {
                 child: None,
                 small_disk: None,
                 program: None,
+                disk: None,
                 environment: vec![],
                 wine: (layout.windows)(i).then(|| Wine::get().expect("Wine and tanist.exe")),
             })
@@ -231,6 +234,9 @@ impl Cluster {
             .open(machine.config.with_file_name("tanist.log"))
             .unwrap();
         let mut command = match (machine.small_disk, &machine.wine) {
+            (None, None) if machine.disk.is_some() => {
+                machine.disk.as_ref().map(|disk| disk.command(binary())).unwrap()
+            }
             (None, None) => Command::new(machine.program.as_deref().unwrap_or(Path::new(binary()))),
             (None, Some(wine)) => wine.tanist(),
             (Some(bytes), _) => {

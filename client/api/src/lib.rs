@@ -321,6 +321,8 @@ pub mod code {
     pub const OUTCOME_UNKNOWN: &str = "outcome-unknown";
     /// This replica doesn't have the asked-for position or freshness in time (503).
     pub const NOT_FRESH: &str = "not-fresh";
+    /// The master's disk is nearly full: it takes reads, deletes and what needs no further pages (507).
+    pub const DISK_FULL: &str = "disk-full";
     /// The disk of the master is full or can't be written (507).
     pub const STORAGE: &str = "storage";
     /// Another program holds the write lock of the master's `state.db` (503 with Retry-After).
@@ -364,7 +366,8 @@ pub mod code {
     pub const INTERNAL: &str = "internal";
 
     /// All of them.
-    pub const ALL: [&str; 37] = [
+    pub const ALL: [&str; 38] = [
+        DISK_FULL,
         DATABASE_LOCKED,
         OUTSIDE_WRITE,
         FOREIGN_HOST,
@@ -639,7 +642,8 @@ pub struct ClusterMember {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RejoinProgress {
-    /// Pages of the master's database; 0 while that isn't known yet.
+    /// Pages to be compared: of the master's whole database, or those alone that it has written since the replica's position;
+    /// 0 while that isn't known yet.
     pub pages: u32,
     /// Pages compared so far.
     pub compared: u32,
@@ -650,6 +654,12 @@ pub struct RejoinProgress {
     /// Why it doesn't go on at present, such as a full disk; it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// Only pages that the master has written since the replica's position are compared.
+    #[serde(default)]
+    pub only_changed: bool,
+    /// All has come: the replica proves it and puts it in place.
+    #[serde(default)]
+    pub placing: bool,
 }
 
 /// What a machine is.

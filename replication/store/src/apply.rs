@@ -6,6 +6,7 @@
 use tanist_replication::{Pages, Stamp, Transaction};
 
 use crate::{
+    Reserve,
     database::{Database, Mode},
     error::StoreError,
     tables, wal,
@@ -45,12 +46,14 @@ impl Database {
         let pages = newest_images(&payloads);
         let database_pages = payloads.last().map_or(0, Pages::database_pages);
         self.check_new_pages(&pages, database_pages, last.stamp)?;
+        self.check_room(database_pages)?;
         let written = self.sqlite("apply a transaction", |db| db.write_pages(&pages, database_pages));
         self.finish_apply(written)?;
         let history_changed = last.stamp.position.term != self.stamp.position.term;
         self.stamp = last.stamp;
         self.last_checksum = last.checksum;
         self.sums.written(self.moment(), database_pages, pages.iter().copied());
+        self.sums.is_now(self.stamp, true);
         if history_changed {
             match tables::read_history(&self.observer, &self.path) {
                 Ok(history) => self.history = history,
@@ -104,6 +107,17 @@ impl Database {
         } else {
             Err(StoreError::NewPages { position: stamp.position, found, expected })
         }
+    }
+
+    /// What is left on a nearly full disk is for what needs no further pages.
+    fn check_room(&self, database_pages: u32) -> Result<(), StoreError> {
+        let grows = database_pages > self.captured.pages;
+        let least = || self.reserve().and_then(Reserve::room).is_some_and(|room| room.is_least());
+        if grows && least() {
+            let doing = "apply a transaction by which the database grows, beside the room that is held back";
+            return Err(StoreError::DiskFull { path: self.path.clone(), doing });
+        }
+        Ok(())
     }
 
     /// Writes page images into the open transaction. Page 1 comes last, because with a new schema cookie in it SQLite

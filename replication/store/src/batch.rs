@@ -22,6 +22,9 @@ const GUARD_LAG: u32 = 1024;
 /// The same while a checkpoint is due.
 const GUARD_LAG_DUE: u32 = 64;
 
+/// SQLite's own.
+const NO_PAGE_LIMIT: u32 = 0xffff_fffe;
+
 /// Stands before users' SQL in the statement cache.
 const MARK: &str = "/**/";
 const MARK_BYTES: i32 = 4;
@@ -157,6 +160,34 @@ impl<'d> Batch<'d> {
     #[must_use]
     pub fn has_outside_change(&self) -> bool {
         self.outside
+    }
+
+    /// Lets the database grow by so many pages at most, until that is changed; `None`: as it needs. What needs more is refused
+    /// as a full disk would.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn limit_growth(&self, pages: Option<u32>) -> Result<(), StoreError> {
+        self.database.sqlite("limit the database's growth", |db| {
+            let most = match pages {
+                None => NO_PAGE_LIMIT,
+                Some(more) => {
+                    let now: u32 = db.writer.pragma_query_value(None, "page_count", |row| row.get(0))?;
+                    now.saturating_add(more).min(NO_PAGE_LIMIT)
+                }
+            };
+            db.writer.pragma_update_and_check(None, "max_page_count", most, |_| Ok(()))
+        })
+    }
+
+    /// Undoes all that the batch has done: it is lost.
+    pub fn give_up(&mut self) {
+        self.lost = true;
+        if !self.database.writer.is_autocommit()
+            && let Err(error) = self.execute("ROLLBACK")
+        {
+            tracing::error!(%error, "roll a batch back");
+        }
     }
 
     /// Whether the last request's failure has cost the whole batch: SQLite has rolled everything back (a conflict clause that

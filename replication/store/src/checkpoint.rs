@@ -21,6 +21,9 @@ use crate::{
     wal,
 };
 
+/// The WAL of a database whose disk is nearly full is checkpointed from this length on.
+const LOW_WAL_BYTES: u64 = 1 << 20;
+
 /// What a checkpoint came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckpointOutcome {
@@ -69,7 +72,9 @@ impl Database {
     }
 
     pub(crate) fn limit_frames(&self) -> u32 {
-        let frames = self.options.wal_limit_bytes / (u64::from(self.page_size) + 24);
+        let limit = self.options.wal_limit_bytes;
+        let limit = if self.low { limit.min(LOW_WAL_BYTES) } else { limit };
+        let frames = limit / (u64::from(self.page_size) + 24);
         u32::try_from(frames).unwrap_or(u32::MAX).max(1)
     }
 

@@ -13,6 +13,7 @@ use crate::{
     page_hash::{PAGE_HASH_BYTES, PageHash, PageHasher, WholeHasher, window_pages},
     snapshot::{Snapshot, Target},
     wal::is_lock_page,
+    walk::Walk,
 };
 
 /// A snapshot of a whole database, as a replica asks for it.
@@ -22,6 +23,7 @@ pub struct CopyOut {
     hasher: PageHasher,
     whole: WholeHasher,
     image: Vec<u8>,
+    walk: Walk,
     next: u32,
     moved: u32,
 }
@@ -38,11 +40,35 @@ impl CopyOut {
     /// Of a snapshot, for a replica that hashes with `key`.
     #[must_use]
     pub fn of(snapshot: Snapshot, key: [u8; 32]) -> CopyOut {
+        let walk = Walk::All(snapshot.target().pages);
+        CopyOut::along(snapshot, key, walk)
+    }
+
+    /// Of those pages of a snapshot that were written since the replica's stamp (`PageSums::changed_since`).
+    ///
+    /// # Errors
+    /// When the list isn't one of pages of the snapshot.
+    pub fn of_changed(snapshot: Snapshot, key: [u8; 32], changed: Vec<u32>) -> Result<CopyOut, StoreError> {
+        let Target { page_size, pages, .. } = *snapshot.target();
+        let walk = Walk::these(changed, page_size, pages)?;
+        Ok(CopyOut::along(snapshot, key, walk))
+    }
+
+    fn along(snapshot: Snapshot, key: [u8; 32], walk: Walk) -> CopyOut {
         let Target { page_size, pages, .. } = *snapshot.target();
         let hasher = PageHasher::new(key);
         let whole = hasher.whole(page_size, pages);
         let image = vec![0; page_size as usize];
-        CopyOut { snapshot, hasher, whole, image, next: 1, moved: 0 }
+        CopyOut { snapshot, hasher, whole, image, walk, next: 1, moved: 0 }
+    }
+
+    /// The pages that questions are about, if not all.
+    #[must_use]
+    pub fn changed(&self) -> Option<&[u32]> {
+        match &self.walk {
+            Walk::All(_) => None,
+            Walk::These(list) => Some(list),
+        }
     }
 
     /// What the snapshot is.
@@ -51,7 +77,7 @@ impl CopyOut {
         self.snapshot.target()
     }
 
-    /// The pages among `count` from `first` on that differ from the replica's, whose hashes follow each other in
+    /// The pages among `count` from place `first` on that differ from the replica's, whose hashes follow each other in
     /// `hashes` (fewer, where the replica ends earlier), as a payload of `tanist_replication::Pages`. Questions go
     /// through the database in order.
     ///
@@ -60,13 +86,14 @@ impl CopyOut {
     pub fn differing(&mut self, first: u32, count: u32, hashes: &[u8]) -> Result<Bytes, StoreError> {
         let Target { page_size, pages, .. } = *self.snapshot.target();
         let end = first.checked_add(count).filter(|end| {
-            first == self.next && (1..=window_pages(page_size)).contains(&count) && end - 1 <= pages
+            first == self.next && (1..=window_pages(page_size)).contains(&count) && end - 1 <= self.walk.len()
         });
         let end = end.ok_or_else(|| {
             StoreError::Exchange(format!(
-                "asked for {count} pages from page {first} on, expected at most {} from page {} on, of {pages}",
+                "asked for {count} pages from place {first} on, expected at most {} from place {} on, of {}",
                 window_pages(page_size),
-                self.next
+                self.next,
+                self.walk.len()
             ))
         })?;
         if !hashes.len().is_multiple_of(PAGE_HASH_BYTES) || hashes.len() / PAGE_HASH_BYTES > count as usize {
@@ -75,7 +102,7 @@ impl CopyOut {
         }
         let mut theirs = hashes.chunks_exact(PAGE_HASH_BYTES);
         let mut writer = PagesWriter::new(page_size, 0);
-        for page in first..end {
+        for page in self.walk.pages(first..end) {
             let their = theirs.next();
             if is_lock_page(page, page_size) {
                 continue;
@@ -98,9 +125,9 @@ impl CopyOut {
         self.moved
     }
 
-    /// The hash of the whole snapshot, once all pages were asked for.
+    /// The hash of all pages that questions are about, once all were asked for.
     #[must_use]
     pub fn whole_hash(&self) -> Option<[u8; 32]> {
-        (self.next > self.snapshot.target().pages).then(|| self.whole.finish())
+        (self.next > self.walk.len()).then(|| self.whole.finish())
     }
 }

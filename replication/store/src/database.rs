@@ -17,7 +17,7 @@ use rusqlite::{Connection, config::DbConfig};
 use tanist_replication::{Checksum, Pages, Position, Stamp, Term, TermHistory, Transaction};
 
 use crate::{
-    Options,
+    Options, Reserve, Room,
     authorizer::UserMode,
     batch::Batch,
     checkpoint::WalSync,
@@ -96,6 +96,10 @@ pub struct Database {
     pub(crate) memory: Memory,
     /// The writer holds the master's write lock between two batches.
     pub(crate) holding: bool,
+    /// What the master has written since didn't lead to what it has: the next rejoin compares all pages.
+    pub(crate) compare_all: bool,
+    /// The disk is nearly full.
+    pub(crate) low: bool,
     pub(crate) page_size: u32,
     pub(crate) sums: Arc<PageSums>,
     /// *Captured* up to here (master); *applied* up to here (backup).
@@ -168,6 +172,8 @@ impl Database {
             lost,
             memory,
             holding: false,
+            compare_all: false,
+            low: false,
             page_size,
             sums: Arc::new(PageSums::unknown(
                 page_size,
@@ -191,6 +197,7 @@ impl Database {
         if let Some(proven) = proven {
             database.sums.proven(database.moment(), database.captured.pages, &proven);
         }
+        database.sums.is_now(stamp, false);
         Ok(database)
     }
 
@@ -296,6 +303,35 @@ impl Database {
     #[must_use]
     pub fn is_doubted(&self) -> bool {
         self.wal_file.doubt().stands()
+    }
+
+    /// How much room the disk has; with little of it the WAL is kept short. `None` where none is held back.
+    pub fn look_at_room(&mut self) -> Option<Room> {
+        let room = self.options.reserve.as_ref()?.room()?;
+        let low = room.is_low() || (self.low && !room.is_plenty());
+        if low != self.low {
+            self.low = low;
+            self.checkpoint_at = self.limit_frames();
+        }
+        Some(room)
+    }
+
+    /// Whether the disk was nearly full when its room was last looked at.
+    #[must_use]
+    pub fn is_low(&self) -> bool {
+        self.low
+    }
+
+    /// The room that is held back for this database, if any.
+    #[must_use]
+    pub fn reserve(&self) -> Option<&Reserve> {
+        self.options.reserve.as_deref()
+    }
+
+    /// Whether a rejoin must compare all pages, and not only those that the master has written since this replica's stamp.
+    #[must_use]
+    pub fn must_compare_all(&self) -> bool {
+        self.compare_all || self.unnumbered || self.is_diverged()
     }
 
     /// Whether a sync has failed and the mark of it could not be made durable: the next process would know nothing of it.
@@ -473,6 +509,7 @@ impl Database {
                     Ok(pages) => self.sums.written(self.moment(), pages.database_pages(), pages.iter()),
                     Err(_) => self.sums.forget(self.moment(), self.captured.pages),
                 }
+                self.sums.is_now(stamp, true);
                 let checksum = Checksum::of(&plain);
                 self.last_checksum = checksum;
                 let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
@@ -486,6 +523,7 @@ impl Database {
                 tracing::error!(why, position = %stamp.position, "backups must rejoin");
                 self.last_checksum = Checksum::default();
                 self.sums.forget(self.moment(), self.captured.pages);
+                self.sums.is_now(stamp, false);
                 self.reload_history();
                 Captured::Break(stamp)
             }
@@ -493,6 +531,7 @@ impl Database {
                 tracing::error!(%error, position = %stamp.position, "backups must rejoin");
                 self.last_checksum = Checksum::default();
                 self.sums.forget(self.moment(), self.captured.pages);
+                self.sums.is_now(stamp, false);
                 Captured::Break(stamp)
             }
         }
@@ -612,6 +651,7 @@ impl Database {
             self.last_checksum = Checksum::default();
             self.history = tables::read_history(&writer, &self.path)?;
             self.stamp = stamp;
+            self.sums.is_now(stamp, false);
         }
         (self.user_mode, self.limits, self.gate) = hooks;
         self.foreign_keys_found = false; // its keys are enforced, until something else is found

@@ -8,6 +8,7 @@ mod apply;
 mod aside;
 mod authorizer;
 mod batch;
+mod branch;
 mod btree;
 mod changes;
 mod checkpoint;
@@ -31,6 +32,7 @@ mod page_hash;
 pub mod private;
 mod reader;
 mod rejoin;
+mod reserve;
 mod restore;
 mod scrub;
 mod snapshot;
@@ -41,6 +43,9 @@ mod tables;
 mod utc;
 mod verify;
 mod wal;
+mod walk;
+
+use std::sync::Arc;
 
 pub use account::{Usage, set_sql_room, sql_usage};
 pub use apply::Applied;
@@ -66,6 +71,7 @@ pub use migrate::{HOLD_TABLE, Hold, is_next_version, known_levels};
 pub use page_hash::{PAGE_HASH_BYTES, window_pages};
 pub use reader::{Reader, open_reader};
 pub use rejoin::{Question, Rejoin, RejoinCounts, Rejoined};
+pub use reserve::{RESERVE_FILE, Reserve, Room};
 pub use restore::{Anew, Inspection, Reigned, begin_anew, inspect};
 pub use scrub::{Scrub, Scrubbed};
 pub use snapshot::{Snapshot, Target};
@@ -101,6 +107,8 @@ pub struct Options {
     /// Whether no other machine is known to hold everything acknowledged, so that a replica whose sync has failed is written
     /// anew from what can be read of it; default `false`.
     pub alone: bool,
+    /// Room that is held back on the disk; default none.
+    pub reserve: Option<Arc<Reserve>>,
 }
 
 impl Default for Options {
@@ -112,6 +120,7 @@ impl Default for Options {
             busy_timeout_ms: 5_000,
             was_master: false,
             alone: false,
+            reserve: None,
         }
     }
 }

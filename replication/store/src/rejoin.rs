@@ -22,12 +22,13 @@ use crate::{
     sums::{self, PageSum},
     tables,
     wal::{self, is_lock_page},
+    walk::Walk,
 };
 
 /// A question for the master: which of these pages differ?
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// The first page.
+    /// The place of the first page: its number, unless only changed pages are compared.
     pub first: u32,
     /// How many pages it is about.
     pub count: u32,
@@ -38,7 +39,7 @@ pub struct Question {
 /// How far a rejoin is, in pages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RejoinCounts {
-    /// Of the master's snapshot.
+    /// To be compared.
     pub pages: u32,
     /// Compared so far.
     pub compared: u32,
@@ -64,6 +65,7 @@ pub struct Rejoin<'d> {
     pub(crate) staging: Staging,
     pub(crate) target: Target,
     hasher: PageHasher,
+    walk: Walk,
     next: u32,
     /// Questions without their answer: first page and the one after the last.
     waiting: VecDeque<(u32, u32)>,
@@ -97,7 +99,7 @@ impl Database {
                 Err(error) => return Err(error),
             },
         }
-        Staging::open(&self.dir, self.stamp, self.page_size)
+        Staging::open(&self.dir, self.stamp, self.page_size, self.options.reserve.clone())
     }
 
     /// Has the next write begin the WAL from its start: what is behind frames whose sync failed isn't found after a power cut.
@@ -138,6 +140,7 @@ impl Database {
         let counts = RejoinCounts { pages: target.pages, staged_before, ..RejoinCounts::default() };
         let image = vec![0; self.page_size as usize];
         let hasher = PageHasher::new(key);
+        let walk = Walk::All(target.pages);
         let waiting = VecDeque::new();
         let anew = self.is_doubted();
         if anew {
@@ -150,6 +153,7 @@ impl Database {
             staging,
             target,
             hasher,
+            walk,
             next: 1,
             waiting,
             image,
@@ -162,6 +166,34 @@ impl Database {
 }
 
 impl Rejoin<'_> {
+    /// Compares `changed` alone: all that the master has written since it was what this replica is now. Together with the
+    /// others, which then are as they were, they make the master's snapshot, as transactions would.
+    ///
+    /// # Errors
+    /// When the list isn't one of the snapshot's pages, leaves out pages by which the database has grown, or this replica
+    /// isn't one that the master's transactions follow.
+    pub fn only(mut self, changed: Vec<u32>) -> Result<Self, StoreError> {
+        let Target { page_size, pages, stamp, ref history } = self.target;
+        let walk = Walk::these(changed, page_size, pages)?;
+        let own = self.database.stamp.position;
+        let have = self.database.captured.pages;
+        let unwritten = (have + 1..=pages).contains(&wal::lock_page(page_size));
+        let expected = pages.saturating_sub(have) - u32::from(unwritten);
+        let follows = own != Position::ZERO && history.contains(own, stamp.position);
+        if !follows || self.database.must_compare_all() || walk.after(have) != expected {
+            self.database.compare_all = true;
+            let why = format!(
+                "{} changed pages of {pages} don't lead from {own} with {have} pages to {}: all are compared next time",
+                walk.len(),
+                stamp.position
+            );
+            return Err(StoreError::Exchange(why));
+        }
+        self.counts.pages = walk.len();
+        self.walk = walk;
+        Ok(self)
+    }
+
     /// How far it is.
     #[must_use]
     pub fn counts(&self) -> RejoinCounts {
@@ -192,15 +224,16 @@ impl Rejoin<'_> {
     /// # Errors
     /// When this replica or the staging file can't be read.
     pub fn question(&mut self) -> Result<Option<Question>, StoreError> {
-        let pages = self.target.pages;
-        if self.next > pages {
+        let places = self.walk.len();
+        if self.next > places {
             return Ok(None);
         }
         let first = self.next;
-        let count = window_pages(self.target.page_size).min(pages - first + 1);
+        let count = window_pages(self.target.page_size).min(places - first + 1);
         let mut hashes = Vec::with_capacity(count as usize * PAGE_HASH_BYTES);
         let mut known = 0;
-        for page in first..first + count {
+        for place in first..first + count {
+            let page = self.walk.page(place);
             let here = !is_lock_page(page, self.target.page_size) && self.read(page)?;
             let hash = if here { self.hasher.page(page, &self.image) } else { PageHash::NONE };
             hashes.extend_from_slice(&hash.0);
@@ -244,15 +277,16 @@ impl Rejoin<'_> {
         if pages.page_size() != self.target.page_size {
             return Err(StoreError::PageSize { found: pages.page_size(), expected: self.target.page_size });
         }
-        let mut least = first;
+        let mut expected = self.walk.pages(first..end);
         for (page, image) in pages.iter() {
-            if !(least..end).contains(&page) || is_lock_page(page, self.target.page_size) {
-                let why = format!("page {page} came, expected one from {least} to {}", end - 1);
+            let asked = expected.any(|asked| asked == page);
+            if !asked || is_lock_page(page, self.target.page_size) {
+                let (first, last) = (self.walk.page(first), self.walk.page(end - 1));
+                let why = format!("page {page} came, expected ascending ones from {first} to {last}");
                 return Err(StoreError::Exchange(why));
             }
             self.staging.put(page, image)?;
             self.counts.received += 1;
-            least = page + 1;
         }
         self.counts.compared = end - 1;
         Ok(())
@@ -278,17 +312,19 @@ impl Rejoin<'_> {
     /// # Errors
     /// Nothing is changed, but for [`StoreError::Io`] with `sync the WAL`: done, but perhaps not durable.
     pub fn finish(mut self, whole: [u8; 32], context: &ReportContext<'_>) -> Result<Rejoined, StoreError> {
-        if !self.waiting.is_empty() || self.next <= self.target.pages {
+        if !self.waiting.is_empty() || self.next <= self.walk.len() {
             return Err(StoreError::Exchange("the end came before all pages".to_owned()));
         }
         self.save_divergence(context)?;
+        self.staging.check_room(self.staging.len() as u64)?;
         let written = self.write(&whole);
-        let Rejoin { database, staging, target, report, proven, anew, .. } = self;
+        let Rejoin { database, staging, target, report, proven, anew, walk, .. } = self;
         let wal_before = database.captured;
         let wrong = matches!(written, Err(StoreError::Assembled { .. }));
         let diverged = std::mem::replace(&mut database.diverged, false);
         if let Err(error) = database.finish_apply(written) {
             database.diverged |= diverged;
+            database.compare_all |= wrong;
             if wrong && let Err(error) = staging.discard() {
                 tracing::warn!(%error, "throw the staged pages away");
             }
@@ -306,7 +342,12 @@ impl Rejoin<'_> {
         database.stamp = tables::read_stamp(&database.observer, &database.path)?;
         database.history = tables::read_history(&database.observer, &database.path)?;
         database.last_checksum = Checksum::default();
-        database.sums.proven(database.moment(), target.pages, &proven);
+        database.compare_all = false;
+        match walk {
+            Walk::All(_) => database.sums.proven(database.moment(), target.pages, &proven),
+            Walk::These(_) => database.sums.followed(database.moment(), target.pages, &proven),
+        }
+        database.sums.is_now(database.stamp, !walk.is_all());
         database.lost = None;
         let (stamp, wal) = (database.stamp, database.wal_place());
         database.memory.set(|facts| {
@@ -328,8 +369,12 @@ impl Rejoin<'_> {
     /// `Database::write_pages`.
     fn write(&mut self, whole: &[u8; 32]) -> Result<(), StoreError> {
         let Target { page_size, pages, stamp, .. } = self.target;
-        let staged: Vec<u32> = self.staging.pages().filter(|page| *page > 1 && *page <= pages).collect();
-        for page in staged {
+        let places = self.walk.len();
+        for place in 2..=places {
+            let page = self.walk.page(place);
+            if !self.staging.contains(page) {
+                continue;
+            }
             self.staging.get(page, &mut self.image)?;
             let image = self.image.as_slice();
             self.database.sqlite("write a page of a rejoin", |db| {
@@ -345,7 +390,11 @@ impl Rejoin<'_> {
         hasher.add(self.hasher.page(1, &first));
         self.proven.push((1, sums::sum(1, &first)));
         let old_pages = self.database.captured.pages;
-        for page in (2..=pages).filter(|page| !is_lock_page(*page, page_size)) {
+        for place in 2..=places {
+            let page = self.walk.page(place);
+            if is_lock_page(page, page_size) {
+                continue;
+            }
             if page <= old_pages {
                 let image = &mut self.image;
                 self.database.sqlite("prove a rejoin", |db| wal::read_page(&db.writer, page, image))?;

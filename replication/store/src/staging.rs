@@ -8,11 +8,12 @@ use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use tanist_replication::Stamp;
 
-use crate::{error::StoreError, private};
+use crate::{Reserve, error::StoreError, private};
 
 /// File name in the data directory.
 pub(crate) const STAGING_FILE: &str = "rejoin.pages";
@@ -20,6 +21,8 @@ const MAGIC: &[u8; 16] = b"tanist staging 1";
 const HEADER: usize = 64;
 const NUMBER: usize = 4;
 const CHECKSUM: usize = 16;
+/// Room is looked for before each of so many pages.
+const LOOK_EVERY: u64 = 256;
 
 /// Pages that have come, by number.
 #[derive(Debug)]
@@ -31,11 +34,17 @@ pub struct Staging {
     index: BTreeMap<u32, u64>,
     records: u64,
     record: Vec<u8>,
+    reserve: Option<Arc<Reserve>>,
 }
 
 impl Staging {
     /// Opens the file in `dir`, with what an earlier try has left there for the same state of the replica.
-    pub(crate) fn open(dir: &Path, base: Stamp, page_size: u32) -> Result<Staging, StoreError> {
+    pub(crate) fn open(
+        dir: &Path,
+        base: Stamp,
+        page_size: u32,
+        reserve: Option<Arc<Reserve>>,
+    ) -> Result<Staging, StoreError> {
         let path = dir.join(STAGING_FILE);
         let error = |doing| {
             let path = path.clone();
@@ -49,8 +58,15 @@ impl Staging {
             .open(&path)
             .map_err(error("open the staging file"))?;
         let record = vec![0; NUMBER + CHECKSUM + page_size as usize];
-        let mut staging =
-            Staging { file, path: path.clone(), page_size, index: BTreeMap::new(), records: 0, record };
+        let mut staging = Staging {
+            file,
+            path: path.clone(),
+            page_size,
+            index: BTreeMap::new(),
+            records: 0,
+            record,
+            reserve,
+        };
         staging.read_back(&header(base, page_size)).map_err(error("read the staging file"))?;
         Ok(staging)
     }
@@ -92,11 +108,6 @@ impl Staging {
         self.index.is_empty()
     }
 
-    /// Numbers of the pages in it, ascending.
-    pub(crate) fn pages(&self) -> impl DoubleEndedIterator<Item = u32> + '_ {
-        self.index.keys().copied()
-    }
-
     pub(crate) fn contains(&self, page: u32) -> bool {
         self.index.contains_key(&page)
     }
@@ -120,6 +131,9 @@ impl Staging {
     pub(crate) fn put(&mut self, page: u32, image: &[u8]) -> Result<(), StoreError> {
         assert_eq!(image.len(), self.page_size as usize, "a staged page has the database's page size");
         let at = self.index.get(&page).copied().unwrap_or(self.records);
+        if at == self.records && at.is_multiple_of(LOOK_EVERY) {
+            self.check_room(LOOK_EVERY)?;
+        }
         let number = page.to_be_bytes();
         self.record[..NUMBER].copy_from_slice(&number);
         self.record[NUMBER..NUMBER + CHECKSUM].copy_from_slice(&checksum(&number, image));
@@ -132,6 +146,18 @@ impl Staging {
         self.records = self.records.max(at + 1);
         self.index.insert(page, at);
         Ok(())
+    }
+
+    /// Whether there is room for so many pages, in the file or in the WAL, beside what is held back.
+    pub(crate) fn check_room(&self, pages: u64) -> Result<(), StoreError> {
+        let bytes = pages.saturating_mul(self.page_size.into());
+        match &self.reserve {
+            Some(reserve) if !reserve.has_room_for(bytes) => Err(StoreError::DiskFull {
+                path: self.path.clone(),
+                doing: "keep the pages of a rejoin, beside the room that is held back",
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the file: what is in it is in place, or of no use.

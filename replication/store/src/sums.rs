@@ -7,10 +7,10 @@ use std::{collections::VecDeque, num::NonZeroU64};
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use tanist_replication::{Position, Txid};
+use tanist_replication::{Position, Stamp, Txid};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::{checksum, sqlite_file, wal::is_lock_page};
+use crate::{branch::Branch, checksum, snapshot::Target, sqlite_file, wal::is_lock_page, walk::LIST_LIMIT};
 
 /// Change counters of the WAL kept for the last transactions.
 const MOMENTS: usize = 1024;
@@ -37,6 +37,8 @@ struct State {
     /// The change counter of the WAL after each of the last transactions. A state with another one holds what somebody
     /// else has committed and nobody has numbered.
     moments: VecDeque<Moment>,
+    /// What the replica was.
+    branch: Branch,
 }
 
 /// A state of the database, as a reader has found it or the writer has left it.
@@ -111,6 +113,7 @@ impl PageSums {
             whole: 0,
             kept: VecDeque::new(),
             moments: VecDeque::from([moment]),
+            branch: Branch::default(),
         };
         state.resize(pages);
         PageSums(Mutex::new(state))
@@ -139,10 +142,53 @@ impl PageSums {
         state.resize(0);
         state.kept.clear();
         state.resize(count);
+        for entry in &mut state.pages {
+            entry.changed = moment.position.txid;
+        }
         for (page, sum) in sums {
             state.set(*page, *sum, moment.position.txid);
         }
         state.reach(moment);
+    }
+
+    /// These pages were put in place by the transactions that led to `moment`, and no others were written.
+    pub(crate) fn followed(&self, moment: Moment, count: u32, sums: &[(u32, PageSum)]) {
+        let mut state = self.0.lock();
+        state.resize(count);
+        for (page, sum) in sums {
+            state.set(*page, *sum, moment.position.txid);
+        }
+        state.reach(moment);
+    }
+
+    /// The replica is `stamp` now; `true`: it was changed in a way that these sums have followed.
+    pub(crate) fn is_now(&self, stamp: Stamp, followed: bool) {
+        let branch = &mut self.0.lock().branch;
+        if followed { branch.follow(stamp) } else { branch.begin(stamp) }
+    }
+
+    /// The pages of a snapshot, itself numbered, that may be others than when this replica was `since`: those that were written
+    /// meanwhile, and the first. `None`: that isn't known, or they are too many to be listed.
+    #[must_use]
+    pub fn changed_since(&self, since: &Stamp, target: &Target) -> Option<Vec<u32>> {
+        let state = self.0.lock();
+        let here = target.stamp.position;
+        let on_branch = *since != Stamp::default() && target.history.contains(since.position, here);
+        if !on_branch || state.position < here || !state.branch.holds(since) {
+            return None;
+        }
+        let changed = |page: &u32| {
+            let entry = page.checked_sub(1).and_then(|index| state.pages.get(index as usize));
+            let written = entry.is_none_or(|entry| entry.changed > since.position.txid);
+            *page == 1 || (written && !is_lock_page(*page, state.page_size))
+        };
+        let list: Vec<u32> = (1..=target.pages).filter(changed).take(LIST_LIMIT + 1).collect();
+        (list.len() <= LIST_LIMIT).then_some(list)
+    }
+
+    /// A replica gets the snapshot at `stamp`: it will ask what was written since, however long it takes.
+    pub fn give(&self, stamp: Stamp) {
+        self.0.lock().branch.give(stamp);
     }
 
     /// The database was changed in a way that nobody followed.

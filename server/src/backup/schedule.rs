@@ -31,6 +31,8 @@ use crate::{config::Backup, durable};
 
 /// After a failure it is tried again so soon.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// A copy leaves so much room on its disk, or a 16th of it: below, the machine whose data is there takes no more.
+const ROOM_LEFT: u64 = 64 << 20;
 /// While the replica is still empty it is looked at again so soon.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -239,6 +241,9 @@ impl Keeper {
         private::create_dir_all(directory).map_err(fail("make"))?;
         self.remove_partial().map_err(fail("clear"))?;
         let found = fs4::available_space(directory).map_err(fail("look for room in"))?;
+        // Beside what the disk's other users need, this machine first of all.
+        let total = fs4::total_space(directory).map_err(fail("look for room in"))?;
+        let expected = expected.saturating_add(ROOM_LEFT.min(total / 16));
         if found < expected {
             return Err(KeepError::Room { path: directory.clone(), found, expected });
         }

@@ -308,6 +308,7 @@ max_transaction = "16MiB"  # at most "256MiB"; a transaction is whole in memory 
 wal_limit = "16MiB"
 cache = "8MiB"
 lock_patience = "10s"      # another program (a sqlite3 shell, say) may hold state.db's write lock so long before the master hands over
+reserve = "16MiB"          # of the disk, held back for votes and deletes, and as much is kept free; at most a 16th of it; "off"
 scrub = "2MiB"             # bytes a second that are read again to find pages that the disk has changed; "off"
 
 # In [listen]: cors = ["https://panel.example"] lets pages of that origin ask this machine from a browser; "*", with tokens only: any.

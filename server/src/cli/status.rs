@@ -78,9 +78,12 @@ fn data_by(member: &ClusterMember) -> String {
     match &member.rejoin {
         None => by,
         Some(RejoinProgress { waits_for: Some(why), .. }) => format!("rejoin waits: {why}"),
-        Some(RejoinProgress { pages, compared, moved, bytes, .. }) => {
+        Some(RejoinProgress { pages, compared, moved, bytes, only_changed, placing, .. }) => {
             let percent = u64::from(*compared) * 100 / u64::from(*pages).max(1);
-            format!("rejoin {percent} % of {pages} pages, {moved} sent, {} KiB", bytes >> 10)
+            let done = if *placing { "all".to_owned() } else { format!("{percent} %") };
+            let changed = if *only_changed { " changed" } else { "" };
+            let placing = if *placing { ", being put in place" } else { "" };
+            format!("rejoin {done} of {pages}{changed} pages, {moved} sent, {} KiB{placing}", bytes >> 10)
         }
     }
 }

@@ -13,6 +13,11 @@ use tanist_store::private;
 
 use crate::config::LogFiles;
 
+/// Lines are left out while the disk has less room than this, or than a 16th of it: others need it more.
+const LEAST_ROOM: u64 = 4 << 20;
+/// Room is looked for after so many bytes.
+const LOOK_EVERY: u64 = 64 << 10;
+
 /// A file that can't be renamed (another program has it open, on Windows) is begun anew at so many times its size.
 const FULL: u64 = 2;
 
@@ -22,6 +27,8 @@ pub(super) struct LogFile {
     file: Option<File>,
     /// Bytes in the file.
     length: u64,
+    /// Bytes written since room was looked for.
+    unlooked: u64,
     /// Lines that could not be written, and why the last of them.
     lost: Option<(u64, String)>,
 }
@@ -29,7 +36,8 @@ pub(super) struct LogFile {
 impl LogFile {
     /// Opens the file, so that a directory that can't be used is found at the start.
     pub(super) fn open(files: &LogFiles) -> io::Result<LogFile> {
-        let mut log = LogFile { files: files.clone(), file: None, length: 0, lost: None };
+        let mut log =
+            LogFile { files: files.clone(), file: None, length: 0, unlooked: LOOK_EVERY, lost: None };
         for age in 0..files.max_files {
             // Of before, which others could read.
             let _ = private::mend_file(&log.path(age));
@@ -74,7 +82,22 @@ impl LogFile {
         Ok(())
     }
 
+    /// After lines were lost for want of room it is looked for at each.
+    fn look_for_room(&mut self, bytes: u64) -> io::Result<()> {
+        self.unlooked += bytes;
+        if self.unlooked < LOOK_EVERY && self.lost.is_none() {
+            return Ok(());
+        }
+        let room = fs4::statvfs(&self.files.directory);
+        if room.is_ok_and(|room| room.available_space() < LEAST_ROOM.min(room.total_space() / 16)) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is nearly full"));
+        }
+        self.unlooked = 0;
+        Ok(())
+    }
+
     fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        self.look_for_room(line.len() as u64)?;
         if self.file.is_none() {
             self.reopen()?;
         }

@@ -104,6 +104,7 @@ pub(super) struct RawStore {
     pub(super) wal_limit: Option<String>,
     pub(super) cache: Option<String>,
     pub(super) scrub: Option<String>,
+    pub(super) reserve: Option<String>,
     pub(super) lock_patience: Option<String>,
 }
 

@@ -254,6 +254,8 @@ pub struct Config {
     pub cache: usize,
     /// Bytes a second of the replica that are read again to find what rotted; `None`: none.
     pub scrub: Option<u64>,
+    /// Bytes of the data directory's disk that are held back for votes and deletes, and wanted free besides; 0: none.
+    pub reserve: u64,
     /// How long another program may hold the write lock of the master's database before another machine becomes the master.
     pub lock_patience: Duration,
     /// Limits on requests.
@@ -514,6 +516,10 @@ impl Config {
             scrub: match raw.store.scrub.as_deref() {
                 Some("off") => None,
                 _ => Some(size("store.scrub", &raw.store.scrub, mib(2), (1 << 14, mib(1024)))?),
+            },
+            reserve: match raw.store.reserve.as_deref() {
+                Some("off") => 0,
+                _ => size("store.reserve", &raw.store.reserve, mib(16), (mib(1), mib(4096)))?,
             },
             lock_patience: fields.duration(
                 "store.lock_patience",

@@ -150,6 +150,11 @@ impl ApiError {
                     "the write was made on this machine, but whether it lasts isn't known ({why}); repeat it with the same Idempotency-Key"
                 ),
             ),
+            WriteError::NoRoom(why) => ApiError::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                code::DISK_FULL,
+                format!("nothing was written: {why}"),
+            ),
             WriteError::Storage(why) => ApiError::new(
                 StatusCode::INSUFFICIENT_STORAGE,
                 code::STORAGE,

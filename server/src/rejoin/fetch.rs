@@ -22,7 +22,7 @@ use super::{AHEAD, Head, PATIENCE, RejoinError, decompress, receive, send};
 /// What the store thread says to the master.
 #[derive(Debug)]
 pub(super) enum ToMaster {
-    Ask(Stamp, [u8; 32]),
+    Ask(Stamp, [u8; 32], bool),
     Question(Question),
     GivenUp(String),
     Done,
@@ -31,7 +31,8 @@ pub(super) enum ToMaster {
 /// What the store thread hears.
 #[derive(Debug)]
 pub(super) enum FromMaster {
-    Target(Target),
+    /// With the pages that alone are compared, unless all are.
+    Target(Target, Option<Vec<u32>>),
     Answer(Bytes),
     End([u8; 32]),
     Failed(String),
@@ -161,7 +162,7 @@ impl Far {
             let mut next = Some(ask);
             while let Some(what) = next {
                 let (head, body) = match what {
-                    ToMaster::Ask(stamp, key) => (Head::Ask(stamp, key), Bytes::new()),
+                    ToMaster::Ask(stamp, key, all) => (Head::Ask(stamp, key, all), Bytes::new()),
                     ToMaster::Question(Question { first, count, hashes }) => {
                         (Head::Question(first, count), hashes)
                     }
@@ -200,10 +201,11 @@ impl Far {
 
 fn understand(head: Head, body: Bytes) -> Result<FromMaster, RejoinError> {
     Ok(match head {
-        Head::Target(stamp, page_size, pages, history) => {
+        Head::Target(stamp, page_size, pages, history, listed) => {
             let history = TermHistory::from_reigns(history.reigns().iter().cloned())
                 .map_err(|error| RejoinError::Unexpected(error.to_string()))?;
-            FromMaster::Target(Target { stamp, page_size, pages, history })
+            let changed = listed.then(|| read_list(&body)).transpose()?;
+            FromMaster::Target(Target { stamp, page_size, pages, history }, changed)
         }
         Head::Answer(encoding, plain_len) => FromMaster::Answer(decompress(encoding, plain_len, body)?),
         Head::End(whole) => FromMaster::End(whole),
@@ -212,4 +214,18 @@ fn understand(head: Head, body: Bytes) -> Result<FromMaster, RejoinError> {
             return Err(RejoinError::Unexpected("the master asks".to_owned()));
         }
     })
+}
+
+/// Page numbers, as `write_list` wrote them.
+fn read_list(body: &[u8]) -> Result<Vec<u32>, RejoinError> {
+    let (numbers, rest) = body.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(RejoinError::Unexpected(format!("a list of pages of {} bytes", body.len())));
+    }
+    Ok(numbers.iter().map(|number| u32::from_be_bytes(*number)).collect())
+}
+
+/// Page numbers, as they travel.
+pub(super) fn write_list(pages: &[u32]) -> Bytes {
+    pages.iter().flat_map(|page| page.to_be_bytes()).collect::<Vec<u8>>().into()
 }

@@ -33,19 +33,21 @@ const ANSWER_LIMIT: usize = (1 << 20) + (64 << 10);
 /// What travels on a rejoin stream. 0 to 4 were the messages of whole copies.
 #[derive(Debug, Encode, Decode)]
 enum Head {
-    /// The replica begins: what it is, and the key under which it hashes pages.
+    /// The replica begins: what it is, the key under which it hashes pages, and whether all pages must be compared.
     #[n(5)]
-    Ask(#[n(0)] Stamp, #[cbor(n(1), with = "minicbor::bytes")] [u8; 32]),
-    /// The master's snapshot: stamp, bytes of a page, pages, who reigned.
+    Ask(#[n(0)] Stamp, #[cbor(n(1), with = "minicbor::bytes")] [u8; 32], #[n(2)] bool),
+    /// The master's snapshot: stamp, bytes of a page, pages, who reigned. With `true` the body lists the pages that were written
+    /// since the replica's stamp, and these alone are compared.
     #[n(6)]
-    Target(#[n(0)] Stamp, #[n(1)] u32, #[n(2)] u32, #[n(3)] TermHistory),
-    /// Which of so many pages from the first on differ? The body has their hashes.
+    Target(#[n(0)] Stamp, #[n(1)] u32, #[n(2)] u32, #[n(3)] TermHistory, #[n(4)] bool),
+    /// Which of so many pages from a place in the list on differ? Without a list a page's place is its number. The body has
+    /// their hashes.
     #[n(7)]
     Question(#[n(0)] u32, #[n(1)] u32),
     /// The body has those that differ: how it is encoded, and its length when it isn't.
     #[n(8)]
     Answer(#[n(0)] Encoding, #[n(1)] u32),
-    /// All was asked: the hash of the whole snapshot.
+    /// All was asked: the hash of the whole snapshot, or of the pages in the list.
     #[n(9)]
     End(#[cbor(n(0), with = "minicbor::bytes")] [u8; 32]),
     /// The master can't go on.
@@ -153,11 +155,13 @@ mod tests {
 
     #[test]
     fn messages_read_back_and_those_of_whole_copies_are_errors() {
-        let target = Head::Target(Stamp::default(), 4096, 7, TermHistory::default());
+        let target = Head::Target(Stamp::default(), 4096, 7, TermHistory::default(), true);
         let bytes = minicbor::to_vec(&target).unwrap();
-        assert!(matches!(minicbor::decode::<Head>(&bytes).unwrap(), Head::Target(_, 4096, 7, _)));
-        let bytes = minicbor::to_vec(Head::Ask(Stamp::default(), [3; 32])).unwrap();
-        assert!(matches!(minicbor::decode::<Head>(&bytes).unwrap(), Head::Ask(_, key) if key == [3; 32]));
+        assert!(matches!(minicbor::decode::<Head>(&bytes).unwrap(), Head::Target(_, 4096, 7, _, true)));
+        let bytes = minicbor::to_vec(Head::Ask(Stamp::default(), [3; 32], true)).unwrap();
+        assert!(
+            matches!(minicbor::decode::<Head>(&bytes).unwrap(), Head::Ask(_, key, true) if key == [3; 32])
+        );
         for old in 0..5u8 {
             // `[old, []]` in CBOR.
             assert!(minicbor::decode::<Head>(&[0x82, old, 0x80]).is_err());

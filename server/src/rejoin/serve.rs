@@ -9,7 +9,7 @@ use tanist_store::{CopyOut, PageSums, Snapshot};
 use tanist_transport::{SecureReceiver, SecureSender, SecureStream};
 use tokio::runtime::Handle;
 
-use super::{Board, Head, LOG_EVERY, RejoinError, compress, receive, send};
+use super::{Board, Head, LOG_EVERY, RejoinError, compress, fetch::write_list, receive, send};
 
 struct Serve<'a> {
     runtime: &'a Handle,
@@ -63,16 +63,29 @@ impl Serve<'_> {
     }
 
     fn run(&mut self) -> Result<(), RejoinError> {
-        let (Head::Ask(from, key), _) = self.receive()? else {
+        let (Head::Ask(from, key, all), _) = self.receive()? else {
             return Err(RejoinError::Unexpected("expected what the replica is first".to_owned()));
         };
         let started = Instant::now();
-        let mut copy = CopyOut::of(Snapshot::open_numbered(self.directory, self.sums)?, key);
-        let target = copy.target().clone();
-        let (peer, position, pages) = (self.peer, target.stamp.position, target.pages);
-        tracing::info!(%peer, from = %from.position, %position, pages, "rejoin: comparing a replica");
-        self.progress.pages = pages;
-        self.send(&Head::Target(target.stamp, target.page_size, pages, target.history), Bytes::new())?;
+        let snapshot = Snapshot::open_numbered(self.directory, self.sums)?;
+        let target = snapshot.target().clone();
+        let changed = if all { None } else { self.sums.changed_since(&from, &target) };
+        let listed = changed.as_deref().map(write_list);
+        let mut copy = match changed {
+            Some(changed) => CopyOut::of_changed(snapshot, key, changed)?,
+            None => CopyOut::of(snapshot, key),
+        };
+        self.sums.give(target.stamp);
+        let (peer, position) = (self.peer, target.stamp.position);
+        let only_changed = listed.is_some();
+        let pages = copy.changed().map_or(target.pages, |list| u32::try_from(list.len()).unwrap_or(u32::MAX));
+        tracing::info!(
+            %peer, from = %from.position, %position, pages, only_changed,
+            "rejoin: comparing a replica"
+        );
+        (self.progress.pages, self.progress.only_changed) = (pages, only_changed);
+        let head = Head::Target(target.stamp, target.page_size, target.pages, target.history, only_changed);
+        self.send(&head, listed.unwrap_or_default())?;
         let mut logged = started;
         loop {
             self.board.set(peer, self.progress.clone());
@@ -99,6 +112,7 @@ impl Serve<'_> {
         }
         // The snapshot isn't needed any more; held longer, it would only let the WAL grow.
         drop(copy);
+        self.progress.placing = true;
         self.board.set(peer, self.progress.clone());
         let RejoinProgress { moved, bytes, .. } = self.progress;
         let seconds = started.elapsed().as_secs_f32();

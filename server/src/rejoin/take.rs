@@ -45,22 +45,26 @@ fn run(
     let (stamp, page_size) = (database.stamp(), database.page_size());
     board.set(member, RejoinProgress::default());
     let staging = database.open_staging()?;
-    link.say(ToMaster::Ask(stamp, key))?;
-    let FromMaster::Target(target) = link.next()? else {
+    link.say(ToMaster::Ask(stamp, key, database.must_compare_all()))?;
+    let FromMaster::Target(target, changed) = link.next()? else {
         return Err(RejoinError::Unexpected("expected the master's snapshot first".to_owned()));
     };
-    let (position, pages) = (target.stamp.position, target.pages);
+    let (position, of_pages, only_changed) = (target.stamp.position, target.pages, changed.is_some());
     let mut rejoin = database.begin_rejoin(staging, key, target)?;
+    if let Some(changed) = changed {
+        rejoin = rejoin.only(changed)?;
+    }
+    let pages = rejoin.counts().pages;
     let master = &link.master;
     tracing::info!(
-        %master, from = %stamp.position, %position, pages,
+        %master, from = %stamp.position, %position, pages, only_changed,
         staged_before = rejoin.counts().staged_before,
         diverged_after = rejoin.diverged_after().map(|common| common.to_string()),
         "rejoin: comparing with the master"
     );
     let mut logged = started;
     let whole = loop {
-        board.set(member, progress(&rejoin, link));
+        board.set(member, RejoinProgress { only_changed, ..progress(&rejoin, link) });
         link.is_wanted()?;
         while rejoin.unanswered() < AHEAD
             && let Some(question) = rejoin.question()?
@@ -79,17 +83,17 @@ fn run(
         }
     };
     let RejoinProgress { moved, bytes, .. } = progress(&rejoin, link);
-    board.set(member, progress(&rejoin, link));
+    board.set(member, RejoinProgress { only_changed, placing: true, ..progress(&rejoin, link) });
     let context = ReportContext { member: member.as_str(), now };
     link.is_wanted()?;
     let rejoined = rejoin.finish(whole, &context)?;
     // Of a full copy's bytes, compression left aside.
-    let percent = 100.0 * bytes as f64 / (f64::from(pages) * f64::from(page_size));
+    let percent = 100.0 * bytes as f64 / (f64::from(of_pages) * f64::from(page_size));
     if let Some(report) = &rejoined.report {
         tracing::warn!(report, "rejoin: what only this replica held is saved in a divergence report");
     }
     tracing::info!(
-        %position, pages, received_pages = moved, bytes,
+        %position, pages, only_changed, received_pages = moved, bytes,
         percent_of_copy = format!("{percent:.2}"),
         seconds = started.elapsed().as_secs_f32(),
         "rejoin: in line with the master"
@@ -105,6 +109,6 @@ fn progress(rejoin: &Rejoin<'_>, link: &Link) -> RejoinProgress {
         compared: counts.compared,
         moved: counts.received,
         bytes: link.bytes(),
-        waits_for: None,
+        ..RejoinProgress::default()
     }
 }

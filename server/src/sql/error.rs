@@ -120,6 +120,12 @@ impl SqlError {
         SqlError { index, kind, message, sqlite_code, place }
     }
 
+    /// Whether there was no room for it, on the disk or in the table.
+    #[must_use]
+    pub(crate) fn is_full(&self) -> bool {
+        self.sqlite_code.is_some_and(|code| code & 0xff == rusqlite::ffi::SQLITE_FULL)
+    }
+
     /// A change that can't be recorded.
     #[must_use]
     pub fn audit_full() -> SqlError {

@@ -16,6 +16,7 @@ use tanist_store::{InsertWatch, forget_inserts, prepare_user};
 pub use error::{Place, SqlError, SqlErrorKind};
 
 use verb::Verb;
+pub(crate) use verb::removes;
 
 /// What a value costs an answer beside its bytes, so that many small ones don't take much more memory than they count.
 const EACH: usize = 8;

@@ -16,6 +16,12 @@ pub(super) enum Verb {
     Other,
 }
 
+/// Whether the first statement in `sql` begins as one that takes rows or tables away.
+pub(crate) fn removes(sql: &str) -> bool {
+    let first = Tokens(sql).find(|token| *token != ";");
+    first.is_some_and(|word| is(word, "delete") || is(word, "drop"))
+}
+
 impl Verb {
     /// Of the first statement in `sql`.
     pub(super) fn of(sql: &str) -> Verb {

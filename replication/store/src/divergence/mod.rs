@@ -114,6 +114,8 @@ fn save_in(
     context: &ReportContext<'_>,
 ) -> Result<Option<String>, StoreError> {
     let data_dir = rejoin.database.dir.clone();
+    // Old images of as many pages as come at the most; what a disk refuses later is undone.
+    rejoin.staging.check_room(rejoin.staging.len() as u64)?;
     let parent = data_dir.join(DIVERGENCE_DIR);
     remove(saving)?;
     private::create_dir_all(saving)

@@ -66,6 +66,7 @@ const WRITTEN: &Problems = &[
     (503, code::NOT_ENOUGH_BACKUPS),
     (503, code::OUTCOME_UNKNOWN),
     (503, code::OVERLOADED),
+    (507, code::DISK_FULL),
     (507, code::STORAGE),
 ];
 const CHANGE: &Problems = &[

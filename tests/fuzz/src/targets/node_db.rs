@@ -30,6 +30,7 @@ fn template() -> Vec<u8> {
         let dir = scratch::directory()?;
         let (durable, _) = Durable::open(dir.path(), "c", "a")?;
         durable.persist(&hard(7))?;
+        durable.mark_clean()?;
         drop(durable);
         Ok(std::fs::read(dir.path().join("node.db"))?)
     };
