@@ -98,7 +98,12 @@ impl DirectoryLock {
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
         let pid = format!("{}\n", std::process::id());
-        private::write(&directory.join("tanist.pid"), pid.as_bytes()).map_err(fail)?;
+        let pid_path = directory.join("tanist.pid");
+        private::write(&pid_path, pid.as_bytes()).map_err(fail)?;
+        // Of a command that root runs: the machine's own account must be able to open them.
+        for made in [&path, &pid_path] {
+            private::give_to_owner_of(directory, made).map_err(fail)?;
+        }
         Ok(DirectoryLock { _file: file })
     }
 }
@@ -129,6 +134,13 @@ fn make_durable(directory: &Path) -> std::io::Result<()> {
         let _ = sync_entry(directory);
     }
     new.into_iter().try_for_each(sync_entry)
+}
+
+/// Whether the machine of this data directory was stopped cleanly; `None`: it has never run, or nobody can say. Changes nothing.
+pub(crate) fn was_stopped_cleanly(directory: &Path) -> Option<bool> {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = Connection::open_with_flags(directory.join("node.db"), flags).ok()?;
+    connection.query_row("SELECT clean FROM node", [], |row| row.get(0)).ok()
 }
 
 /// Syncs the entry of a directory or a file in its parent.

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
+mod descriptors;
 mod discovery;
 mod driver;
 pub mod durable;

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener, ToSocketAddrs as _},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _},
     path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
@@ -25,6 +25,7 @@ use crate::{
     },
     clock,
     config::{Config, Health, Hooks, HttpLimits, Tls},
+    descriptors,
     discovery::Here,
     driver::{self, Control, DriverError, Parts},
     durable::{self, DirectoryLock, Durable, DurableError},
@@ -222,6 +223,10 @@ fn listen(field: &'static str, address: &str) -> Result<TcpListener, StartError>
 
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // IPv4, too: systems differ in what they do by themselves. One that can't goes on with IPv6 alone.
+        let _ = socket.set_only_v6(false);
+    }
     // On Windows the option means something else: that several may share the port.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
@@ -249,7 +254,8 @@ impl Server {
     ///
     /// # Errors
     /// When something the configuration names can't be used; the message names it.
-    pub async fn start(config: Config) -> Result<Server, StartError> {
+    pub async fn start(mut config: Config) -> Result<Server, StartError> {
+        descriptors::clamp(&mut config);
         let lock = DirectoryLock::take(&config.data_dir)?;
         durable::close_to_others(&config.data_dir);
         tanist_store::prepare(&config.data_dir)?;

@@ -59,6 +59,8 @@ pub struct Machine {
     pub child: Option<Child>,
     /// Its data directory is a file system of its own with so many bytes, which nobody else sees and which ends with it.
     pub small_disk: Option<u64>,
+    /// The process may have so many files open, and can't raise that.
+    pub most_files: Option<u32>,
     /// Added to the process's environment.
     pub environment: Vec<(&'static str, PathBuf)>,
     /// It is a Windows machine.
@@ -152,6 +154,7 @@ impl Cluster {
                 config: dir.path().join(format!("pc-{}", i + 1)).join("tanist.toml"),
                 child: None,
                 small_disk: None,
+                most_files: None,
                 environment: vec![],
                 wine: (layout.windows)(i).then(|| Wine::get().expect("Wine and tanist.exe")),
             })
@@ -228,6 +231,12 @@ impl Cluster {
             .open(machine.config.with_file_name("tanist.log"))
             .unwrap();
         let mut command = match (machine.small_disk, &machine.wine) {
+            (None, None) if machine.most_files.is_some() => {
+                let most = machine.most_files.unwrap_or_default();
+                let mut command = Command::new("sh");
+                command.args(["-c", &format!("ulimit -n {most} && exec '{}' \"$@\"", binary()), "tanist"]);
+                command
+            }
             (None, None) => Command::new(binary()),
             (None, Some(wine)) => wine.tanist(),
             (Some(bytes), _) => {

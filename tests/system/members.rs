@@ -59,6 +59,7 @@ fn join(cluster: &mut Cluster, id: &str, ip: String) {
         config,
         child: None,
         small_disk: None,
+        most_files: None,
         environment: vec![],
         wine: None,
     });

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
 use tanist_replication::{HardState, SuccessionRecord, Term};
-use tanist_store::{Anew, DATABASE_FILE, begin_anew};
+use tanist_store::{Anew, DATABASE_FILE, begin_anew, private};
 
 use super::{
     Usage,
@@ -90,6 +90,10 @@ pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     fs::rename(&partial, &database).with_context(|| format!("rename {}", partial.display()))?;
     durable::sync_entry(&database).with_context(|| format!("sync {}", config.data_dir.display()))?;
     votes.mark_clean()?;
+    drop(votes);
+    // Root restores, another account runs the machine.
+    private::give_all_to_owner(&config.data_dir)
+        .with_context(|| format!("give what is in {} to its owner", config.data_dir.display()))?;
     drop(cleanup);
     tell(args, &config, &point, &stamp.position.to_string())
 }
