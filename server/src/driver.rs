@@ -20,6 +20,7 @@ use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent}
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
+    acquaintance::{Acquaintance, Aside},
     clock,
     durable::Durable,
     end_notice::Peers,
@@ -62,6 +63,8 @@ pub(crate) struct Parts {
     pub id: MemberId,
     /// The protocol.
     pub node: Node,
+    /// What is known of the other machines beside the protocol.
+    pub acquaintance: Acquaintance,
     /// The others and where they are reached, for who follows that.
     pub peers: watch::Sender<Peers>,
     /// This machine's durable votes.
@@ -200,6 +203,15 @@ pub enum DriverError {
     /// The replica can't be trusted any more.
     #[error("the replica's disk failed: {0}")]
     Store(String),
+    /// Its data is another cluster's.
+    #[error(
+        "this machine's data is another cluster's than that of {peer}, which is the master. Move state.db, state.db-wal, state.db-shm and \
+         node.db away and start again: this machine gets the data from its master"
+    )]
+    OtherFounding {
+        /// The master that has met it.
+        peer: MemberId,
+    },
     /// It does nothing any more, so another machine must take over.
     #[error("{0}, for longer than can be waited for")]
     Stuck(String),
@@ -363,6 +375,11 @@ impl Driver {
                 self.judge(SCHEMA, why)?;
                 self.event(Event::Barred(barred))
             }
+            StoreEvent::Founded(founding) => {
+                // It is what this machine has opened, so it can't be another than it knew.
+                self.parts.acquaintance.confirm(&self.parts.durable, founding)?;
+                Ok(())
+            }
             StoreEvent::Fatal(why) => {
                 self.event(Event::StorageFailed(why.clone()))?;
                 Err(DriverError::Store(why))
@@ -387,7 +404,11 @@ impl Driver {
     }
 
     fn transport_event(&mut self, event: TransportEvent) -> Result<(), DriverError> {
+        self.parts.acquaintance.keep(&self.parts.durable)?;
         match event {
+            TransportEvent::Received { from, packet, .. } if let Some(aside) = Aside::read(&packet) => {
+                self.aside(from, aside)
+            }
             TransportEvent::Received { from, packet, .. } => match wire::decode(&packet.head, packet.body) {
                 Ok(message) => {
                     self.refuse_cluster(&from, &message)?;
@@ -408,6 +429,7 @@ impl Driver {
             },
             TransportEvent::Connected { peer, channel: Channel::Control } => {
                 self.view_due = true;
+                self.parts.acquaintance.greet(peer.clone());
                 self.event(Event::LinkUp(peer))
             }
             TransportEvent::Closed { peer, channel: Channel::Control, .. } => {
@@ -425,6 +447,32 @@ impl Driver {
             TransportEvent::IdInUse { .. }
             | TransportEvent::Connected { .. }
             | TransportEvent::Closed { .. } => Ok(()),
+        }
+    }
+
+    /// What another machine tells beside the protocol.
+    fn aside(&mut self, from: MemberId, aside: Aside) -> Result<(), DriverError> {
+        let founding = self.parts.acquaintance.hear(aside, &self.parts.transport);
+        let status = self.parts.node.status();
+        match founding.filter(|_| status.serving && status.master.as_ref() == Some(&from)) {
+            Some(founding) if !self.parts.acquaintance.confirm(&self.parts.durable, founding)? => {
+                Err(DriverError::OtherFounding { peer: from })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why those are not reached without whom there is no master.
+    fn explain(&self, notice: &mut Option<String>) {
+        const SHOWN: usize = 200;
+        let status = self.parts.node.status();
+        let problem = |peer: &tanist_replication::status::PeerStatus| {
+            let why = self.parts.transport.problem(&peer.id).filter(|_| !peer.reachable)?;
+            Some(format!("{}: {}", peer.id, why.chars().take(SHOWN).collect::<String>()))
+        };
+        let problems: Vec<_> = status.peers.iter().filter_map(problem).collect();
+        if let Some(notice) = notice.as_mut().filter(|_| status.master.is_none() && !problems.is_empty()) {
+            notice.push_str(&format!("; tried {}", problems.join("; ")));
         }
     }
 
@@ -595,6 +643,8 @@ impl Driver {
                 }
             }
             Effect::Connect(members) => {
+                let is_member = |id: &MemberId| members.iter().any(|member| member.id == *id);
+                self.parts.acquaintance.retain(&self.parts.durable, is_member)?;
                 let peers = addresses(&self.parts.configured, &members);
                 self.parts.peers.send_replace(peers.clone());
                 self.parts.transport.set_peers(peers);
@@ -763,7 +813,9 @@ impl Driver {
         }
         self.view_due = false;
         self.last_view = Instant::now();
-        let view = view::of(&self.parts.cluster, &self.parts.node.status(), &self.parts.board);
+        self.parts.acquaintance.tell(&self.parts.transport);
+        let mut view = view::of(&self.parts.cluster, &self.parts.node.status(), &self.parts.board);
+        self.explain(&mut view.cluster.notice);
         self.outage.look(view.cluster.master.is_some(), view.cluster.notice.as_deref());
         self.parts.gate.set_view(view, clock::now_ns());
     }

@@ -3,6 +3,9 @@
 //! Owns the durable votes, the accepted succession record and the clean-stop mark. Never holds user data and is
 //! never copied between machines. Read `driver.rs` for when it is written.
 
+mod identity;
+mod machine;
+
 use std::{
     fs::{File, TryLockError},
     path::{Path, PathBuf},
@@ -11,6 +14,9 @@ use std::{
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tanist_replication::{HardState, RecordKey};
 use tanist_store::private;
+
+pub use identity::Begun;
+pub(crate) use machine::mark as machine_mark;
 
 /// Why `node.db` or the data directory can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +56,16 @@ pub enum DurableError {
         path: PathBuf,
         /// What was wrong.
         why: String,
+    },
+    /// The directory was made on another computer.
+    #[error(
+        "{path} belongs to another computer. If its disk was moved here, or this computer has got a new identity, and the data directory is \
+         used nowhere else, run `tanist adopt` here once. If it is a copy of a machine that goes on, empty this data directory and give \
+         this machine a name of its own"
+    )]
+    Moved {
+        /// The file.
+        path: PathBuf,
     },
     /// The directory belongs to another machine or cluster.
     #[error("{path} belongs to {what} {found:?}, the configuration says {expected:?}")]
@@ -211,6 +227,7 @@ impl Durable {
                      reason TEXT NOT NULL
                  ) STRICT;",
             )
+            .and_then(|()| connection.execute_batch(identity::TABLES))
             .map_err(fail("open"))?;
         let row = connection
             .query_row("SELECT cluster, member, clean, state FROM node", [], |row| {

@@ -86,6 +86,8 @@ impl Line {
             }),
             addresses: vec![],
             admit_strangers: false,
+            names: tanist_transport::Names::default(),
+            lives: tanist_transport::Lives::default(),
             limits,
         };
         let peers = self.peers.into_iter().map(|(id, at)| Ok((id.parse()?, at)));

@@ -14,10 +14,11 @@ use std::{
 use socket2::{Domain, Socket, Type};
 use tanist_replication::{Config as NodeConfig, HardState, Node, Rank, RecordKey, Stamp, Time};
 use tanist_store::Database;
-use tanist_transport::{Transport, TransportEvent};
+use tanist_transport::{Config as TransportConfig, Lives, Names, Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
+    acquaintance::Acquaintance,
     auth::Operators,
     backup::{
         Source,
@@ -72,6 +73,19 @@ pub enum StartError {
     /// `state.db`.
     #[error("{0}{advice}", advice = advice(.0))]
     Store(#[from] tanist_store::StoreError),
+    /// The replica is another cluster's.
+    #[error(
+        "{path}: it holds the data of {found}, this machine belongs to {expected}; nothing was changed. Move state.db, state.db-wal and \
+         state.db-shm away and start again: this machine gets the data from its master"
+    )]
+    OtherCluster {
+        /// The file.
+        path: PathBuf,
+        /// Whose data it is.
+        found: String,
+        /// What node.db or the configuration says.
+        expected: String,
+    },
     /// A restore broke off.
     #[error(
         "data_dir: {0} holds the beginning of a restore but no database: empty the directory and restore again"
@@ -142,6 +156,32 @@ async fn open(config: &Config, hard: Option<&HardState>) -> Result<Database, Sta
             }
         }
     }
+}
+
+/// Begins a start of this data directory, once its data is known to be this cluster's.
+fn begin(
+    config: &Config,
+    durable: &Durable,
+    database: Option<&Database>,
+) -> Result<(Lives, Names), StartError> {
+    let begun = durable.begin_life(durable::machine_mark().as_deref())?;
+    let found = database.map(Database::founding).transpose()?.flatten();
+    if let Some(found) = &found {
+        let path = config.data_dir.join(tanist_store::DATABASE_FILE);
+        let founded = |id: &[u8; 16]| id[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        if found.cluster != config.cluster.as_str() {
+            let (found, expected) =
+                (format!("cluster {:?}", found.cluster), format!("{:?}", config.cluster.as_str()));
+            return Err(StartError::OtherCluster { path, found, expected });
+        }
+        if let Some(known) = begun.founding.filter(|known| *known != found.id) {
+            let found = format!("another cluster of this name (founding {})", founded(&found.id));
+            let expected = format!("the one with founding {}", founded(&known));
+            return Err(StartError::OtherCluster { path, found, expected });
+        }
+    }
+    let founding = begun.founding.or(found.map(|found| found.id));
+    Ok((Lives::new(begun.life, founding, begun.known), Names::remembering(begun.names)))
 }
 
 /// What an operator can do about a replica that can't be opened.
@@ -271,6 +311,11 @@ impl Server {
             true => None,
             false => Some(open(&config, recovered.hard.as_ref()).await?),
         };
+        let begun = begin(&config, &durable, database.as_ref());
+        if begun.is_err() && recovered.clean {
+            durable.mark_clean()?;
+        }
+        let (lives, names) = begun?;
         let stamp = database.as_ref().map_or(Stamp::default(), |database| match database.stamp() {
             stamp if database.is_doubted() => Stamp::off_branch(stamp.position),
             stamp => stamp,
@@ -343,7 +388,8 @@ impl Server {
         let (tell_ended, driver_ended) = oneshot::channel();
         let known = driver::addresses(&config.members, &node.status().record.members);
         let (peers, followed) = watch::channel(known);
-        let subject = Subject { config: config.transport(random()?), peers: followed };
+        let transport = TransportConfig { lives, names, ..config.transport(random()?) };
+        let subject = Subject { config: transport, peers: followed };
         let driver = {
             let gate = Arc::clone(&gate);
             let inbox = store.as_ref().map(|(inbox, _)| Arc::clone(inbox));
@@ -361,11 +407,13 @@ impl Server {
                 priority::come_first();
                 let result = runtime.block_on(async move {
                     let (sender, transport_events) = mpsc::channel::<TransportEvent>(PEER_EVENTS);
+                    let (lives, names) = (transport_config.lives.clone(), transport_config.names.clone());
                     let transport = Transport::start(transport_config, vec![peer_listener], sender);
                     transport.set_peers(peers.borrow().clone());
                     let parts = Parts {
                         id,
                         node,
+                        acquaintance: Acquaintance::new(lives, names),
                         peers,
                         durable,
                         transport,

@@ -43,6 +43,8 @@ pub(crate) enum StoreEvent {
     Unfit(Option<Complaint>),
     /// No term can begin on this replica, and why; or one can.
     Barred(Option<Complaint>),
+    /// The founding of the cluster that the data belongs to, which this machine's own reign has begun on.
+    Founded([u8; 16]),
     /// The disk can't be trusted any more: stop.
     Fatal(String),
 }
@@ -222,6 +224,9 @@ impl Writer<'_> {
                 let stamp = self.database.stamp();
                 self.inbox.captured(Some(stamp.position));
                 let history = self.database.history().clone();
+                if let Ok(Some(founding)) = self.database.founding() {
+                    let _ = self.events.send(StoreEvent::Founded(founding.id));
+                }
                 self.tell(Event::ReignStarted { term, base, transactions, history });
                 self.syncer.captured(stamp);
             }

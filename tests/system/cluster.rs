@@ -61,6 +61,8 @@ pub struct Machine {
     pub small_disk: Option<u64>,
     /// The process may have so many files open, and can't raise that.
     pub most_files: Option<u32>,
+    /// A directory with the `hosts` and the `resolv.conf` that the process sees instead of the computer's.
+    pub names: Option<PathBuf>,
     /// Added to the process's environment.
     pub environment: Vec<(&'static str, PathBuf)>,
     /// It is a Windows machine.
@@ -155,6 +157,7 @@ impl Cluster {
                 child: None,
                 small_disk: None,
                 most_files: None,
+                names: None,
                 environment: vec![],
                 wine: (layout.windows)(i).then(|| Wine::get().expect("Wine and tanist.exe")),
             })
@@ -231,6 +234,17 @@ impl Cluster {
             .open(machine.config.with_file_name("tanist.log"))
             .unwrap();
         let mut command = match (machine.small_disk, &machine.wine) {
+            (None, None) if machine.names.is_some() => {
+                let names = machine.names.clone().unwrap_or_default();
+                let script = format!(
+                    "mount --bind '{0}/hosts' /etc/hosts && mount --bind '{0}/resolv.conf' /etc/resolv.conf && exec '{1}' \"$@\"",
+                    names.display(),
+                    binary()
+                );
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--map-root-user", "sh", "-c", &script, "tanist"]);
+                command
+            }
             (None, None) if machine.most_files.is_some() => {
                 let most = machine.most_files.unwrap_or_default();
                 let mut command = Command::new("sh");

@@ -88,6 +88,12 @@ async fn without_a_master_the_notice_names_the_holders_that_are_here() {
         .await;
     let here = format!("of these {} is here", cluster.machines[holder].id);
     assert!(notice.contains(&here) && !notice.contains("votes"), "{notice}");
+    let tried = format!("tried {}: connection refused", cluster.machines[master.min(other)].id);
+    cluster
+        .wait("it says what was tried", || async {
+            cluster.view(holder).await.ok()?.notice.filter(|notice| notice.contains(&tried)).map(drop)
+        })
+        .await;
     // The machine that holds nothing of it says so, and whom to start.
     cluster.kill(holder);
     cluster.start_machine(other);

@@ -60,6 +60,7 @@ fn join(cluster: &mut Cluster, id: &str, ip: String) {
         child: None,
         small_disk: None,
         most_files: None,
+        names: None,
         environment: vec![],
         wine: None,
     });

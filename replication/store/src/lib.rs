@@ -64,6 +64,7 @@ pub use snapshot::{Snapshot, Target};
 pub use sqlite_file::sync_files;
 pub use staging::Staging;
 pub use sums::PageSums;
+pub use tables::Founding;
 pub use utc::Utc;
 
 /// File name of the replicated database in the data directory.
@@ -93,6 +94,8 @@ pub struct Options {
     /// Whether no other machine is known to hold everything acknowledged, so that a replica whose sync has failed is written
     /// anew from what can be read of it; default `false`.
     pub alone: bool,
+    /// The cluster's name, for the data of one that is founded here; empty, the default: it says nothing of that.
+    pub cluster: String,
 }
 
 impl Default for Options {
@@ -104,6 +107,7 @@ impl Default for Options {
             busy_timeout_ms: 5_000,
             was_master: false,
             alone: false,
+            cluster: String::new(),
         }
     }
 }

@@ -12,7 +12,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     database::{Captured, Database},
     error::StoreError,
-    tables,
+    tables::{self, Founding},
 };
 
 static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../migrations");
@@ -116,6 +116,14 @@ impl Database {
         Ok((found > known).then_some(StoreError::NewerSchema { found, known }))
     }
 
+    /// The founding of the cluster that the data belongs to; `None` on an empty replica.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn founding(&self) -> Result<Option<Founding>, StoreError> {
+        self.sqlite("read the founding", |db| tables::read_founding(&db.observer))
+    }
+
     /// Begins the reign of `term`: writes its row and brings the schema up to date. `master` is the member's id,
     /// `reason` is for people. The captured transactions come in order.
     ///
@@ -177,6 +185,9 @@ impl Database {
             self.sqlite("migrate the schema", |db| {
                 if let Some((reign, master, reason)) = reign {
                     tables::write_reign(&db.writer, reign, master, reason)?;
+                    if !db.options.cluster.is_empty() {
+                        tables::write_founding(&db.writer, &db.options.cluster)?;
+                    }
                 }
                 tables::write_stamp(&db.writer, &stamp)?;
                 db.gate.pass(|| db.writer.execute_batch("COMMIT"))

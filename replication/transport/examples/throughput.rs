@@ -33,6 +33,8 @@ fn end(id: &str, key: &ClusterKey) -> Result<End, Box<dyn std::error::Error>> {
         keys: key.clone().into(),
         addresses: vec![],
         admit_strangers: false,
+        names: tanist_transport::Names::default(),
+        lives: tanist_transport::Lives::default(),
         limits: Limits::default(),
     };
     let (sender, events) = mpsc::channel(256);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tanist_replication::MemberId;
 
-use crate::{Channel, ClusterId, KeyRing};
+use crate::{Channel, ClusterId, KeyRing, Lives, Names};
 
 /// Bounds on sizes, numbers and times. The defaults suit a local network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +105,10 @@ pub struct Config {
     /// Whether machines with the key that aren't in the list of peers may open a control link: a few, see
     /// [`Limits::max_strangers`].
     pub admit_strangers: bool,
+    /// Where names have led before.
+    pub names: Names,
+    /// Which data directory this is, and which the others' are.
+    pub lives: Lives,
     /// Bounds.
     pub limits: Limits,
 }

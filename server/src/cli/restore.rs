@@ -79,8 +79,14 @@ pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
         manifest.member,
         manifest.made_at
     );
-    let anew =
-        Anew { term, master: config.id.as_str(), reason: &reason, chain, forget_tokens: args.forget_tokens };
+    let anew = Anew {
+        term,
+        master: config.id.as_str(),
+        reason: &reason,
+        chain,
+        cluster: config.cluster.as_str(),
+        forget_tokens: args.forget_tokens,
+    };
     let stamp = begin_anew(&partial, &anew)?;
     // The votes first: a database without them would stand for election as if it had only lost them.
     let (votes, _) = Durable::open(&config.data_dir, config.cluster.as_str(), config.id.as_str())?;

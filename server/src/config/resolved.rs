@@ -590,6 +590,7 @@ impl Config {
             max_transaction_bytes: self.max_transaction,
             // The store thread has other things to do than to wait for a lock: it tries again.
             busy_timeout_ms: 250,
+            cluster: self.cluster.to_string(),
             ..Options::default()
         }
     }
@@ -608,6 +609,8 @@ impl Config {
             keys: KeyRing::new(self.keys()),
             addresses: self.me().peer_addresses.clone(),
             admit_strangers: true,
+            names: tanist_transport::Names::default(),
+            lives: tanist_transport::Lives::default(),
             limits: LinkLimits { bulk_message, queue_bytes, ..LinkLimits::default() },
         }
     }

@@ -164,6 +164,8 @@ mod tests {
             keys: key.clone().into(),
             addresses: vec![],
             admit_strangers: false,
+            names: tanist_transport::Names::default(),
+            lives: tanist_transport::Lives::default(),
             limits: Limits::default(),
         }
     }

@@ -42,6 +42,8 @@ pub fn config(me: &str) -> Config {
         keys: key().into(),
         addresses: vec![],
         admit_strangers: false,
+        names: tanist_transport::Names::default(),
+        lives: tanist_transport::Lives::default(),
         limits: Limits { dial_backoff_max: Duration::from_millis(50), ..Limits::default() },
     }
 }
