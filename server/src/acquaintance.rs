@@ -3,7 +3,7 @@
 //! Owns what is told about that between drivers, in packets of their own, and when it is written to `node.db`. Decides nothing of
 //! the protocol. Read `tanist_transport::Lives` and `Names` for what it is used for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode, bytes::ByteArray};
@@ -59,11 +59,20 @@ pub(crate) struct Acquaintance {
     untold: BTreeSet<MemberId>,
     /// The founding stands in `node.db`.
     kept: bool,
+    /// The foundings that others know; believed once they are the master.
+    heard: BTreeMap<MemberId, [u8; 16]>,
 }
 
 impl Acquaintance {
     pub(crate) fn new(lives: Lives, names: Names) -> Acquaintance {
-        Acquaintance { lives, names, aside: Aside::default(), untold: BTreeSet::new(), kept: false }
+        Acquaintance {
+            lives,
+            names,
+            aside: Aside::default(),
+            untold: BTreeSet::new(),
+            kept: false,
+            heard: BTreeMap::new(),
+        }
     }
 
     /// Writes down what was learnt; called before anything counts that came over a new connection.
@@ -144,14 +153,29 @@ impl Acquaintance {
         });
     }
 
-    /// Another machine has told this; gives the founding that it knows.
-    pub(crate) fn hear(&self, aside: Aside, transport: &Transport) -> Option<[u8; 16]> {
+    /// Another machine has told this.
+    pub(crate) fn hear(&mut self, from: MemberId, aside: Aside, transport: &Transport) {
         for Whereabouts { member, addresses } in aside.members {
             if addresses.len() <= MOST_ADDRESSES && addresses.iter().all(|address| is_peer_address(address)) {
                 transport.hear_of(&member, &addresses);
             }
         }
-        aside.founding.map(Into::into)
+        if let Some(founding) = aside.founding
+            && (self.heard.len() < MOST_MEMBERS || self.heard.contains_key(&from))
+        {
+            self.heard.insert(from, founding.into());
+        }
+    }
+
+    /// `master` serves: the founding that it knows is the cluster's. `false`: this machine's data is another one's.
+    ///
+    /// # Errors
+    /// When `node.db` can't be written.
+    pub(crate) fn believe(&mut self, durable: &Durable, master: &MemberId) -> Result<bool, DurableError> {
+        match self.heard.remove(master) {
+            Some(founding) => self.confirm(durable, founding),
+            None => Ok(true),
+        }
     }
 }
 

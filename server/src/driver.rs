@@ -306,7 +306,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
     };
     driver.event(Event::Tick)?;
     loop {
-        driver.publish();
+        driver.publish()?;
         driver.tell_left();
         let now = clock::now_ns();
         let deadline = driver.parts.node.deadline().0.saturating_sub(now);
@@ -407,7 +407,8 @@ impl Driver {
         self.parts.acquaintance.keep(&self.parts.durable)?;
         match event {
             TransportEvent::Received { from, packet, .. } if let Some(aside) = Aside::read(&packet) => {
-                self.aside(from, aside)
+                self.parts.acquaintance.hear(from, aside, &self.parts.transport);
+                Ok(())
             }
             TransportEvent::Received { from, packet, .. } => match wire::decode(&packet.head, packet.body) {
                 Ok(message) => {
@@ -450,13 +451,12 @@ impl Driver {
         }
     }
 
-    /// What another machine tells beside the protocol.
-    fn aside(&mut self, from: MemberId, aside: Aside) -> Result<(), DriverError> {
-        let founding = self.parts.acquaintance.hear(aside, &self.parts.transport);
+    /// A master that serves knows to which cluster all belong.
+    fn believe(&mut self) -> Result<(), DriverError> {
         let status = self.parts.node.status();
-        match founding.filter(|_| status.serving && status.master.as_ref() == Some(&from)) {
-            Some(founding) if !self.parts.acquaintance.confirm(&self.parts.durable, founding)? => {
-                Err(DriverError::OtherFounding { peer: from })
+        match status.master.filter(|_| status.serving) {
+            Some(peer) if !self.parts.acquaintance.believe(&self.parts.durable, &peer)? => {
+                Err(DriverError::OtherFounding { peer })
             }
             _ => Ok(()),
         }
@@ -464,7 +464,7 @@ impl Driver {
 
     /// Why those are not reached without whom there is no master.
     fn explain(&self, notice: &mut Option<String>) {
-        const SHOWN: usize = 200;
+        const SHOWN: usize = 400;
         let status = self.parts.node.status();
         let problem = |peer: &tanist_replication::status::PeerStatus| {
             let why = self.parts.transport.problem(&peer.id).filter(|_| !peer.reachable)?;
@@ -807,16 +807,18 @@ impl Driver {
         }
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self) -> Result<(), DriverError> {
         if !self.view_due && self.last_view.elapsed() < VIEW_INTERVAL {
-            return;
+            return Ok(());
         }
         self.view_due = false;
         self.last_view = Instant::now();
+        self.believe()?;
         self.parts.acquaintance.tell(&self.parts.transport);
         let mut view = view::of(&self.parts.cluster, &self.parts.node.status(), &self.parts.board);
         self.explain(&mut view.cluster.notice);
         self.outage.look(view.cluster.master.is_some(), view.cluster.notice.as_deref());
         self.parts.gate.set_view(view, clock::now_ns());
+        Ok(())
     }
 }

@@ -163,6 +163,7 @@ fn begin(
     config: &Config,
     durable: &Durable,
     database: Option<&Database>,
+    restored: bool,
 ) -> Result<(Lives, Names), StartError> {
     let begun = durable.begin_life(durable::machine_mark().as_deref())?;
     let found = database.map(Database::founding).transpose()?.flatten();
@@ -180,7 +181,8 @@ fn begin(
             return Err(StartError::OtherCluster { path, found, expected });
         }
     }
-    let founding = begun.founding.or(found.map(|found| found.id));
+    // A restored machine must hear of a cluster that has begun, and end: nobody lets it in by a founding that is still to come.
+    let founding = begun.founding.or(found.map(|found| found.id)).filter(|_| !restored);
     Ok((Lives::new(begun.life, founding, begun.known), Names::remembering(begun.names)))
 }
 
@@ -311,7 +313,7 @@ impl Server {
             true => None,
             false => Some(open(&config, recovered.hard.as_ref()).await?),
         };
-        let begun = begin(&config, &durable, database.as_ref());
+        let begun = begin(&config, &durable, database.as_ref(), recovered.restored.is_some());
         if begun.is_err() && recovered.clean {
             durable.mark_clean()?;
         }

@@ -56,6 +56,15 @@ async fn three() -> (Cluster, usize, PathBuf) {
     create_ledger(&cluster.client()).await;
     cluster.wait_both_keep_up().await;
     let backup = (cluster.wait_master().await + 1) % 3;
+    cluster
+        .wait("node.db knows the cluster's founding", || async {
+            let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+            let node = rusqlite::Connection::open_with_flags(cluster.data_dir(backup).join("node.db"), flags)
+                .ok()?;
+            node.query_row("SELECT founding FROM identity", [], |row| row.get::<_, Option<Vec<u8>>>(0))
+                .ok()?
+        })
+        .await;
     let aside = cluster.data_dir(backup).with_file_name("aside");
     (cluster, backup, aside)
 }

@@ -121,7 +121,8 @@ impl Database {
     /// # Errors
     /// When it can't be read.
     pub fn founding(&self) -> Result<Option<Founding>, StoreError> {
-        self.sqlite("read the founding", |db| tables::read_founding(&db.observer))
+        // On a master the observer's snapshot is from before the reign's first transaction.
+        self.sqlite("read the founding", |db| tables::read_founding(&db.writer))
     }
 
     /// Begins the reign of `term`: writes its row and brings the schema up to date. `master` is the member's id,

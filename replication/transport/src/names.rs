@@ -62,6 +62,12 @@ impl Names {
         std::mem::take(&mut self.state().changed)
     }
 
+    /// Where the name last led to a member.
+    #[must_use]
+    pub fn led(&self, name: &str) -> Option<SocketAddr> {
+        self.state().names.get(name)?.worked
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // No change under this lock has two steps that can fail between.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
