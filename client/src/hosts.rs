@@ -102,7 +102,9 @@ pub fn parse(list: &str) -> Result<Vec<Host>, Error> {
             let url = url.trim_end_matches('/').to_owned();
             let authority = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
             let authority = authority.unwrap_or_default();
-            let port = authority.rsplit_once(':').map(|(name, port)| (!name.is_empty(), port.parse::<u16>()));
+            // An IPv6 address stands in brackets.
+            let named = |name: &str| !name.is_empty() && (name.ends_with(']') || !name.contains(':'));
+            let port = authority.rsplit_once(':').map(|(name, port)| (named(name), port.parse::<u16>()));
             let plain = authority.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@\\".contains(&byte));
             if matches!(port, Some((true, Ok(1..)))) && plain {
                 Ok(url)
@@ -293,6 +295,7 @@ mod tests {
     fn list_is_read_and_nonsense_is_named() {
         assert_eq!(parse("a:1,http://b:2/").unwrap(), ["http://a:1", "http://b:2"]);
         assert_eq!(parse("[::1]:80,https://b:2").unwrap(), ["http://[::1]:80", "https://b:2"]);
+        assert!(parse("::1:80").is_err(), "an IPv6 address without brackets");
         for bad in [
             "",
             " , ",

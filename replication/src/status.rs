@@ -260,6 +260,17 @@ impl Node {
                 }
                 let record = self.newest_record();
                 let holders: Vec<_> = record.sync_set.iter().collect();
+                let here: Vec<_> = holders
+                    .iter()
+                    .copied()
+                    .filter(|id| **id == self.config.id || self.links.contains(*id))
+                    .collect();
+                let of_these = match here.len() {
+                    0 => "; none of these is reached from here".to_owned(),
+                    count if count == holders.len() => "; it is here".to_owned(),
+                    1 => format!("; of these {} is here", list(here)),
+                    _ => format!("; of these {} are here", list(here)),
+                };
                 let down: Vec<_> = record
                     .members
                     .iter()
@@ -269,7 +280,7 @@ impl Node {
                 let own =
                     self.unhealthy.as_ref().map_or(String::new(), |why| format!("; this machine: {why}"));
                 Some(format!(
-                    "no master: the acknowledged data is on {}; not reached from here: {}{own}",
+                    "no master: the acknowledged data is on {}{of_these}; not reached from here: {}{own}",
                     list(holders),
                     if down.is_empty() { "nobody".to_owned() } else { list(down) }
                 ))

@@ -22,6 +22,7 @@ use tanist_transport::{Channel, Packet, SecureStream, Transport, TransportEvent}
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
+    acquaintance::{Acquaintance, Aside},
     clock,
     config::Health,
     differences::{Differences, Verdict},
@@ -78,6 +79,8 @@ pub(crate) struct Parts {
     pub node: Node,
     /// The replica holds less than this machine had stored.
     pub lost: bool,
+    /// What is known of the other machines beside the protocol.
+    pub acquaintance: Acquaintance,
     /// The others and where they are reached, for who follows that.
     pub peers: watch::Sender<Peers>,
     /// This machine's durable votes.
@@ -228,6 +231,15 @@ pub enum DriverError {
     /// The replica can't be trusted any more.
     #[error("the replica's disk failed: {0}")]
     Store(String),
+    /// Its data is another cluster's.
+    #[error(
+        "this machine's data is another cluster's than that of {peer}, which is the master. Move state.db, state.db-wal, state.db-shm and \
+         node.db away and start again: this machine gets the data from its master"
+    )]
+    OtherFounding {
+        /// The master that has met it.
+        peer: MemberId,
+    },
     /// It does nothing any more, so another machine must take over.
     #[error("{0}, for longer than can be waited for")]
     Stuck(String),
@@ -341,7 +353,7 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
     driver.event(Event::Lost(lost))?;
     loop {
         driver.look_for_stalls()?;
-        driver.publish();
+        driver.publish()?;
         driver.tell_left();
         let now = clock::now_ns();
         let deadline = driver.parts.node.deadline().0.saturating_sub(now);
@@ -421,6 +433,11 @@ impl Driver {
                 self.judge(SCHEMA, why)?;
                 self.event(Event::Barred(barred))
             }
+            StoreEvent::Founded(founding) => {
+                // It is what this machine has opened, so it can't be another than it knew.
+                self.parts.acquaintance.confirm(&self.parts.durable, founding)?;
+                Ok(())
+            }
             StoreEvent::Edited(why) => self.judge(EDITED, why),
             StoreEvent::Anew(why) => {
                 self.event(Event::StorageFailed(why.clone()))?;
@@ -451,7 +468,12 @@ impl Driver {
     }
 
     fn transport_event(&mut self, event: TransportEvent) -> Result<(), DriverError> {
+        self.parts.acquaintance.keep(&self.parts.durable)?;
         match event {
+            TransportEvent::Received { from, packet, .. } if let Some(aside) = Aside::read(&packet) => {
+                self.parts.acquaintance.hear(from, aside, &self.parts.transport);
+                Ok(())
+            }
             TransportEvent::Received { from, packet, .. } => match wire::decode(&packet.head, packet.body) {
                 Ok(message) => {
                     self.refuse_cluster(&from, &message)?;
@@ -490,6 +512,7 @@ impl Driver {
             },
             TransportEvent::Connected { peer, channel: Channel::Control } => {
                 self.view_due = true;
+                self.parts.acquaintance.greet(peer.clone());
                 self.event(Event::LinkUp(peer))
             }
             TransportEvent::Closed { peer, channel: Channel::Control, .. } => {
@@ -513,6 +536,31 @@ impl Driver {
             TransportEvent::IdInUse { .. }
             | TransportEvent::Connected { .. }
             | TransportEvent::Closed { .. } => Ok(()),
+        }
+    }
+
+    /// A master that serves knows to which cluster all belong.
+    fn believe(&mut self) -> Result<(), DriverError> {
+        let status = self.parts.node.status();
+        match status.master.filter(|_| status.serving) {
+            Some(peer) if !self.parts.acquaintance.believe(&self.parts.durable, &peer)? => {
+                Err(DriverError::OtherFounding { peer })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why those are not reached without whom there is no master.
+    fn explain(&self, notice: &mut Option<String>) {
+        const SHOWN: usize = 400;
+        let status = self.parts.node.status();
+        let problem = |peer: &tanist_replication::status::PeerStatus| {
+            let why = self.parts.transport.problem(&peer.id).filter(|_| !peer.reachable)?;
+            Some(format!("{}: {}", peer.id, why.chars().take(SHOWN).collect::<String>()))
+        };
+        let problems: Vec<_> = status.peers.iter().filter_map(problem).collect();
+        if let Some(notice) = notice.as_mut().filter(|_| status.master.is_none() && !problems.is_empty()) {
+            notice.push_str(&format!("; tried {}", problems.join("; ")));
         }
     }
 
@@ -720,6 +768,8 @@ impl Driver {
                 }
             }
             Effect::Connect(members) => {
+                let is_member = |id: &MemberId| members.iter().any(|member| member.id == *id);
+                self.parts.acquaintance.retain(&self.parts.durable, is_member)?;
                 let peers = addresses(&self.parts.configured, &members);
                 self.parts.peers.send_replace(peers.clone());
                 self.parts.transport.set_peers(peers);
@@ -939,12 +989,14 @@ impl Driver {
         }
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self) -> Result<(), DriverError> {
         if !self.view_due && self.last_view.elapsed() < VIEW_INTERVAL {
-            return;
+            return Ok(());
         }
         self.view_due = false;
         self.last_view = Instant::now();
+        self.believe()?;
+        self.parts.acquaintance.tell(&self.parts.transport);
         let status = self.parts.node.status();
         let others = upgrade::seen(&status, &self.parts.transport);
         let serves = status.role == RoleName::Master && status.serving && status.writes_allowed;
@@ -953,9 +1005,11 @@ impl Driver {
         }
         let mut view = view::of(&self.parts.cluster, &status, &self.parts.board);
         self.upgrades.show(&mut view.cluster, &others, |peer| self.parts.transport.problem(peer));
+        self.explain(&mut view.cluster.notice);
         self.outage.look(view.cluster.master.is_some(), view.cluster.notice.as_deref());
         let now = clock::now_ns();
         self.parts.measures.saw(view.cluster.master.as_deref(), Term(view.cluster.term), now);
         self.parts.gate.set_view(view, now);
+        Ok(())
     }
 }

@@ -3,6 +3,9 @@
 //! Owns the durable votes, the accepted succession record and the clean-stop mark. Never holds user data and is
 //! never copied between machines. Read `driver.rs` for when it is written.
 
+mod identity;
+mod machine;
+
 use std::{
     fs::{File, TryLockError},
     path::{Path, PathBuf},
@@ -11,6 +14,9 @@ use std::{
 use rusqlite::{Connection, OptionalExtension as _, config::DbConfig, params};
 use tanist_replication::{HardState, RecordKey};
 use tanist_store::private;
+
+pub use identity::Begun;
+pub(crate) use machine::mark as machine_mark;
 
 /// Why `node.db` or the data directory can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +56,16 @@ pub enum DurableError {
         path: PathBuf,
         /// What was wrong.
         why: String,
+    },
+    /// The directory was made on another computer.
+    #[error(
+        "{path} belongs to another computer. If its disk was moved here, or this computer has got a new identity, and the data directory is \
+         used nowhere else, run `tanist adopt` here once. If it is a copy of a machine that goes on, empty this data directory and give \
+         this machine a name of its own"
+    )]
+    Moved {
+        /// The file.
+        path: PathBuf,
     },
     /// The directory belongs to another machine or cluster.
     #[error("{path} belongs to {what} {found:?}, the configuration says {expected:?}")]
@@ -98,10 +114,15 @@ impl DirectoryLock {
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
         let pid = format!("{}\n", std::process::id());
-        match private::write(&directory.join("tanist.pid"), pid.as_bytes()) {
+        let pid_path = directory.join("tanist.pid");
+        match private::write(&pid_path, pid.as_bytes()) {
             // For people alone: a full disk is no reason not to start.
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {}
             written => written.map_err(fail)?,
+        }
+        // Of a command that root runs: the machine's own account must be able to open them.
+        for made in [&path, &pid_path].into_iter().filter(|made| made.exists()) {
+            private::give_to_owner_of(directory, made).map_err(fail)?;
         }
         Ok(DirectoryLock { _file: file })
     }
@@ -133,6 +154,13 @@ fn make_durable(directory: &Path) -> std::io::Result<()> {
         let _ = sync_entry(directory);
     }
     new.into_iter().try_for_each(sync_entry)
+}
+
+/// Whether the machine of this data directory was stopped cleanly; `None`: it has never run, or nobody can say. Changes nothing.
+pub(crate) fn was_stopped_cleanly(directory: &Path) -> Option<bool> {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = Connection::open_with_flags(directory.join("node.db"), flags).ok()?;
+    connection.query_row("SELECT clean FROM node", [], |row| row.get(0)).ok()
 }
 
 /// Syncs the entry of a directory or a file in its parent.
@@ -203,6 +231,7 @@ impl Durable {
                      reason TEXT NOT NULL
                  ) STRICT;",
             )
+            .and_then(|()| connection.execute_batch(identity::TABLES))
             .map_err(fail("open"))?;
         keep_room(&connection, &path).map_err(fail("keep room in"))?;
         let row = connection

@@ -60,6 +60,12 @@ struct Line {
 impl Line {
     fn of(config: &TransportConfig, peers: &Peers) -> Line {
         let keys = config.keys.now();
+        // The helper has looked no name up yet when it must tell.
+        let with_known = |addresses: &[String]| {
+            let known =
+                addresses.iter().filter_map(|name| config.names.led(name)).map(|known| known.to_string());
+            addresses.iter().cloned().chain(known).collect::<Vec<_>>()
+        };
         Line {
             cluster: config.cluster.to_string(),
             member: config.me.to_string(),
@@ -69,7 +75,7 @@ impl Line {
             peers: peers
                 .iter()
                 .filter(|(id, _)| *id != config.me)
-                .map(|(id, at)| (id.to_string(), at.clone()))
+                .map(|(id, at)| (id.to_string(), with_known(at)))
                 .collect(),
         }
     }
@@ -87,6 +93,8 @@ impl Line {
             addresses: vec![],
             admit_strangers: false,
             program: upgrade::program(),
+            names: tanist_transport::Names::default(),
+            lives: tanist_transport::Lives::default(),
             limits,
         };
         let peers = self.peers.into_iter().map(|(id, at)| Ok((id.parse()?, at)));

@@ -5,6 +5,7 @@
 
 const _: () = assert!(!tanist_replication::mistakes::POSSIBLE, "a server must not be able to make mistakes");
 
+mod acquaintance;
 pub mod audit;
 mod auth;
 pub mod backup;
@@ -13,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
+mod descriptors;
 mod differences;
 mod discovery;
 mod driver;

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener, ToSocketAddrs as _},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _},
     path::PathBuf,
     sync::Arc,
     thread::JoinHandle,
@@ -14,10 +14,11 @@ use std::{
 use socket2::{Domain, Socket, Type};
 use tanist_replication::{Config as NodeConfig, HardState, Node, Rank, RecordKey, Stamp, Time};
 use tanist_store::{Database, Reserve};
-use tanist_transport::{Transport, TransportEvent};
+use tanist_transport::{Config as TransportConfig, Lives, Names, Transport, TransportEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
+    acquaintance::Acquaintance,
     auth::Operators,
     backup::{
         Source,
@@ -25,6 +26,7 @@ use crate::{
     },
     clock,
     config::{Config, Health, Hooks, HttpLimits, Tls},
+    descriptors,
     discovery::Here,
     driver::{self, Control, DriverError, Parts},
     durable::{self, DirectoryLock, Durable, DurableError},
@@ -80,6 +82,19 @@ pub enum StartError {
     /// `state.db`.
     #[error("{0}{advice}", advice = advice(.0))]
     Store(#[from] tanist_store::StoreError),
+    /// The replica is another cluster's.
+    #[error(
+        "{path}: it holds the data of {found}, this machine belongs to {expected}; nothing was changed. Move state.db, state.db-wal and \
+         state.db-shm away and start again: this machine gets the data from its master"
+    )]
+    OtherCluster {
+        /// The file.
+        path: PathBuf,
+        /// Whose data it is.
+        found: String,
+        /// What node.db or the configuration says.
+        expected: String,
+    },
     /// A restore broke off.
     #[error(
         "data_dir: {0} holds the beginning of a restore but no database: empty the directory and restore again"
@@ -182,6 +197,34 @@ async fn open_as_it_is(
     }
 }
 
+/// Begins a start of this data directory, once its data is known to be this cluster's.
+fn begin(
+    config: &Config,
+    durable: &Durable,
+    database: Option<&Database>,
+    restored: bool,
+) -> Result<(Lives, Names), StartError> {
+    let begun = durable.begin_life(durable::machine_mark().as_deref())?;
+    let found = database.map(Database::founding).transpose()?.flatten();
+    if let Some(found) = &found {
+        let path = config.data_dir.join(tanist_store::DATABASE_FILE);
+        let founded = |id: &[u8; 16]| id[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        if found.cluster != config.cluster.as_str() {
+            let (found, expected) =
+                (format!("cluster {:?}", found.cluster), format!("{:?}", config.cluster.as_str()));
+            return Err(StartError::OtherCluster { path, found, expected });
+        }
+        if let Some(known) = begun.founding.filter(|known| *known != found.id) {
+            let found = format!("another cluster of this name (founding {})", founded(&found.id));
+            let expected = format!("the one with founding {}", founded(&known));
+            return Err(StartError::OtherCluster { path, found, expected });
+        }
+    }
+    // A restored machine must hear of a cluster that has begun, and end: nobody lets it in by a founding that is still to come.
+    let founding = begun.founding.or(found.map(|found| found.id)).filter(|_| !restored);
+    Ok((Lives::new(begun.life, founding, begun.known), Names::remembering(begun.names)))
+}
+
 /// What an operator can do about a replica that can't be opened.
 fn advice(error: &tanist_store::StoreError) -> &'static str {
     use tanist_store::StoreError::{Corrupt, NotADatabase};
@@ -265,6 +308,10 @@ fn listen(field: &'static str, address: &str) -> Result<TcpListener, StartError>
 
 fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // IPv4, too: systems differ in what they do by themselves. One that can't goes on with IPv6 alone.
+        let _ = socket.set_only_v6(false);
+    }
     // On Windows the option means something else: that several may share the port.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
@@ -292,7 +339,8 @@ impl Server {
     ///
     /// # Errors
     /// When something the configuration names can't be used; the message names it.
-    pub async fn start(config: Config) -> Result<Server, StartError> {
+    pub async fn start(mut config: Config) -> Result<Server, StartError> {
+        descriptors::clamp(&mut config);
         let lock = DirectoryLock::take(&config.data_dir)?;
         durable::close_to_others(&config.data_dir);
         let reserve = Arc::new(Reserve::open(&config.data_dir, config.reserve));
@@ -314,6 +362,11 @@ impl Server {
             true => None,
             false => Some(open(&config, recovered.hard.as_ref(), &reserve).await?),
         };
+        let begun = begin(&config, &durable, database.as_ref(), recovered.restored.is_some());
+        if begun.is_err() && recovered.clean {
+            durable.mark_clean()?;
+        }
+        let (lives, names) = begun?;
         let stamp = database.as_ref().map_or(Stamp::default(), |database| match database.stamp() {
             stamp if database.is_diverged() => Stamp::off_branch(stamp.position),
             stamp => stamp,
@@ -395,7 +448,8 @@ impl Server {
         let (tell_ended, driver_ended) = oneshot::channel();
         let known = driver::addresses(&config.members, &node.status().record.members);
         let (peers, followed) = watch::channel(known);
-        let subject = Subject { config: config.transport(random()?), peers: followed };
+        let transport = TransportConfig { lives, names, ..config.transport(random()?) };
+        let subject = Subject { config: transport, peers: followed };
         let (live_health, health_config) = watch::channel(config.health.clone());
         let health_calm = health_config.clone();
         let driver = {
@@ -416,6 +470,7 @@ impl Server {
                 priority::come_first();
                 let result = runtime.block_on(async move {
                     let (sender, transport_events) = mpsc::channel::<TransportEvent>(PEER_EVENTS);
+                    let (lives, names) = (transport_config.lives.clone(), transport_config.names.clone());
                     let transport = Transport::start(transport_config, vec![peer_listener], sender);
                     transport.set_peers(peers.borrow().clone());
                     let _ = for_transport.set(transport.opener());
@@ -423,6 +478,7 @@ impl Server {
                         id,
                         node,
                         lost,
+                        acquaintance: Acquaintance::new(lives, names),
                         peers,
                         durable,
                         upgrade_calm,

@@ -58,6 +58,8 @@ pub(crate) enum StoreEvent {
     Level(u32, Option<Hold>),
     /// The level couldn't be raised, and why.
     RaiseFailed(String),
+    /// The founding of the cluster that the data belongs to, which this machine's own reign has begun on.
+    Founded([u8; 16]),
     /// The disk can't be trusted any more: stop.
     Fatal(String),
 }
@@ -299,6 +301,9 @@ impl Writer<'_> {
                 self.inbox.captured(Some(stamp.position));
                 let history = self.database.history().clone();
                 let bytes = transactions.iter().map(|transaction| u64::from(transaction.plain_len)).sum();
+                if let Ok(Some(founding)) = self.database.founding() {
+                    let _ = self.events.send(StoreEvent::Founded(founding.id));
+                }
                 self.tell(Event::ReignStarted { term, base, transactions, history });
                 self.syncer.captured(stamp, self.database.wal_place(), bytes);
                 self.tell_edited();

@@ -63,6 +63,10 @@ pub struct Machine {
     pub program: Option<PathBuf>,
     /// Its data directory is a file system of its own that outlives its process.
     pub disk: Option<SmallDisk>,
+    /// The process may have so many files open, and can't raise that.
+    pub most_files: Option<u32>,
+    /// A directory with the `hosts` and the `resolv.conf` that the process sees instead of the computer's.
+    pub names: Option<PathBuf>,
     /// Added to the process's environment.
     pub environment: Vec<(&'static str, PathBuf)>,
     /// It is a Windows machine.
@@ -158,6 +162,8 @@ impl Cluster {
                 small_disk: None,
                 program: None,
                 disk: None,
+                most_files: None,
+                names: None,
                 environment: vec![],
                 wine: (layout.windows)(i).then(|| Wine::get().expect("Wine and tanist.exe")),
             })
@@ -234,6 +240,23 @@ impl Cluster {
             .open(machine.config.with_file_name("tanist.log"))
             .unwrap();
         let mut command = match (machine.small_disk, &machine.wine) {
+            (None, None) if machine.names.is_some() => {
+                let names = machine.names.clone().unwrap_or_default();
+                let script = format!(
+                    "mount --bind '{0}/hosts' /etc/hosts && mount --bind '{0}/resolv.conf' /etc/resolv.conf && exec '{1}' \"$@\"",
+                    names.display(),
+                    binary()
+                );
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--map-root-user", "sh", "-c", &script, "tanist"]);
+                command
+            }
+            (None, None) if machine.most_files.is_some() => {
+                let most = machine.most_files.unwrap_or_default();
+                let mut command = Command::new("sh");
+                command.args(["-c", &format!("ulimit -n {most} && exec '{}' \"$@\"", binary()), "tanist"]);
+                command
+            }
             (None, None) if machine.disk.is_some() => {
                 machine.disk.as_ref().map(|disk| disk.command(binary())).unwrap()
             }

@@ -61,6 +61,8 @@ fn join(cluster: &mut Cluster, id: &str, ip: String) {
         small_disk: None,
         program: None,
         disk: None,
+        most_files: None,
+        names: None,
         environment: vec![],
         wine: None,
     });

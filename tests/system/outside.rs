@@ -241,6 +241,50 @@ async fn lock_held_too_long_hands_over_and_what_its_holder_commits_then_is_saved
     assert!(cluster.machines[master].child.as_mut().unwrap().try_wait().unwrap().is_none(), "it still runs");
 }
 
+/// A program that locks files for reading while it copies them, say: it lets nobody write as one that holds the write lock.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn read_lock_on_the_shared_memory_takes_the_way_of_a_held_write_lock() {
+    let layout = Layout { extra: "[store]\nlock_patience = \"3s\"".to_owned(), ..Layout::of(3) };
+    let mut cluster = Cluster::start(&layout).await;
+    let client = cluster.client();
+    create_ledger(&client).await;
+    cluster.wait_both_keep_up().await;
+    let master = cluster.wait_master().await;
+    // Another process's file as far as the master is concerned; nothing here opens the database while it is locked.
+    let file = std::fs::File::open(cluster.data_dir(master).join("state.db-shm")).unwrap();
+    cluster
+        .wait("the lock is had", || async {
+            rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).ok()
+        })
+        .await;
+    let one =
+        cluster.builder().hosts(&cluster.url(master)).deadline(Duration::from_millis(2500)).build().unwrap();
+    let insert = "INSERT INTO ledger(entry) VALUES ('locked')";
+    let refused = one.execute(execute(vec![Statement::new(insert)])).await.unwrap_err();
+    assert!(refused.to_string().contains("holds the write lock of state.db"), "{refused}");
+    let workload = Workload::start(&client, 2, "w");
+    cluster
+        .wait("another machine is the master", || async {
+            cluster.master().await.filter(|now| *now != master)
+        })
+        .await;
+    workload.wait_for(20).await;
+    let id = cluster.machines[master].id.clone();
+    let status = cluster.view(cluster.wait_master().await).await.unwrap();
+    let shown = status.members.iter().find(|member| member.id == id).unwrap();
+    assert!(shown.unhealthy.as_ref().is_some_and(|why| why.contains("write lock")), "{shown:?}");
+    drop(file);
+    workload.wait_for(20).await;
+    cluster.wait_both_keep_up().await;
+    let outcome = workload.finish().await;
+    cluster.assert_identical().await;
+    (0..3).for_each(|i| outcome.assert_in(&cluster.data_dir(i)));
+    assert_eq!(reports(&cluster, master), 0, "nobody has written");
+    cluster.assert_no_panic();
+    assert!(cluster.machines[master].child.as_mut().unwrap().try_wait().unwrap().is_none(), "it still runs");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn write_to_tanists_own_tables_is_not_replicated_and_its_machine_hands_over() {
     let cluster = Cluster::of(3).await;

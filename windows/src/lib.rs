@@ -26,6 +26,8 @@ pub use event_log::{EventLog, register_source, unregister_source};
 pub use folder::{check, close, program_data, restrict, set_firewall};
 #[cfg(windows)]
 pub use install::{Installation, ServiceError, Status, install, start, status, stop, uninstall};
+#[cfg(windows)]
+pub use registry::machine_guid;
 pub use rights::Access;
 #[cfg(windows)]
 pub use run::{Control, Session, run};

@@ -33,6 +33,12 @@ pub(crate) fn number(path: &str, name: &str) -> Option<u32> {
     machine().open_subkey(path).ok()?.get_value(name).ok()
 }
 
+/// The id that Windows gave this computer when it was installed, if it can be read.
+#[must_use]
+pub fn machine_guid() -> Option<String> {
+    machine().open_subkey(r"SOFTWARE\Microsoft\Cryptography").ok()?.get_value("MachineGuid").ok()
+}
+
 /// Removes a key without keys below it. One that isn't there is removed already.
 pub(crate) fn remove(path: &str) -> Result<(), String> {
     match machine().delete_subkey(path) {

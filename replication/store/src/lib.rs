@@ -78,6 +78,7 @@ pub use snapshot::{Snapshot, Target};
 pub use sqlite_file::sync_files;
 pub use staging::Staging;
 pub use sums::PageSums;
+pub use tables::Founding;
 pub use utc::Utc;
 
 /// File name of the replicated database in the data directory.
@@ -109,6 +110,8 @@ pub struct Options {
     pub alone: bool,
     /// Room that is held back on the disk; default none.
     pub reserve: Option<Arc<Reserve>>,
+    /// The cluster's name, for the data of one that is founded here; empty, the default: it says nothing of that.
+    pub cluster: String,
 }
 
 impl Default for Options {
@@ -121,6 +124,7 @@ impl Default for Options {
             was_master: false,
             alone: false,
             reserve: None,
+            cluster: String::new(),
         }
     }
 }

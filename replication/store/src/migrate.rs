@@ -14,7 +14,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     database::{Captured, Database},
     error::StoreError,
-    tables,
+    tables::{self, Founding},
 };
 
 static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../migrations");
@@ -217,6 +217,15 @@ impl Database {
         self.sqlite("read the schema version", |db| foreign_schema(db.onlooker(), migrations()))
     }
 
+    /// The founding of the cluster that the data belongs to; `None` on an empty replica.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn founding(&self) -> Result<Option<Founding>, StoreError> {
+        // On a master the observer's snapshot is from before the reign's first transaction.
+        self.sqlite("read the founding", |db| tables::read_founding(&db.writer))
+    }
+
     /// What sees all that this machine has committed. The observer of a master looks at the past.
     fn onlooker(&self) -> &Connection {
         if self.is_master() { &self.writer } else { &self.observer }
@@ -340,6 +349,9 @@ impl Database {
         let written = runner.run(&mut Open(&self.writer)).map_err(StoreError::from).and_then(|_| {
             self.sqlite("migrate the schema", |db| {
                 tables::write_reign(&db.writer, reign, master, reason)?;
+                if !db.options.cluster.is_empty() {
+                    tables::write_founding(&db.writer, &db.options.cluster)?;
+                }
                 tables::write_stamp(&db.writer, &stamp)?;
                 db.gate.pass(|| db.writer.execute_batch("COMMIT"))
             })

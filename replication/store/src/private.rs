@@ -53,6 +53,40 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     io::Write::write_all(&mut options().write(true).create(true).truncate(true).open(path)?, bytes)
 }
 
+/// Gives a file to whoever owns `directory`, where root has made it in another account's directory. Otherwise nothing is done.
+///
+/// # Errors
+/// When the system refuses.
+#[cfg(unix)]
+pub fn give_to_owner_of(directory: &Path, file: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, lchown};
+    let (owner, now) = (fs::metadata(directory)?, fs::symlink_metadata(file)?);
+    if now.uid() != 0 || owner.uid() == 0 {
+        return Ok(());
+    }
+    lchown(file, Some(owner.uid()), Some(owner.gid()))
+}
+
+/// Files have the rights of their folder there.
+///
+/// # Errors
+/// Never.
+#[cfg(not(unix))]
+pub fn give_to_owner_of(_: &Path, _: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Gives all files directly in `directory` to whoever owns it, as [`give_to_owner_of`] does.
+///
+/// # Errors
+/// When the system refuses.
+pub fn give_all_to_owner(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        give_to_owner_of(directory, &entry?.path())?;
+    }
+    Ok(())
+}
+
 /// What [`mend`] has closed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mended {

@@ -93,6 +93,8 @@ pub struct Anew<'a> {
     pub reason: &'a str,
     /// Random: no other branch may look the same (I3).
     pub chain: [u8; 16],
+    /// The new cluster's name.
+    pub cluster: &'a str,
     /// Whether the tokens of the old cluster are made worthless.
     pub forget_tokens: bool,
 }
@@ -121,6 +123,9 @@ pub fn begin_anew(path: &Path, anew: &Anew<'_>) -> Result<Stamp, StoreError> {
     let write = || -> Result<(), rusqlite::Error> {
         if anew.forget_tokens && tables::table_exists(&transaction, "tanist_tokens")? {
             transaction.execute("DELETE FROM tanist_tokens", [])?;
+        }
+        if tables::table_exists(&transaction, "tanist_founding")? {
+            tables::write_founding(&transaction, anew.cluster)?;
         }
         tables::write_reign(&transaction, &reign, anew.master, anew.reason)?;
         tables::write_stamp(&transaction, &stamp)

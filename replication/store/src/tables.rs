@@ -69,6 +69,34 @@ pub(crate) fn read_history(connection: &Connection, path: &Path) -> Result<TermH
     Ok(history)
 }
 
+/// The founding of the cluster that the data belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founding {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Random.
+    pub id: [u8; 16],
+}
+
+/// `None` for a database that holds none: an empty one.
+pub(crate) fn read_founding(connection: &Connection) -> Result<Option<Founding>, rusqlite::Error> {
+    if !table_exists(connection, "tanist_founding")? {
+        return Ok(None);
+    }
+    connection
+        .query_row("SELECT cluster, founding FROM tanist_founding WHERE id = 1", [], |row| {
+            Ok(Founding { cluster: row.get(0)?, id: row.get(1)? })
+        })
+        .optional()
+}
+
+/// The data is that of a cluster of this name from now on, and of no other.
+pub(crate) fn write_founding(connection: &Connection, cluster: &str) -> Result<(), rusqlite::Error> {
+    connection
+        .execute("INSERT OR REPLACE INTO tanist_founding VALUES (1, ?1, randomblob(16))", [cluster])
+        .map(drop)
+}
+
 fn integer(value: u64) -> Result<i64, rusqlite::Error> {
     i64::try_from(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }

@@ -34,6 +34,7 @@ fn anew(term: u64) -> Anew<'static> {
         master: "new-1",
         reason: "restored from a copy",
         chain: [7; 16],
+        cluster: "new",
         forget_tokens: false,
     }
 }

@@ -34,6 +34,8 @@ fn end(id: &str, key: &ClusterKey) -> Result<End, Box<dyn std::error::Error>> {
         addresses: vec![],
         admit_strangers: false,
         program: Program::silent(),
+        names: tanist_transport::Names::default(),
+        lives: tanist_transport::Lives::default(),
         limits: Limits::default(),
     };
     let (sender, events) = mpsc::channel(256);

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Addresses taken from a hello; their lengths are bounded by its own.
-const MOST_ADDRESSES: usize = 8;
+pub(crate) const MOST_ADDRESSES: usize = 8;
 
 /// The connection on which a member sends to us.
 #[derive(Debug)]
@@ -235,6 +235,10 @@ impl Shared {
             if channel == Channel::Ended {
                 return Verdict::Welcome;
             }
+            let founding = hello.founding.as_deref();
+            if let Err(stranger) = self.config.lives.judge(&hello.from, hello.life.as_ref(), founding) {
+                return stranger.into();
+            }
             let window = self.config.limits.keepalive.as_nanos() as u64 * 3;
             peer.iter().flat_map(|peer| &peer.inbound).flatten().any(|Inbound { process, .. }| {
                 let silent_for = self.now_ns().saturating_sub(process.heard.load(Ordering::Relaxed));
@@ -284,6 +288,9 @@ impl Shared {
                 }
             }
             if channel == Channel::Control {
+                if let Some(life) = hello.life.as_ref().filter(|_| !peer.stranger) {
+                    self.config.lives.learn(from, life);
+                }
                 self.note_process(peer, inbound.process.clone());
                 peer.note_that_it_came();
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tanist_replication::MemberId;
 
-use crate::{Channel, ClusterId, KeyRing, Program};
+use crate::{Channel, ClusterId, KeyRing, Lives, Names, Program};
 
 /// Bounds on sizes, numbers and times. The defaults suit a local network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +107,10 @@ pub struct Config {
     pub admit_strangers: bool,
     /// What this program is, said when connecting.
     pub program: Program,
+    /// Where names have led before.
+    pub names: Names,
+    /// Which data directory this is, and which the others' are.
+    pub lives: Lives,
     /// Bounds.
     pub limits: Limits,
 }

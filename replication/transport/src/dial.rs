@@ -1,18 +1,26 @@
 //! One dial: all addresses of a member, resolved anew, until one leads to that member.
 //!
-//! Owns the race between addresses. Never repeats: `link.rs` does.
+//! Owns the race between addresses. Never repeats: `link.rs` does. Read `names.rs` for how names are resolved.
 
-use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use socket2::{SockRef, TcpKeepalive};
 use tanist_replication::MemberId;
 use tokio::{
-    net::{TcpStream, lookup_host},
+    net::TcpStream,
     task::JoinSet,
     time::{sleep, timeout},
 };
 
-use crate::{Channel, ClusterKey, Config, HandshakeError, Limits, SecureStream, handshake};
+use crate::{Channel, ClusterKey, Config, HandshakeError, SecureStream, handshake, names::Led};
+
+/// A name that isn't the first is waited for so long.
+const OTHERS_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Why no address of a member led to it.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +87,7 @@ pub(crate) async fn dial(
 pub async fn try_key(config: &Config, key: &ClusterKey, addresses: &[String]) -> Result<(), OpenError> {
     let limits = &config.limits;
     let mut failures = Failures::default();
-    for address in resolve(addresses, limits, &mut failures).await {
+    for (address, _) in resolve(config, addresses, &mut failures).await {
         let (address, connected) = connect(address, limits.connect_timeout).await;
         let mut socket = match connected {
             Ok(socket) => socket,
@@ -107,7 +115,8 @@ async fn dial_with(
 ) -> Result<SecureStream, OpenError> {
     let limits = &config.limits;
     let mut failures = Failures::default();
-    let mut waiting = resolve(addresses, limits, &mut failures).await;
+    let resolved = resolve(config, addresses, &mut failures).await;
+    let mut waiting: VecDeque<_> = resolved.iter().map(|(address, _)| *address).collect();
     let mut attempts = JoinSet::new();
     loop {
         if attempts.is_empty() {
@@ -135,7 +144,12 @@ async fn dial_with(
         };
         tune(&socket, limits.dead_after(channel));
         match timeout(limits.handshake_timeout, handshake::dial(socket, config, key, to, channel)).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => {
+                if let Some((_, name)) = resolved.iter().find(|(other, _)| *other == address) {
+                    config.names.worked(name, address);
+                }
+                return Ok(stream);
+            }
             Ok(Err(source)) => failures.add_handshake(address, source),
             Err(_) => failures.add_handshake(address, HandshakeError::Timeout),
         }
@@ -156,23 +170,28 @@ fn is_to_itself(socket: &TcpStream) -> bool {
     matches!((socket.local_addr(), socket.peer_addr()), (Ok(local), Ok(peer)) if local == peer)
 }
 
-async fn resolve(addresses: &[String], limits: &Limits, failures: &mut Failures) -> VecDeque<SocketAddr> {
-    let mut found = VecDeque::new();
+/// Where the addresses lead, each with the one that it came of. Once one is known the others' names are waited for only a moment.
+async fn resolve<'a>(
+    config: &Config,
+    addresses: &'a [String],
+    failures: &mut Failures,
+) -> Vec<(SocketAddr, &'a str)> {
+    let until = Instant::now() + config.limits.connect_timeout;
+    // All at once; each goes on by itself.
+    addresses.iter().for_each(|name| config.names.begin(name));
+    let mut found: Vec<(SocketAddr, &str)> = Vec::new();
     for name in addresses {
-        match timeout(limits.connect_timeout, lookup_host(name.as_str())).await {
-            Ok(Ok(resolved)) => {
-                let before = found.len();
+        let left = until.saturating_duration_since(Instant::now());
+        let patience = if found.is_empty() { left } else { left.min(OTHERS_PATIENCE) };
+        match config.names.resolve(name, patience).await {
+            Led::To(resolved) => {
                 for address in resolved {
-                    if !found.contains(&address) {
-                        found.push_back(address);
+                    if !found.iter().any(|(other, _)| *other == address) {
+                        found.push((address, name));
                     }
                 }
-                if found.len() == before && before == 0 {
-                    failures.add(format!("{name}: the name has no address"));
-                }
             }
-            Ok(Err(error)) => failures.add(format!("{name}: {error}")),
-            Err(_) => failures.add(format!("{name}: the name was not resolved in time")),
+            Led::Nowhere(why) => failures.add(format!("{name}: {why}")),
         }
     }
     found

@@ -6,7 +6,7 @@
 
 use std::{io, net::SocketAddr};
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Encode, bytes::ByteArray};
 use snow::HandshakeState;
 use tanist_replication::MemberId;
 use tokio::{
@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     Channel, ClusterId, ClusterKey, Config, PREAMBLE_VERSION, Program,
     keys::KeyMark,
+    lives::{Life, Stranger},
     noise::{self, Opener, Sealer, TAG},
     preamble::{self, Answer, Opening, Status},
     stream::SecureStream,
@@ -77,6 +78,25 @@ pub enum HandshakeError {
     /// Two live processes have one id.
     #[error("member id '{0}' is in use by another live process")]
     IdInUse(MemberId),
+    /// The peer knows another data directory under our id.
+    #[error(
+        "the peer lets another data directory go by '{0}' than this machine's, which is a copy of it, was set back in time, or was \
+         replaced. If this is the one that keeps the name, stop it and run `tanist adopt` here; otherwise empty its data directory"
+    )]
+    CopyHere(MemberId),
+    /// We know another data directory under the peer's id.
+    #[error(
+        "'{0}' has another data directory than the one that is known here by this name: a copy of it, one that was set back in time, or \
+         one that was replaced. If it is the one that keeps the name, stop it and run `tanist adopt` there; otherwise empty its data \
+         directory"
+    )]
+    CopyThere(MemberId),
+    /// Its data is another cluster's.
+    #[error(
+        "'{0}' and this machine hold data of two clusters, founded apart under one name. On the one that is wrong move state.db, \
+         state.db-wal, state.db-shm and node.db away and start it again: it gets the data from the master"
+    )]
+    OtherFounding(MemberId),
     /// It keeps to no order we know.
     #[error("peer sent a malformed handshake: {0}")]
     Malformed(&'static str),
@@ -143,6 +163,12 @@ pub(crate) struct Hello {
     /// What the dialling side runs; nothing from a program that is older than this field.
     #[n(6)]
     pub(crate) program: Option<Program>,
+    /// Which data directory it runs on.
+    #[n(4)]
+    pub(crate) life: Option<Life>,
+    /// The founding of the cluster whose data it has, if it knows.
+    #[n(5)]
+    pub(crate) founding: Option<ByteArray<16>>,
 }
 
 /// What the accepting side thinks of a hello.
@@ -157,9 +183,22 @@ pub(crate) enum Verdict {
     IdInUse,
     #[n(3)]
     UnknownMember,
+    #[n(4)]
+    Copy,
+    #[n(5)]
+    OtherFounding,
     /// No common version of the protocol.
     #[n(6)]
     NoCommonVersion,
+}
+
+impl From<Stranger> for Verdict {
+    fn from(stranger: Stranger) -> Verdict {
+        match stranger {
+            Stranger::Copy => Verdict::Copy,
+            Stranger::OtherFounding => Verdict::OtherFounding,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -171,6 +210,12 @@ pub(crate) struct HelloAnswer {
     /// What the accepting side runs; nothing from a program that is older than this field.
     #[n(4)]
     pub(crate) program: Option<Program>,
+    /// Which data directory the accepting side runs on.
+    #[n(2)]
+    pub(crate) life: Option<Life>,
+    /// The founding of the cluster whose data it has, if it knows.
+    #[n(3)]
+    pub(crate) founding: Option<ByteArray<16>>,
 }
 
 /// The dialling side, on a fresh connection. The caller bounds the time.
@@ -202,6 +247,8 @@ pub(crate) async fn dial_on(
         incarnation: config.incarnation,
         addresses: config.addresses.clone(),
         program: Some(config.program.clone()),
+        life: config.lives.own(),
+        founding: config.lives.founding().map(ByteArray::from),
     };
     send_sealed(socket, &mut sealer, &hello).await?;
     let answer: HelloAnswer = receive_sealed(socket, &mut opener).await?;
@@ -212,6 +259,17 @@ pub(crate) async fn dial_on(
         }
         Verdict::IdInUse => return Err(HandshakeError::IdInUse(config.me.clone())),
         Verdict::UnknownMember => return Err(HandshakeError::NotKnownThere(config.me.clone())),
+        Verdict::Copy => return Err(HandshakeError::CopyHere(config.me.clone())),
+        Verdict::OtherFounding => return Err(HandshakeError::OtherFounding(to.clone())),
+    }
+    let lives = &config.lives;
+    match lives.judge(to, answer.life.as_ref(), answer.founding.as_deref()) {
+        Ok(()) => {}
+        Err(Stranger::Copy) => return Err(HandshakeError::CopyThere(to.clone())),
+        Err(Stranger::OtherFounding) => return Err(HandshakeError::OtherFounding(to.clone())),
+    }
+    if let (Channel::Control, Some(life)) = (channel, &answer.life) {
+        lives.learn(to, life);
     }
     let program = acquaint(config, to, answer.program)?;
     match answer.verdict {
@@ -343,8 +401,14 @@ pub(crate) async fn accept_on(
         Err(HandshakeError::NoCommonVersion { .. }) if hello.to == config.me => Verdict::NoCommonVersion,
         _ => judge(&hello, opening.channel),
     };
-    let program = Some(config.program.clone());
-    send_sealed(stream, &mut sealer, &HelloAnswer { from: config.me.clone(), verdict, program }).await?;
+    let answer = HelloAnswer {
+        from: config.me.clone(),
+        verdict,
+        program: Some(config.program.clone()),
+        life: config.lives.own(),
+        founding: config.lives.founding().map(ByteArray::from),
+    };
+    send_sealed(stream, &mut sealer, &answer).await?;
     hello.program = Some(known?);
     match verdict {
         // Without a common version nobody comes here.
@@ -354,6 +418,8 @@ pub(crate) async fn accept_on(
         }
         Verdict::IdInUse => return Err(HandshakeError::IdInUse(hello.from)),
         Verdict::UnknownMember => return Err(HandshakeError::UnknownMember(hello.from)),
+        Verdict::Copy => return Err(HandshakeError::CopyThere(hello.from)),
+        Verdict::OtherFounding => return Err(HandshakeError::OtherFounding(hello.from)),
     }
     Ok((opening.channel, hello, (sealer, opener), key))
 }

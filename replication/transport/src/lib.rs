@@ -14,6 +14,8 @@ mod handshake;
 mod identity;
 mod keys;
 mod link;
+mod lives;
+mod names;
 mod noise;
 mod packet;
 #[doc(hidden)]
@@ -33,6 +35,8 @@ pub use framing::FrameError;
 pub use handshake::HandshakeError;
 pub use identity::{ClusterId, ClusterIdError, ClusterKey, ClusterKeyError};
 pub use keys::{KeyChanges, KeyRing, Keys};
+pub use lives::{KnownLife, Life, Lives, MOST_STARTS};
+pub use names::Names;
 pub use packet::{Channel, Packet};
 pub use queue::SendError;
 pub use stream::{SecureReceiver, SecureSender, SecureStream, StreamError};

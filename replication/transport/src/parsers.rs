@@ -122,7 +122,9 @@ async fn play_dialler(mut stream: DuplexStream, peer: Peer<'_>) -> Result<(), Ha
     handshake::send_handshake(&mut stream, &mut noise).await?;
     handshake::receive_handshake(&mut stream, &mut noise).await?;
     let (from, to, incarnation) = (config.me, member("pc-1"), config.incarnation);
-    let hello = Hello { from, to, incarnation, addresses: config.addresses, program: Some(config.program) };
+    let program = Some(config.program);
+    let hello =
+        Hello { from, to, incarnation, addresses: config.addresses, program, life: None, founding: None };
     send_hello(&mut stream, noise, peer.hello, minicbor::to_vec(hello).unwrap_or_default()).await
 }
 
@@ -142,7 +144,8 @@ async fn play_acceptor(mut stream: DuplexStream, peer: Peer<'_>) -> Result<(), H
         noise::handshake(&config.keys.now().key, &prologue, false).map_err(|_| HandshakeError::Key)?;
     handshake::receive_handshake(&mut stream, &mut noise).await?;
     handshake::send_handshake(&mut stream, &mut noise).await?;
-    let answer = HelloAnswer { from: config.me, verdict: Verdict::Welcome, program: None };
+    let answer =
+        HelloAnswer { from: config.me, verdict: Verdict::Welcome, program: None, life: None, founding: None };
     send_hello(&mut stream, noise, peer.hello, minicbor::to_vec(answer).unwrap_or_default()).await
 }
 
@@ -253,6 +256,8 @@ fn config(me: &str) -> Config {
         addresses: vec!["10.0.0.1:7450".to_owned()],
         admit_strangers: false,
         program: crate::Program::silent(),
+        names: crate::Names::default(),
+        lives: crate::Lives::default(),
         limits: Limits::default(),
     }
 }

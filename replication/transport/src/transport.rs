@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     Agreed, Channel, Config, OpenError, Packet, Program, SecureStream, SendError, TransportEvent,
-    accept::{self, Inbound, Process},
+    accept::{self, Inbound, MOST_ADDRESSES, Process},
     dial,
     link::{Link, Orders, Run},
     queue::Queue,
@@ -55,7 +55,9 @@ pub(crate) struct Peer {
     listed: Vec<String>,
     /// As it said itself when it last connected.
     announced: Vec<String>,
-    /// Both.
+    /// As another member has heard it from it.
+    heard: Vec<String>,
+    /// All of these.
     addresses: watch::Sender<Vec<String>>,
     orders: watch::Sender<Orders>,
     control: Arc<Queue>,
@@ -106,7 +108,11 @@ impl Peer {
 
     fn update_addresses(&self) {
         let mut addresses = self.listed.clone();
-        addresses.extend(self.announced.iter().filter(|address| !self.listed.contains(address)).cloned());
+        for address in self.announced.iter().chain(&self.heard) {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
         self.addresses.send_if_modified(|old| {
             let changed = *old != addresses;
             *old = addresses;
@@ -283,6 +289,26 @@ impl Transport {
         matches!(self.queue(peer, channel), Some(Some(queue)) if queue.is_up())
     }
 
+    /// Where those members say that they are reached who are connected to us now, as they said it themselves.
+    #[must_use]
+    pub fn whereabouts(&self) -> Vec<(MemberId, Vec<String>)> {
+        let peers = self.shared.peers();
+        let there = peers.iter().filter(|(_, peer)| !peer.stranger && !peer.is_gone());
+        let there = there.filter(|(_, peer)| !peer.announced.is_empty());
+        there.map(|(id, peer)| (id.clone(), peer.announced.clone())).collect()
+    }
+
+    /// Another member has heard from `peer` that it is reached there: it is dialled there, too. What is said of somebody who isn't in
+    /// the list of peers is no matter.
+    pub fn hear_of(&self, peer: &MemberId, addresses: &[String]) {
+        if let Some(peer) = self.shared.peers().get_mut(peer)
+            && addresses.len() <= MOST_ADDRESSES
+        {
+            addresses.clone_into(&mut peer.heard);
+            peer.update_addresses();
+        }
+    }
+
     /// Why the control link to `peer` is not up, for people: the last failure. `None` while it is up, or not tried yet.
     #[must_use]
     pub fn problem(&self, peer: &MemberId) -> Option<String> {
@@ -447,6 +473,7 @@ impl Shared {
             stranger: false,
             listed,
             announced: vec![],
+            heard: vec![],
             addresses,
             orders,
             control,

@@ -4,10 +4,10 @@
 
 mod common;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use common::*;
-use tanist_transport::{Channel, ClusterKey, TransportEvent};
+use tanist_transport::{Channel, ClusterKey, Life, Lives, TransportEvent};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -67,6 +67,74 @@ async fn other_cluster_is_named_with_both_names() {
     let problem = a.problem(&b.id, "peer belongs to cluster 'elsewhere', expected 'test'").await;
     assert!(problem.starts_with(&b.address.to_string()), "{problem}");
     b.problem(&a.id, "peer belongs to cluster 'test', expected 'elsewhere'").await;
+}
+
+fn life(directory: u8, starts: &[u64]) -> Life {
+    Life { directory: [directory; 16], number: starts.len() as u64, starts: starts.to_vec() }
+}
+
+fn with_life(me: &str, life: Life, founding: Option<[u8; 16]>) -> tanist_transport::Config {
+    tanist_transport::Config { lives: Lives::new(life, founding, BTreeMap::new()), ..config(me) }
+}
+
+#[tokio::test]
+async fn copy_of_a_members_data_directory_is_refused_on_both_sides_whoever_dials() {
+    let a_config = with_life("a", life(1, &[1]), None);
+    let a = Member::with(a_config.clone());
+    let mut original = Member::with(with_life("b", life(2, &[11, 10]), None));
+    a.knows(&[(&original, original.address)]);
+    original.knows(&[(&a, a.address)]);
+    original.connected(&a.id, Channel::Control).await;
+    still_good(&a, &mut original).await;
+    assert_eq!(a_config.lives.take_changes().len(), 1, "it is to be remembered");
+    original.transport.shutdown().await;
+    drop(original);
+    // The copy was made before the original's last start.
+    let copy = Member::with(with_life("b", life(2, &[12, 10]), None));
+    a.knows(&[(&copy, copy.address)]);
+    copy.knows(&[(&a, a.address)]);
+    copy.problem(&a.id, "run `tanist adopt` here").await;
+    a.problem(&copy.id, "'b' has another data directory").await;
+    drop(copy);
+    // The original's next start.
+    let mut original = Member::with(with_life("b", life(2, &[13, 11, 10]), None));
+    a.knows(&[(&original, original.address)]);
+    original.knows(&[(&a, a.address)]);
+    original.connected(&a.id, Channel::Control).await;
+    still_good(&a, &mut original).await;
+}
+
+#[tokio::test]
+async fn data_of_another_founding_is_refused_on_both_sides() {
+    let a = Member::with(with_life("a", life(1, &[1]), Some([1; 16])));
+    let b = Member::with(with_life("b", life(2, &[1]), Some([2; 16])));
+    let c = Member::with(with_life("c", life(3, &[1]), None));
+    a.knows(&[(&b, b.address), (&c, c.address)]);
+    b.knows(&[(&a, a.address)]);
+    c.knows(&[(&a, a.address)]);
+    a.problem(&b.id, "founded apart under one name").await;
+    b.problem(&a.id, "founded apart under one name").await;
+    let mut c = c;
+    c.connected(&a.id, Channel::Control).await;
+    still_good(&a, &mut c).await;
+}
+
+#[tokio::test]
+async fn member_is_dialled_where_another_has_heard_that_it_is() {
+    let mut own = config("b");
+    own.addresses = vec!["10.9.8.7:7450".to_owned()];
+    let (mut a, mut b) = (Member::start("a"), Member::with(own));
+    let nowhere: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    a.knows(&[(&b, nowhere)]);
+    b.knows(&[(&a, a.address)]);
+    b.connected(&a.id, Channel::Control).await;
+    b.transport.send(&a.id, Channel::Control, packet("there")).unwrap();
+    a.received().await;
+    assert_eq!(a.transport.whereabouts(), [(b.id.clone(), vec!["10.9.8.7:7450".to_owned()])]);
+    a.transport.hear_of(&b.id, &[b.address.to_string()]);
+    a.connected(&b.id, Channel::Control).await;
+    a.transport.hear_of(&"c".parse().unwrap(), &["10.0.0.1:1".to_owned()]);
+    still_good(&a, &mut b).await;
 }
 
 #[tokio::test]

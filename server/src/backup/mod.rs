@@ -8,6 +8,7 @@
 mod file;
 mod format;
 mod increments;
+mod place;
 mod points;
 #[cfg(test)]
 mod points_tests;

@@ -25,7 +25,7 @@ use super::{
     COPY_SUFFIX, CopyError, CopyFile, LEVEL, Manifest, Source, TakeError,
     file::increments_of,
     increments::{self, Chain},
-    read_manifest, write_copy,
+    place, read_manifest, write_copy,
 };
 use crate::{config::Backup, durable};
 
@@ -79,6 +79,11 @@ impl Schedule {
 pub(super) enum KeepError {
     #[error("{doing} {}: {source}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "{}: found it on the disk of the system or of the data, expected another disk, where earlier copies went: is it mounted? If it \
+         is meant to be here, remove {}", path.display(), mark.display()
+    )]
+    Unmounted { path: PathBuf, mark: PathBuf },
     #[error("{}: found {found} bytes free, expected {expected}, as many as the database has", path.display())]
     Room { path: PathBuf, found: u64, expected: u64 },
     #[error(transparent)]
@@ -158,7 +163,8 @@ impl Keeper {
     }
 
     fn increment(&self, chain: &mut Chain) {
-        match chain.next(&self.source, &self.sums, &self.stopping) {
+        let checked = place::check(&self.config.directory, &self.source.directory);
+        match checked.and_then(|()| chain.next(&self.source, &self.sums, &self.stopping)) {
             Ok(Some(manifest)) => {
                 let changed = manifest.after.as_ref().map_or(0, |after| after.changed);
                 let (position, bytes) = (manifest.position(), manifest.frame_bytes);
@@ -238,7 +244,9 @@ impl Keeper {
         if position == Position::ZERO {
             return Ok(None);
         }
+        place::check(directory, &self.source.directory)?;
         private::create_dir_all(directory).map_err(fail("make"))?;
+        place::remember(directory, &self.source.directory).map_err(fail("remember the disk of"))?;
         self.remove_partial().map_err(fail("clear"))?;
         let found = fs4::available_space(directory).map_err(fail("look for room in"))?;
         // Beside what the disk's other users need, this machine first of all.

@@ -28,7 +28,7 @@ pub(super) struct InitArgs {
     /// This machine's name, one of the members.
     #[arg(long, default_value = "pc-1")]
     id: String,
-    /// A machine: `id=host`, `id=host:peerport`, `id=host:peerport,httpport` or `id=host:peerport,httpport,rank`. Without
+    /// A machine: `id=host`, `id=host:peerport` (an IPv6 address in brackets: `id=[fd00::1]:7450`), `id=host:peerport,httpport` or `id=host:peerport,httpport,rank`. Without
     /// ranks the machines should reign in the order given; rank 0, or `,witness` at the end, is one without data. Repeat for
     /// each.
     #[arg(long = "member")]
@@ -65,6 +65,21 @@ impl Planned {
         self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 
+    /// Whether it is reached at an IPv6 address.
+    fn is_v6(&self) -> bool {
+        self.host.starts_with('[')
+    }
+
+    /// The address to listen on; what a name leads to isn't known here, and IPv4 is what every computer has.
+    fn listens(&self) -> &str {
+        match self.host.as_str() {
+            "localhost" => "127.0.0.1",
+            host if self.is_local() => host,
+            _ if self.is_v6() => "[::]",
+            _ => "0.0.0.0",
+        }
+    }
+
     fn member(&self) -> NewMember {
         NewMember {
             id: self.id.clone(),
@@ -79,7 +94,7 @@ impl Planned {
 fn planned(text: &str) -> Result<Planned, Usage> {
     let wrong = || {
         Usage(format!(
-            "--member: found {text:?}, expected id=host, id=host:7450,8080 or id=host:7450,8080,1, with rank 0 or \",witness\" for a machine without data"
+            "--member: found {text:?}, expected id=host, id=host:7450,8080 or id=host:7450,8080,1, with rank 0 or \",witness\" for a machine without data; an IPv6 address stands in brackets: id=[fd00::1]:7450,8080"
         ))
     };
     let (id, rest) = text.split_once('=').filter(|(id, _)| !id.is_empty()).ok_or_else(wrong)?;
@@ -249,11 +264,7 @@ async fn join(args: &InitArgs, hosts: &str, planned: &[Planned], key: &ClusterKe
 
 fn config_text(cluster: &Joined, me: &Planned, data_dir: &str) -> String {
     let Joined { cluster, members, tokens } = cluster;
-    let listen = match me.host.as_str() {
-        "localhost" => "127.0.0.1",
-        host if me.is_local() => host,
-        _ => "0.0.0.0",
-    };
+    let listen = me.listens();
     let mut text = format!(
         r#"# One machine of a Tanist cluster. The same on all machines but for `id`.
 
@@ -419,5 +430,30 @@ mod tests {
             let config = Config::parse(&dir.path().join("tanist.toml"), &text).unwrap();
             assert_eq!(config.data_dir, dir.path().join(data_dir), "{text}");
         }
+    }
+
+    #[test]
+    fn ipv6_members_are_written_in_brackets_and_listened_for() {
+        for (given, host, listens) in [
+            ("a=[fd00::1]:7451,8081", "[fd00::1]", "[::]"),
+            ("a=[::1]", "[::1]", "[::1]"),
+            ("a=[::1],witness", "[::1]", "[::1]"),
+            ("a=10.0.0.1", "10.0.0.1", "0.0.0.0"),
+            ("a=localhost", "localhost", "127.0.0.1"),
+        ] {
+            let found = planned(given).unwrap();
+            assert_eq!((found.host.as_str(), found.listens()), (host, listens), "{given}");
+        }
+        // Where its port begins nobody can tell.
+        assert!(planned("a=fd00::1:7450").unwrap_err().0.contains("in brackets"));
+        let dir = tempfile::TempDir::new().unwrap();
+        write_secret(&dir.path().join("cluster.key"), &ClusterKey::generate().to_text()).unwrap();
+        let me = planned("pc-1=[fd00::1]:7451,8081,1").unwrap();
+        let cluster = Joined { cluster: "wall".to_owned(), members: vec![me.member()], tokens: true };
+        let text = config_text(&cluster, &me, "data");
+        let config = Config::parse(&dir.path().join("tanist.toml"), &text).unwrap();
+        assert_eq!((config.listen.peer.as_str(), config.listen.http.as_str()), ("[::]:7451", "[::]:8081"));
+        assert_eq!(config.me().peer_addresses, ["[fd00::1]:7451"]);
+        assert_eq!(config.client_urls(), ["http://[fd00::1]:8081"]);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns no logic of a machine or a cluster: `run` and `dev` are in `commands/`, the others talk through the client crate.
 
+mod adopt;
 mod agent;
 mod audit;
 mod backup;
@@ -107,6 +108,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Keep a managed node at its desired state: runs on the node, calls your program, reports what came of it.
     Agent(agent::AgentArgs),
+    /// Let this computer's data directory keep its machine's name, where it was moved, copied or set back.
+    Adopt(adopt::AdoptArgs),
     /// Go on without a majority that is gone for good: on a stopped machine, by an operator's word.
     Recover(recover::RecoverArgs),
     /// Fetch a copy of the whole database from a running cluster.
@@ -356,6 +359,7 @@ pub fn main() -> ExitCode {
             Command::Token(args) => token::token(&args).await,
             Command::Key(args) => key::key(&args).await,
             Command::Audit(args) => audit::audit(&args).await,
+            Command::Adopt(args) => adopt::adopt(&args),
             Command::Recover(args) => recover::recover(&args),
             Command::Backup(args) => backup::backup(&args).await,
             Command::Verify(args) => verify::verify(&args),

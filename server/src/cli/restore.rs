@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
 use tanist_replication::{HardState, Known, SuccessionRecord, Term};
-use tanist_store::{Anew, DATABASE_FILE, begin_anew};
+use tanist_store::{Anew, DATABASE_FILE, begin_anew, private};
 
 use super::{
     Usage,
@@ -79,8 +79,14 @@ pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
         manifest.member,
         manifest.made_at
     );
-    let anew =
-        Anew { term, master: config.id.as_str(), reason: &reason, chain, forget_tokens: args.forget_tokens };
+    let anew = Anew {
+        term,
+        master: config.id.as_str(),
+        reason: &reason,
+        chain,
+        cluster: config.cluster.as_str(),
+        forget_tokens: args.forget_tokens,
+    };
     let stamp = begin_anew(&partial, &anew)?;
     // The votes first: a database without them would stand for election as if it had only lost them.
     let (votes, _) = Durable::open(&config.data_dir, config.cluster.as_str(), config.id.as_str())?;
@@ -99,6 +105,10 @@ pub(super) fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     fs::rename(&partial, &database).with_context(|| format!("rename {}", partial.display()))?;
     durable::sync_entry(&database).with_context(|| format!("sync {}", config.data_dir.display()))?;
     votes.mark_clean()?;
+    drop(votes);
+    // Root restores, another account runs the machine.
+    private::give_all_to_owner(&config.data_dir)
+        .with_context(|| format!("give what is in {} to its owner", config.data_dir.display()))?;
     drop(cleanup);
     tell(args, &config, &point, &stamp.position.to_string())
 }

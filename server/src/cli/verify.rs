@@ -16,7 +16,7 @@ use super::{backup::progress_bar, table};
 use crate::{
     backup::{Manifest, Point, points_in, unpack},
     causes::in_words,
-    durable::DirectoryLock,
+    durable::{self, DirectoryLock},
 };
 
 #[derive(Debug, Args)]
@@ -35,6 +35,8 @@ pub(super) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     if args.file.is_dir() {
         return verify_directory(args);
     }
+    let alone =
+        !wal_of(&args.file).exists() && durable::was_stopped_cleanly(directory_of(&args.file)).is_none();
     let (manifest, found) = match is_database(&args.file)? {
         true => (None, look_at_database(&args.file)?),
         false => {
@@ -45,10 +47,10 @@ pub(super) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
     if args.json {
         println!("{}", serde_json::to_string_pretty(&facts(args, manifest.as_ref(), &found))?);
     } else {
-        print!("{}", text(args, manifest.as_ref(), &found));
+        print!("{}", text(args, manifest.as_ref(), &found, alone));
     }
     if !found.problems.is_empty() {
-        bail!("{}: SQLite finds {} faults in the database", args.file.display(), found.problems.len());
+        bail!("{}: found {} faults in the database", args.file.display(), found.problems.len());
     }
     Ok(())
 }
@@ -61,13 +63,45 @@ fn is_database(path: &Path) -> anyhow::Result<bool> {
 }
 
 fn look_at_database(path: &Path) -> anyhow::Result<Inspection> {
-    let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     let machine = path.file_name() == Some(DATABASE_FILE.as_ref()) && directory.join("tanist.lock").exists();
     let _lock = match machine {
         true => Some(DirectoryLock::take(directory).context("the machine must be stopped")?),
         false => None,
     };
-    Ok(inspect(path)?)
+    // SQLite makes an empty one when it looks.
+    let missing = missing_wal(path, directory);
+    match (inspect(path), missing) {
+        (Ok(mut found), missing) => {
+            found.problems.extend(missing);
+            Ok(found)
+        }
+        (Err(error), Some(missing)) => Err(error).context(missing),
+        (Err(error), None) => Err(error.into()),
+    }
+}
+
+fn wal_of(path: &Path) -> PathBuf {
+    PathBuf::from(format!("{}-wal", path.display()))
+}
+
+/// The directory of a file that is named.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// A process that was killed leaves its WAL, and in it the newest transactions. Without it the file is sound to SQLite, and too old.
+fn missing_wal(path: &Path, directory: &Path) -> Option<String> {
+    let wal = wal_of(path);
+    let is_machines = path.file_name() == Some(DATABASE_FILE.as_ref());
+    (is_machines && durable::was_stopped_cleanly(directory) == Some(false) && !wal.exists()).then(|| {
+        format!(
+            "{} is missing, and its machine was not stopped cleanly: the newest transactions, which stood in it, are lost here. Put \
+             it back if you have it; otherwise empty this data directory, and the machine gets everything from the master, unless it \
+             alone holds the newest data",
+            wal.display()
+        )
+    })
 }
 
 /// Unpacks it somewhere and looks at what is in it.
@@ -187,7 +221,8 @@ fn facts(args: &VerifyArgs, manifest: Option<&Manifest>, found: &Inspection) -> 
     })
 }
 
-fn text(args: &VerifyArgs, manifest: Option<&Manifest>, found: &Inspection) -> String {
+/// `alone`: nobody can say whether a WAL belongs to the database.
+fn text(args: &VerifyArgs, manifest: Option<&Manifest>, found: &Inspection, alone: bool) -> String {
     let mut text = match manifest {
         Some(Manifest { cluster, member, made_at, .. }) => format!(
             "{}: a whole copy of {}, taken from {} at {}.\n",
@@ -198,6 +233,9 @@ fn text(args: &VerifyArgs, manifest: Option<&Manifest>, found: &Inspection) -> S
         ),
         None => format!("{}: a database.\n", args.file.display()),
     };
+    if manifest.is_none() && alone {
+        text += "No -wal file stands beside it: if it was copied without one, newer transactions may be missing.\n";
+    }
     let bytes = u64::from(found.page_size) * u64::from(found.pages);
     text += &format!(
         "It stands at {}, has {} pages ({} KiB) and schema {}.\n",

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     DriverError, Server, ServerError,
     config::{Config, LogFiles},
+    descriptors,
 };
 
 /// Runs a machine from its configuration file until its host wishes it to stop.
@@ -28,6 +29,7 @@ pub async fn run(path: &Path, mut host: Host) -> anyhow::Result<()> {
     let files = config.log.files.clone().or_else(|| host.log_directory.take().map(LogFiles::of));
     let logging = Logging::start(&config, files.as_ref(), host.observer.take())?;
     log_panics();
+    descriptors::raise(&config);
     for warning in config.warnings() {
         tracing::warn!(file = %path.display(), "{warning}");
     }

@@ -9,7 +9,7 @@ mod raw;
 mod resolved;
 pub mod secrets;
 mod tls;
-mod units;
+pub(crate) mod units;
 
 pub use changes::Changes;
 pub use discovery::Discovery;

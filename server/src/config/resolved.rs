@@ -608,6 +608,7 @@ impl Config {
             max_transaction_bytes: self.max_transaction,
             // The store thread has other things to do than to wait for a lock: it tries again.
             busy_timeout_ms: 250,
+            cluster: self.cluster.to_string(),
             ..Options::default()
         }
     }
@@ -627,6 +628,8 @@ impl Config {
             addresses: self.me().peer_addresses.clone(),
             admit_strangers: true,
             program: upgrade::program(),
+            names: tanist_transport::Names::default(),
+            lives: tanist_transport::Lives::default(),
             limits: LinkLimits { bulk_message, queue_bytes, ..LinkLimits::default() },
         }
     }

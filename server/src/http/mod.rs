@@ -78,7 +78,8 @@ use openapi::{
     Routes,
     operations::{cluster as shown, data},
 };
-use shares::{RESERVE, RESERVE_EACH, Reserved, Share, Shares, Who};
+pub(crate) use shares::RESERVE;
+use shares::{RESERVE_EACH, Reserved, Share, Shares, Who};
 use socket::{Socket, Usage};
 pub(crate) use tls::Secured;
 pub use tls::TlsError;

@@ -13,7 +13,7 @@ use super::{ApiError, AppState, authorize, rate::Origin};
 use crate::auth::Holder;
 
 /// Kept for operators beside each of the limits.
-pub(super) const RESERVE: usize = 32;
+pub(crate) const RESERVE: usize = 32;
 /// Of the connections in the reserve, one address gets no more than these.
 pub(super) const RESERVE_EACH: usize = 8;
 

@@ -45,6 +45,8 @@ pub fn config(me: &str) -> Config {
         addresses: vec![],
         admit_strangers: false,
         program: Program { version: "test".to_owned(), protocol: PROTOCOL, ..Program::silent() },
+        names: tanist_transport::Names::default(),
+        lives: tanist_transport::Lives::default(),
         limits: Limits { dial_backoff_max: Duration::from_millis(50), ..Limits::default() },
     }
 }

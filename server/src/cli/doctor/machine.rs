@@ -17,6 +17,7 @@ use crate::{
         Config,
         secrets::{self, Readers},
     },
+    descriptors,
     durable::{DirectoryLock, DurableError},
     http::{Secured, tls::Ends},
 };
@@ -53,7 +54,7 @@ pub(super) async fn look(file: &Path, config: &Config) -> anyhow::Result<Vec<Fin
     findings.push(wall_clock(clock::wall_ms()));
     findings.push(timer(late_ticks().await, config.timing.heartbeat));
     #[cfg(unix)]
-    findings.extend(open_files(config.limits.connections));
+    findings.extend(open_files(config));
     let programs = [
         ("health.program", &config.health.program),
         ("hooks.on_promote", &config.hooks.on_promote),
@@ -235,19 +236,18 @@ fn timer(late: Duration, heartbeat: Duration) -> Finding {
     Finding::warning("timer", found, advice)
 }
 
-/// Connections, files and links each take one.
+/// Connections, files and links each take one. The machine raises its own limit as far as it may.
 #[cfg(unix)]
-fn open_files(connections: usize) -> Option<Finding> {
-    const OTHERS: u64 = 256;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
-    let wanted = connections as u64 + OTHERS;
-    let found = format!("{limit} may be open, limits.connections wants {wanted}");
+fn open_files(config: &Config) -> Option<Finding> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum?;
+    let wanted = descriptors::wanted(config);
+    let found = format!("{limit} may be open, limits.connections and all else want {wanted}");
     Some(match limit >= wanted {
         true => Finding::good("open files", found),
         false => Finding::warning(
             "open files",
             found,
-            "Raise the limit (LimitNOFILE in a systemd unit, ulimit -n), or lower limits.connections.",
+            "Fewer clients can be connected: raise the limit (LimitNOFILE in a systemd unit, ulimit -Hn), or lower limits.connections.",
         ),
     })
 }
