@@ -28,6 +28,8 @@ mod http_document;
 mod http_input;
 mod http_recipe;
 mod huge;
+mod languages;
+mod ledger;
 mod list_append;
 mod log_files;
 mod lost;
