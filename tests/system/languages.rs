@@ -3,11 +3,13 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
 use tanist_api::Access;
+use tempfile::TempDir;
 
 use crate::{
     cluster::{Cluster, Layout},
@@ -183,4 +185,87 @@ fn python_client_is_typed_and_a_package() {
     let wheel = client.join("dist/tanist_client-0.1.0-py3-none-any.whl");
     run(bin("pip").args(["install", "--quiet", "--no-index", "--no-deps"]).arg(wheel));
     run(bin("python").args(["-c", "import tanist; tanist.Client('a:1')"]).current_dir(dir.path()));
+}
+
+/// The client and its tests, compiled by tools that are fetched into a folder of its own; shared by the tests that need it at the same time.
+fn typescript() -> Option<Arc<TempDir>> {
+    static BUILT: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(dir) = built.upgrade() {
+        return Some(dir);
+    }
+    let check = "process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)";
+    let found = Command::new("node").args(["-e", check]).output();
+    if !found.is_ok_and(|output| output.status.success()) {
+        eprintln!("no Node 18 or later here (nodejs, npm): the TypeScript client's tests are left out");
+        return None;
+    }
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    for part in ["src", "tests", "examples", "package.json", "tsconfig.json", "README.md", "LICENSE"] {
+        run(Command::new("cp").arg("-r").arg(client_of("typescript").join(part)).arg(dir.path()));
+    }
+    let install = ["install", "--silent", "--no-audit", "--no-fund"];
+    let installed = Command::new("npm").args(install).current_dir(dir.path()).output();
+    if !installed.is_ok_and(|output| output.status.success()) {
+        eprintln!("no npm or no network here: the TypeScript client's tests are left out");
+        return None;
+    }
+    run(Command::new(dir.path().join("node_modules/.bin/tsc")).current_dir(dir.path()));
+    *built = Arc::downgrade(&dir);
+    Some(dir)
+}
+
+fn typescript_program(dir: &TempDir, name: &str, args: &[&str]) -> Command {
+    let mut command = Command::new("node");
+    command.arg(dir.path().join("dist/tests").join(name)).args(args);
+    command
+}
+
+#[test]
+fn typescript_client_passes_its_own_tests() {
+    let Some(dir) = typescript() else { return };
+    print!(
+        "{}",
+        run(Command::new("node").args(["--test", "dist/tests/tanist.test.js"]).current_dir(dir.path()))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn typescript_program_notices_nothing_but_a_pause_when_masters_die_or_stand_still() {
+    let Some(dir) = typescript() else { return };
+    survive(|hosts, workers, attempt| typescript_program(&dir, "ledger.js", &[hosts, workers, attempt]))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn typescript_client_keeps_values_conditions_and_the_last_known_configuration() {
+    let Some(dir) = typescript() else { return };
+    tell_story(|args| {
+        let mut command = typescript_program(&dir, "story.js", &args[..3]);
+        command.env("NODE_EXTRA_CA_CERTS", args[3]);
+        command
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn typescript_client_is_a_package_whose_quick_start_works_as_printed() {
+    let Some(dir) = typescript() else { return };
+    let cluster = Cluster::of(3).await;
+    let program = tempfile::tempdir().unwrap();
+    let pack = ["pack", "--silent", "--ignore-scripts", "--pack-destination"];
+    run(Command::new("npm").args(pack).arg(program.path()).current_dir(dir.path()));
+    std::fs::write(program.path().join("package.json"), r#"{"type":"module"}"#).unwrap();
+    let install = ["install", "--silent", "--offline", "--no-audit", "--no-fund", "tanist-client-0.1.0.tgz"];
+    run(Command::new("npm").args(install).current_dir(program.path()));
+    let readme = std::fs::read_to_string(dir.path().join("README.md")).unwrap();
+    let start = quick_start(&readme, "ts", &cluster.hosts());
+    std::fs::write(program.path().join("start.ts"), start).unwrap();
+    // By the types that the package brings, without those of Node.
+    let strict =
+        ["--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom,dom.iterable"];
+    let mut tsc = Command::new(dir.path().join("node_modules/.bin/tsc"));
+    run(tsc.args(strict).args(["--types", "", "start.ts"]).current_dir(program.path()));
+    let said = run(Command::new("node").arg("start.js").current_dir(program.path()));
+    assert_eq!(said, "1 hello Uint8Array(2) [ 0, 255 ]\nwall/title { value: 'Hall 2' }\n");
 }
