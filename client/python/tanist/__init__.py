@@ -1224,6 +1224,8 @@ def _quote(text: str) -> str:
 
 
 def _statements(sql: Union[str, Sequence[Any]], params: Params) -> bytes:
+    if isinstance(sql, Statement):
+        sql = [sql]
     statements = [_statement((sql, params))] if isinstance(sql, str) else [_statement(statement) for statement in sql]
     if not isinstance(sql, str) and params:
         raise TypeError("params: each of several statements has its own")

@@ -6,7 +6,7 @@
 
 import assert from "node:assert/strict";
 import { createInterface } from "node:readline";
-import { Client, type ClientOptions, decodeValue, fileStore, type Param, Problem, Real, Unavailable } from "../src/tanist.js";
+import { Client, type ClientOptions, decodeValue, fileStore, OutcomeUnknown, type Param, Problem, Real, Unavailable } from "../src/tanist.js";
 
 const [hosts = "", cacheFile = "", token] = process.argv.slice(2);
 const options = (more: ClientOptions = {}): ClientOptions => ({
@@ -105,8 +105,9 @@ const off = new Client(hosts, options({ deadline: 500 }));
 const cached = await off.config("wall/title");
 assert.deepEqual([cached.cached, cached.value, cached.position], [true, known.value, known.position]);
 assert.ok(cached.age > 0 && cached.age < 600_000, String(cached.age));
-// Nobody took a connection: nothing was done.
-await assert.rejects(off.execute("INSERT INTO v VALUES (1)"), Unavailable);
+// Nobody took a connection: nothing was done, but that the deadline may have come in the middle of connecting.
+const nobody: unknown = await off.execute("INSERT INTO v VALUES (1)").catch((error: unknown) => error);
+assert.ok(nobody instanceof Unavailable || (nobody instanceof OutcomeUnknown && nobody.last.includes("no whole answer")), String(nobody));
 console.log("cached");
 
 await lines.next();
