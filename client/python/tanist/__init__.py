@@ -1033,8 +1033,10 @@ class Client:
                 self._on_served(host, master, attempts > 1)
                 self._on_position(answer.headers.get("tanist-position"))
                 return answer
-            last = "%s: %s" % (host, why)
-            _log.debug("attempt failed: %s", last)
+            _log.debug("attempt failed: %s: %s", host, why)
+            # What was before the one that the deadline has cut off says more.
+            if attempts == 1 or time.monotonic() < until:
+                last = "%s: %s" % (host, why)
         if key and unknown:
             raise OutcomeUnknown(key, deadline, last)
         if changes and unknown:

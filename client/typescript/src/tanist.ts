@@ -925,7 +925,8 @@ export class Client {
         if (!(error instanceof Ended)) throw error;
         if (error.ending.kind === "unknown") mayBeDone = true;
         this.onEnding(host, error.ending);
-        last = `${host}: ${error.message}`;
+        // What was before the one that the deadline has cut off says more.
+        if (attempts === 1 || clock() < until) last = `${host}: ${error.message}`;
       }
     }
     if (key !== undefined && mayBeDone) throw new OutcomeUnknown(key, total, last);

@@ -90,22 +90,22 @@ test("one key serves all attempts, and an unknown outcome is said", async (t) =>
   await assert.rejects(client.query("SELECT 1"), Unavailable);
 });
 
-/** Why a write wasn't done. The deadline may have come in the middle of an attempt: only then its outcome is unknown. */
-async function unserved(client: Client): Promise<string> {
-  const error: unknown = await client.execute("INSERT").catch((error: unknown) => error);
-  if (error instanceof OutcomeUnknown && error.last.includes("no whole answer")) return "the deadline";
+/** Why a write wasn't done. When the deadline comes in the middle of an attempt its outcome is unknown, but that isn't always so. */
+async function unserved(client: () => Client): Promise<string> {
+  let error: unknown;
+  for (let i = 0; i < 5 && !(error instanceof Unavailable); i++) error = await client().execute("INSERT").catch((error: unknown) => error);
   assert.ok(error instanceof Unavailable, String(error));
   return error.message;
 }
 
 test("a refused write is not unknown, nor is one that nobody took", async (t) => {
   const a = await serve(t, always((_, response) => problem(response, 503, "no-master", { "Retry-After": "1" })));
-  assert.match(await unserved(clientOf([a], { deadline: 300 })), /because|the deadline/);
+  assert.match(await unserved(() => clientOf([a], { deadline: 300 })), /because/);
   const gone = createTcp();
   await new Promise<void>((resolve) => gone.listen(0, "127.0.0.1", resolve));
   const { port } = gone.address() as AddressInfo;
   await new Promise((resolve) => gone.close(resolve));
-  assert.match(await unserved(new Client(`127.0.0.1:${port}`, { deadline: 300 })), /ECONNREFUSED|the deadline/);
+  assert.match(await unserved(() => new Client(`127.0.0.1:${port}`, { deadline: 300 })), /ECONNREFUSED/);
 });
 
 test("a final problem is told at once", async (t) => {
