@@ -1298,7 +1298,7 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        """Ends the iteration, also from another thread, within half a second."""
+        """Ends the iteration, also from another thread, within about a second."""
         self._closed.set()
 
     def begin(self) -> int:

@@ -235,9 +235,10 @@ test("the cache never goes back, also not over a restart, and is bounded", async
     assert.equal(await begin().last("k"), null, text);
   }
   await rm(file);
-  const store = { load: async () => null, save: async () => undefined };
-  const many = new Cache(store, quiet);
-  for (let i = 0; i < 1100; i++) await many.put(entry(String(i), i, i, "1.1"), "home");
-  assert.deepEqual([await many.last("0"), (await many.last("1099"))?.value], [null, 1099]);
+  const full = Array.from({ length: 1000 }, (_, i) => ({ entry: entry(String(i), i, i, "1.1"), at: 0 }));
+  const many = new Cache({ load: async () => stringifyJson({ cluster: "home", entries: full }), save: async () => undefined }, quiet);
+  assert.equal((await many.last("0"))?.value, 0);
+  await many.put(entry("one more", 7, 7, "1.1"), "home");
+  assert.deepEqual([await many.last("0"), (await many.last("one more"))?.value], [null, 7]);
   assert.deepEqual(await readdir(folder), [], "no temporary file is left");
 });
