@@ -121,6 +121,8 @@ pub fn make_certificate(dir: &Path, ips: &[String]) -> Vec<u8> {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(vec![]).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    // With the machines' own name OpenSSL would take theirs for self-signed.
+    authority.distinguished_name.push(rcgen::DnType::CommonName, "authority");
     let certificate = authority.self_signed(&authority_key).unwrap();
     let authority = rcgen::Issuer::new(authority, authority_key);
     let key = rcgen::KeyPair::generate().unwrap();

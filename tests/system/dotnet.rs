@@ -1,11 +1,8 @@
 //! The .NET client on Mono, against real machines that are killed: nothing of that reaches the application.
 
 use std::{
-    collections::BTreeMap,
-    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    process::Command,
     time::Duration,
 };
 
@@ -14,10 +11,8 @@ use rustix::process::Signal;
 use crate::{
     cluster::Cluster,
     failover::{moment, rounds},
+    ledger::{Ledger, assert_exactly_once},
 };
-
-/// The longest time that the program may take to say something.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/dotnet")
@@ -55,96 +50,10 @@ fn program(dir: &tempfile::TempDir, args: &[&str]) -> Command {
     command
 }
 
-/// The program that writes and reads, see `client/dotnet/tests/Ledger.cs`.
-struct Ledger {
-    child: Child,
-    input: ChildStdin,
-    lines: Receiver<String>,
-}
-
-impl Ledger {
-    fn start(dir: &tempfile::TempDir, hosts: &str, workers: usize, attempt: Duration) -> Ledger {
-        let attempt = attempt.as_secs();
-        let mut child = program(dir, &["ledger", hosts, &workers.to_string(), &attempt.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (send, lines) = channel();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Ledger { input: child.stdin.take().unwrap(), child, lines }
-    }
-
-    fn ask(&mut self, command: &str, answer: &str) -> Vec<u64> {
-        writeln!(self.input, "{command}").expect("the program runs: no exception has ended it");
-        let line = self.lines.recv_timeout(PATIENCE).expect("the program answers: no exception has ended it");
-        let numbers =
-            line.strip_prefix(answer).unwrap_or_else(|| panic!("found {line:?}, expected {answer:?}"));
-        numbers.split_whitespace().map(|number| number.parse().unwrap()).collect()
-    }
-
-    /// Writes so far, and the longest pause since this was asked last.
-    fn state(&mut self) -> (u64, Duration) {
-        let numbers = self.ask("state", "state ");
-        (numbers[0], Duration::from_millis(numbers[1]))
-    }
-
-    /// Waits until so many further writes are acknowledged; the longest pause meanwhile.
-    async fn wait_for(&mut self, more: u64) -> Duration {
-        let (mut count, mut longest) = self.state();
-        let target = count + more;
-        let until = std::time::Instant::now() + PATIENCE;
-        while count < target {
-            assert!(std::time::Instant::now() < until, "no {more} further writes in {PATIENCE:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            let (now, pause) = self.state();
-            (count, longest) = (now, longest.max(pause));
-        }
-        longest
-    }
-
-    /// How many entries each worker has written.
-    fn stop(mut self) -> Vec<u64> {
-        let counts = self.ask("stop", "done ");
-        assert!(self.child.wait().unwrap().success(), "the program ends well");
-        counts
-    }
-}
-
-impl Drop for Ledger {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Worker `w` has written `w/0`, `w/1`, ... and each stands there exactly once, and nothing else.
-fn assert_exactly_once(dir: &Path, counts: &[u64]) {
-    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let connection = rusqlite::Connection::open_with_flags(dir.join("state.db"), flags).unwrap();
-    connection.busy_timeout(Duration::from_secs(5)).unwrap();
-    let mut statement = connection.prepare("SELECT entry, count(*) FROM ledger GROUP BY entry").unwrap();
-    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))).unwrap();
-    let found: BTreeMap<String, i64> = rows.collect::<Result<_, _>>().unwrap();
-    let expected: BTreeMap<String, i64> = counts
-        .iter()
-        .enumerate()
-        .flat_map(|(worker, count)| (0..*count).map(move |n| (format!("{worker}/{n}"), 1)))
-        .collect();
-    let wrong: Vec<_> = expected
-        .keys()
-        .chain(found.keys())
-        .filter(|entry| expected.get(*entry) != found.get(*entry))
-        .take(5)
-        .collect();
-    assert!(wrong.is_empty(), "lost, twice or invented in {}: {wrong:?} ...", dir.display());
+/// See `client/dotnet/tests/Ledger.cs`.
+fn ledger(dir: &tempfile::TempDir, hosts: &str, workers: usize, attempt: Duration) -> Ledger {
+    let attempt = attempt.as_secs();
+    Ledger::start(&mut program(dir, &["ledger", hosts, &workers.to_string(), &attempt.to_string()]))
 }
 
 #[test]
@@ -162,7 +71,7 @@ async fn dotnet_application_sees_no_exception_when_masters_are_killed() {
     let mut cluster = Cluster::of(3).await;
     // One host is given, the others are learned.
     let given = cluster.url(2);
-    let mut ledger = Ledger::start(&dir, &given, 4, Duration::from_secs(5));
+    let mut ledger = ledger(&dir, &given, 4, Duration::from_secs(5));
     let mut pauses = vec![];
     for _ in 0..rounds() {
         ledger.wait_for(50).await;
@@ -188,7 +97,7 @@ async fn dotnet_application_sees_no_exception_when_masters_are_killed() {
 async fn dotnet_application_leaves_a_master_that_stands_still() {
     let Some(dir) = build() else { return };
     let cluster = Cluster::of(3).await;
-    let mut ledger = Ledger::start(&dir, &cluster.hosts(), 4, Duration::from_secs(25));
+    let mut ledger = ledger(&dir, &cluster.hosts(), 4, Duration::from_secs(25));
     ledger.wait_for(50).await;
     let master = cluster.wait_master().await;
     ledger.state();

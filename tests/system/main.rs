@@ -35,6 +35,8 @@ mod huge;
 mod hung_disk;
 mod ipv6;
 mod limping;
+mod languages;
+mod ledger;
 mod list_append;
 mod log_files;
 mod lost;

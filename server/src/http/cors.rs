@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use tanist_api::{
-    HEADER_IDEMPOTENCY_KEY, HEADER_MASTER, HEADER_MIN_POSITION, HEADER_POSITION, HEADER_REPLAYED,
+    HEADER_CLUSTER, HEADER_IDEMPOTENCY_KEY, HEADER_MASTER, HEADER_MIN_POSITION, HEADER_POSITION,
+    HEADER_REPLAYED,
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -30,6 +31,7 @@ pub(super) fn layer(origins: &[HeaderValue]) -> CorsLayer {
             named("last-event-id"),
             named(HEADER_IDEMPOTENCY_KEY),
             named(HEADER_MIN_POSITION),
+            named(HEADER_CLUSTER),
         ])
         .expose_headers([
             header::ETAG,
@@ -38,6 +40,7 @@ pub(super) fn layer(origins: &[HeaderValue]) -> CorsLayer {
             named(HEADER_MASTER),
             named(HEADER_POSITION),
             named(HEADER_REPLAYED),
+            named(HEADER_CLUSTER),
         ])
         .max_age(REMEMBERED)
 }

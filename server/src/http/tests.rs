@@ -659,7 +659,7 @@ async fn metrics_tell_what_this_machine_is_and_how_it_answers() {
 #[tokio::test]
 async fn pages_of_other_origins_may_ask_only_where_they_are_named() {
     let preflight = "OPTIONS /v1/execute HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\norigin: https://panel.example\r\n\
-        access-control-request-method: POST\r\naccess-control-request-headers: content-type,authorization\r\n\r\n";
+        access-control-request-method: POST\r\naccess-control-request-headers: content-type,authorization,tanist-cluster\r\n\r\n";
     let closed = Machine::master("").await;
     let (_, text) = closed.send(preflight.as_bytes()).await;
     assert!(!text.contains("access-control-allow"), "{text}");
@@ -667,6 +667,8 @@ async fn pages_of_other_origins_may_ask_only_where_they_are_named() {
     let (code, text) = open.send(preflight.as_bytes()).await;
     assert_eq!(code, 200, "{text}");
     assert!(text.contains("access-control-allow-origin: https://panel.example"), "{text}");
+    // A client of a page compares the cluster as any other does.
+    assert!(text.contains("tanist-cluster"), "{text}");
     let (_, other) = open.send(preflight.replace("panel.example", "evil.example").as_bytes()).await;
     assert!(!other.contains("access-control-allow-origin"), "{other}");
     // Being let ask isn't being let do.
@@ -675,6 +677,8 @@ async fn pages_of_other_origins_may_ask_only_where_they_are_named() {
         .await;
     assert_eq!(code, 401, "{text}");
     assert!(text.contains("access-control-allow-origin: https://panel.example"), "{text}");
+    let exposed = text.lines().find(|line| line.starts_with("access-control-expose-headers"));
+    assert!(exposed.is_some_and(|line| line.contains("tanist-cluster")), "{text}");
 }
 
 #[tokio::test]
