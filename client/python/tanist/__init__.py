@@ -545,7 +545,8 @@ class _Http:
                 raise _NotSent("can't connect: %s" % error) from None
         connection.socket.silence = silence
         try:
-            headers = {"Accept": "application/json", **request.headers}
+            # Redirected rather than forwarded: the master is asked directly from then on.
+            headers = {"Accept": "application/json", "Tanist-Redirect": "1", **request.headers}
             if request.body is not None or request.method == "POST":
                 headers.setdefault("Content-Type", request.media)
             if self.token:

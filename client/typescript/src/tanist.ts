@@ -996,7 +996,8 @@ export class Client {
     if (this.secure && !host.startsWith("https://")) {
       throw refused("the hosts of this client are https://, nothing is sent without TLS", "refusing");
     }
-    const headers: { [name: string]: string } = { Accept: "application/json", ...request.headers };
+    // Redirected rather than forwarded: the master is asked directly from then on.
+    const headers: { [name: string]: string } = { Accept: "application/json", "Tanist-Redirect": "1", ...request.headers };
     if (request.body !== undefined || request.method === "POST") headers["Content-Type"] ??= "application/json";
     if (this.options.token !== undefined) headers.Authorization = `Bearer ${this.options.token}`;
     if (this.cluster_ !== null) headers["Tanist-Cluster"] = this.cluster_;

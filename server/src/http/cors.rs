@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use tanist_api::{
     HEADER_CLUSTER, HEADER_IDEMPOTENCY_KEY, HEADER_MASTER, HEADER_MIN_POSITION, HEADER_POSITION,
-    HEADER_REPLAYED,
+    HEADER_REDIRECT, HEADER_REPLAYED,
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
