@@ -8,8 +8,10 @@ use crate::{
 };
 use tanist_api::Statement;
 
+/// Status and whole answer; 0: it takes no connection.
 pub async fn raw(ip: &str, request: Vec<u8>) -> (u16, String) {
-    let mut stream = tokio::net::TcpStream::connect(format!("{ip}:{HTTP_PORT}")).await.unwrap();
+    let connected = tokio::net::TcpStream::connect(format!("{ip}:{HTTP_PORT}")).await;
+    let Ok(mut stream) = connected else { return (0, String::new()) };
     // A server that refuses early may close before it has read everything.
     let _ = stream.write_all(&request).await;
     let mut answer = Vec::new();
