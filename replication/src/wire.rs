@@ -181,7 +181,11 @@ mod tests {
             acknowledged: Position::new(1, 3),
         };
         vec![
-            Message::PreVote(VoteRequest { term: Term(4), record: record.clone() }),
+            Message::PreVote(VoteRequest {
+                term: Term(4),
+                record: record.clone(),
+                position: Some(Position::new(2, 7)),
+            }),
             Message::PreVoteReply(reply.clone()),
             Message::VoteReply(reply),
             Message::Heartbeat(Heartbeat {
