@@ -8,10 +8,12 @@ use std::time::Duration;
 use minicbor::{Decode, Encode};
 
 use crate::{
-    message::Heartbeat,
+    member::MemberId,
+    message::{Heartbeat, VoteRequest},
     mistakes::{Mistake, made},
     node::{Node, Storage},
     position::Position,
+    succession::SuccessionRecord,
 };
 
 /// What is known to be acknowledged. Kept with the votes.
@@ -36,6 +38,47 @@ impl Node {
     /// A master has said how far acknowledgements have come.
     pub(crate) fn learn_acknowledged(&mut self, position: Position) {
         self.hard.known.acknowledged = self.hard.known.acknowledged.max(position);
+    }
+
+    /// For people: a candidate that could win by its place lacks what this machine knows to be acknowledged.
+    pub(crate) fn note_lacking(&mut self, candidate: &MemberId, request: &VoteRequest) {
+        let Some(stands) = request.position else { return };
+        if self.known_acknowledged() > stands && self.hard.record.sync_set.contains(candidate) {
+            self.others_lack.insert(candidate.clone(), stands);
+        } else {
+            self.others_lack.remove(candidate);
+        }
+    }
+
+    /// Whether this machine knows that a member has lost what was acknowledged, without a master.
+    pub(crate) fn is_known_to_lack(&self, id: &MemberId) -> bool {
+        let itself = *id == self.config.id
+            && self.lacking.as_ref().is_some_and(|(_, position)| *position > self.stamp.position);
+        itself || self.others_lack.contains_key(id)
+    }
+
+    /// What is said where there is no master, and a machine that should be able to reign has lost what was acknowledged.
+    pub(crate) fn lacking_notice(&self, record: &SuccessionRecord) -> Option<String> {
+        let me = &self.config.id;
+        let (lacks, stands, who, position) = match &self.lacking {
+            Some((who, position)) if self.is_known_to_lack(me) => (me, self.stamp.position, who, *position),
+            _ => {
+                let (lacks, stands) = self.others_lack.first_key_value()?;
+                (lacks, *stands, me, self.known_acknowledged())
+            }
+        };
+        let whole = record.sync_set.iter().filter(|id| !self.is_known_to_lack(id));
+        let whole: Vec<_> = whole.map(MemberId::as_str).collect();
+        let start = if whole.is_empty() {
+            String::new()
+        } else {
+            format!("start {}, which should hold everything; ", whole.join(" or "))
+        };
+        Some(format!(
+            "no master: the replica of {lacks} ends at {stands}, but {who} knows that {position} was acknowledged: the disk of {lacks} has \
+             lost writes, so it doesn't stand; {start}if nobody who holds everything comes back, `tanist promote --force \
+             --accept-data-loss` the machine that holds most"
+        ))
     }
 
     /// The replica is about to hold what isn't acknowledged, or may be. Durable first.

@@ -72,6 +72,10 @@ pub struct VoteRequest {
     /// Highest record it has accepted: to a voter that was away while members came, it shows who asks.
     #[n(1)]
     pub record: SuccessionRecord,
+    /// Where its replica stands: for people, who ask a voter whom the cluster waits for.
+    #[n(2)]
+    #[cbor(default)]
+    pub position: Option<Position>,
 }
 
 /// A voter's answer.

@@ -94,6 +94,8 @@ pub struct Node {
     pub(crate) surplus_at: Time,
     /// Who has shown, when it stood last, that this replica lacks what was acknowledged up to there.
     pub(crate) lacking: Option<(MemberId, Position)>,
+    /// Candidates that stood without what this machine knows to be acknowledged, and where. For people.
+    pub(crate) others_lack: BTreeMap<MemberId, Position>,
     /// Highest term heard of, so that the next candidacy asks for a free one.
     pub(crate) seen_term: Term,
     pub(crate) stopping: bool,
@@ -166,6 +168,7 @@ impl Node {
             unclean: !clean && !founding,
             surplus_at: now,
             lacking: None,
+            others_lack: BTreeMap::new(),
             stopping: false,
             holds: 0,
             unhealthy: None,

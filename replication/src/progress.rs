@@ -103,8 +103,8 @@ pub struct Peer {
     pub unhealthy: Option<Complaint>,
     /// Since when it is as healthy, or as unhealthy, as it is.
     pub health_since: Time,
-    /// As it last said: its disk has all that has come, and takes more.
-    pub awaits: bool,
+    /// Since when, as it says, it has had something to store, and stored nothing, or refuses to.
+    pub busy_since: Option<Time>,
     /// When an answer to a heartbeat was late the last time.
     pub late_at: Option<Time>,
     /// How long answers to heartbeats take, smoothed.
@@ -140,7 +140,7 @@ impl Peer {
             differs: None,
             unhealthy: None,
             health_since: now,
-            awaits: false,
+            busy_since: None,
             late_at: None,
             round: Duration::ZERO,
             pace: Pace::default(),

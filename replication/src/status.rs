@@ -178,25 +178,8 @@ impl Node {
         let record = if master.is_some() { &self.hard.record } else { self.newest_record() };
         let data = record.members.iter().filter(|member| !member.rank.is_witness());
         let holds = data.map(|member| (member.id.clone(), record.sync_set.contains(&member.id)));
-        holds.filter(|(_, holds)| *holds || master.is_some()).collect()
-    }
-
-    /// No master, and this machine, which should be able to reign, has lost what was acknowledged.
-    fn lacking_notice(&self, who: &MemberId, position: Position) -> String {
-        let me = &self.config.id;
-        let others = self.newest_record().sync_set.iter().filter(|id| *id != me);
-        let others: Vec<_> = others.map(|id| id.as_str()).collect();
-        let whole = if others.is_empty() {
-            String::new()
-        } else {
-            format!("start {}, which should hold everything; ", others.join(" or "))
-        };
-        format!(
-            "no master: this machine's replica ends at {}, but {who} knows that {position} was acknowledged: its disk has lost writes, \
-             so it doesn't stand; {whole}if nobody who holds everything comes back, `tanist promote --force --accept-data-loss` the \
-             machine that holds most",
-            self.stamp.position
-        )
+        let known = |id: &MemberId| master.is_some() || !self.is_known_to_lack(id);
+        holds.filter(|(id, holds)| (*holds || master.is_some()) && known(id)).collect()
     }
 
     fn notice(&self) -> Option<String> {
@@ -253,12 +236,10 @@ impl Node {
                 })
             }
             _ => {
-                if let Some((who, position)) =
-                    self.lacking.as_ref().filter(|(_, at)| *at > self.stamp.position)
-                {
-                    return Some(self.lacking_notice(who, *position));
-                }
                 let record = self.newest_record();
+                if let Some(lacking) = self.lacking_notice(record) {
+                    return Some(lacking);
+                }
                 let holders: Vec<_> = record.sync_set.iter().collect();
                 let here: Vec<_> = holders
                     .iter()

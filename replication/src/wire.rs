@@ -210,7 +210,11 @@ mod tests {
         };
         let times = Times::from(&crate::Timing::default());
         vec![
-            Message::PreVote(VoteRequest { term: Term(4), record: record.clone() }),
+            Message::PreVote(VoteRequest {
+                term: Term(4),
+                record: record.clone(),
+                position: Some(Position::new(2, 7)),
+            }),
             Message::PreVoteReply(reply.clone()),
             Message::VoteReply(reply),
             Message::Heartbeat(Heartbeat {

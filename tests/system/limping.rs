@@ -140,7 +140,8 @@ async fn master_with_a_lossy_link_never_acknowledges_alone_and_another_reigns_in
         .wait("another machine reigns", || async {
             let view = cluster.view(old).await.ok()?;
             let reigns = view.master.as_ref() == Some(&alone[0]);
-            assert!(!reigns || view.sync_set != alone, "it has made itself the whole sync set");
+            let log = cluster.log_of(old);
+            assert!(!reigns || view.sync_set != alone, "it has made itself the whole sync set\n{log}");
             cluster.master().await.filter(|master| *master != old).map(drop)
         })
         .await;

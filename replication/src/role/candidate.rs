@@ -90,9 +90,14 @@ impl Node {
             attempts,
         });
         for to in self.others() {
-            self.send(to, Message::PreVote(VoteRequest { term, record: self.hard.record.clone() }));
+            let request = self.vote_request(term);
+            self.send(to, Message::PreVote(request));
         }
         self.add_grant(self.config.id.clone(), self.hard.record.clone(), self.stamp.position);
+    }
+
+    fn vote_request(&self, term: Term) -> VoteRequest {
+        VoteRequest { term, record: self.hard.record.clone(), position: Some(self.stamp.position) }
     }
 
     /// Length of an asking round: short at first, since a dead master is replaced in one; longer when it goes on.
@@ -196,7 +201,8 @@ impl Node {
         self.persist();
         self.note("stands for election", None, format!("in term {term}"));
         for to in self.others() {
-            self.send(to, Message::Vote(VoteRequest { term, record: self.hard.record.clone() }));
+            let request = self.vote_request(term);
+            self.send(to, Message::Vote(request));
         }
         self.add_grant(self.config.id.clone(), self.hard.record.clone(), self.stamp.position);
     }

@@ -68,6 +68,7 @@ impl Node {
 
     pub(crate) fn on_pre_vote(&mut self, from: MemberId, request: &VoteRequest) {
         let granted = request.term > self.hard.term && self.would_vote(&from);
+        self.note_lacking(&from, request);
         let reply = self.vote_reply(request.term, granted);
         self.send(from, Message::PreVoteReply(reply));
     }
@@ -120,6 +121,7 @@ impl Node {
                     fresh_as_of: None,
                 });
             }
+            self.others_lack.clear();
             self.note("follows master", Some(from.clone()), format!("in term {term}"));
             if self.storage == Storage::Copying {
                 self.out.push(Effect::StopCopy);

@@ -37,8 +37,18 @@ pub(crate) struct Handover {
     stage: Stage,
     /// Given up then.
     pub(crate) until: Time,
-    /// What this machine sends takes long to arrive: it leaves at once when this fails.
-    pub(crate) limps: bool,
+    pub(crate) cause: Cause,
+}
+
+/// Why a master hands over, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// It was asked to, or isn't healthy.
+    Asked,
+    /// Its disk is slow beside the others: it rests before it does so again.
+    Disk,
+    /// What it sends takes long to arrive. The same; and it leaves at once when this fails.
+    Link,
 }
 
 impl Node {
@@ -84,8 +94,13 @@ impl Node {
                 .ok_or("no backup in the sync set keeps up".to_owned())?,
         };
         let until = now + timing.lease.saturating_mul(JOINING_LEASES);
-        master.handover =
-            Some(Handover { to: to.clone(), why: why.clone(), stage: Stage::Joining, until, limps: false });
+        master.handover = Some(Handover {
+            to: to.clone(),
+            why: why.clone(),
+            stage: Stage::Joining,
+            until,
+            cause: Cause::Asked,
+        });
         self.note("hands over", Some(to), why);
         Ok(())
     }
@@ -136,8 +151,11 @@ impl Node {
 
     fn leave_to(&mut self, to: MemberId) {
         let Role::Master(master) = &mut self.role else { return };
-        let why = master.handover.take().map(|handover| handover.why).unwrap_or_default();
-        self.leave(Some(to.clone()), format!("hands over to {to}: {why}"), false);
+        let Some(Handover { why, cause, .. }) = master.handover.take() else { return };
+        if cause != Cause::Asked {
+            self.on_limping_master();
+        }
+        self.leave(Some(to.clone()), format!("hands over to {to}: {why}"), cause == Cause::Link);
         self.out.push(Effect::HandoverEnded(Ok(to)));
     }
 
@@ -155,7 +173,7 @@ impl Node {
         self.out.push(Effect::HandoverEnded(Err(why.to_owned())));
         if self.stopping {
             self.leave_at_once();
-        } else if handover.limps {
+        } else if handover.cause == Cause::Link {
             self.limp_away();
         }
     }
@@ -216,10 +234,8 @@ impl Node {
         let chain = committed.chain(&master.unhealthy_peers());
         if let Some(id) = chain.into_iter().find(|id| *id != self.config.id && fit(id)) {
             let why = format!("this machine isn't healthy: {why}");
-            if self.unhealthy.is_none() {
-                self.on_limping_master(); // it doesn't leave for being slow again and again
-            }
-            self.on_hand_over(Some(id), why);
+            let cause = if self.unhealthy.is_none() { Cause::Disk } else { Cause::Asked };
+            self.hand_over_for(cause, id, why);
         }
     }
 

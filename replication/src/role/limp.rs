@@ -11,7 +11,8 @@ use crate::{
     node::Node,
     position::{Position, Txid},
     progress::{Peer, Progress},
-    role::{Master, Phase, Role},
+    quorum,
+    role::{Cause, Master, Phase, Role},
     time::Time,
 };
 
@@ -38,7 +39,19 @@ impl Peer {
     /// Whether what it was sent doesn't come to it.
     fn is_starved(&self, now: Time, timeout: Duration) -> bool {
         let waits = self.waiting_since.is_some_and(|since| now.since(since) >= timeout / 2);
-        self.awaits && (self.stuck || waits || now.since(self.last_answer) >= timeout)
+        self.busy_since.is_none() && (self.stuck || waits) || now.since(self.last_answer) >= timeout
+    }
+
+    /// Whether its own disk is what takes so long: it has had something to store for a while, and stored nothing.
+    fn is_busy(&self, now: Time, timeout: Duration) -> bool {
+        let busy = self.busy_since.is_some_and(|since| now.since(since) >= timeout / 2);
+        busy && now.since(self.last_answer) < timeout
+    }
+
+    /// Takes what it says of its disk: that it has all that has come, and takes more.
+    pub(crate) fn on_awaits(&mut self, awaits: bool, now: Time) {
+        let stores = self.busy_since.is_some_and(|since| self.stored_at > since);
+        self.busy_since = if awaits { None } else { self.busy_since.filter(|_| !stores).or(Some(now)) };
     }
 
     /// Notes when it answers; whether that is late shows in `late_at`.
@@ -67,7 +80,7 @@ impl Node {
     ///
     /// Where only one such member answers its link is as likely: then it counts how regularly the other voters answer.
     pub(crate) fn limps(&self, master: &Master) -> Limps {
-        if made(Mistake::LimpsAlone) || self.now < self.no_limp_before || master.handover.is_some() {
+        if made(Mistake::LimpsAlone) || self.now < self.no_limp_before {
             return Limps::No;
         }
         let Some(committed) = &master.committed else { return Limps::No };
@@ -77,7 +90,8 @@ impl Node {
             .filter_map(|member| Some((&member.id, master.peers.get(&member.id)?)))
             .filter(|(id, peer)| self.hears(id, peer))
             .collect();
-        if answering.iter().any(|(_, peer)| !peer.awaits) || self.successor(master).is_none() {
+        let busy = answering.iter().any(|(_, peer)| peer.is_busy(now, timing.sync_timeout));
+        if busy || self.successor(master).is_none() {
             return Limps::No; // its own disk is to blame; or nobody could do better
         }
         let starved = answering.iter().filter(|(_, peer)| peer.is_starved(now, timing.sync_timeout)).count();
@@ -85,12 +99,18 @@ impl Node {
             let answers = !peer.gone && now.since(peer.last_answer) < timing.lease;
             answers && !answering.iter().any(|(answering, _)| answering == id)
         });
-        let lonely = others.clone().next().is_some();
-        match starved {
-            0 => Limps::No,
-            1 if answering.len() > 1 => Limps::Perhaps, // the other one is being tried
-            1 if lonely && others.all(|(_, peer)| peer.is_irregular(now, timing.lease)) => Limps::Yes,
-            1 => Limps::No,
+        let unsure = answering.iter().any(|(_, peer)| peer.busy_since.is_some());
+        let irregular = |peer: &Peer| peer.is_irregular(now, timing.lease);
+        match (starved, answering.as_slice()) {
+            (0, _) if unsure => Limps::Perhaps,
+            (0, _) => Limps::No,
+            (1, [(_, only)]) => {
+                // Nobody else is heard though there are others: that isn't this one's link alone.
+                let alone = others.clone().next().is_none() && quorum::voters(committed).count() > 2;
+                let own = if alone { irregular(only) } else { others.clone().count() > 0 };
+                if own && others.all(|(_, peer)| irregular(peer)) { Limps::Yes } else { Limps::No }
+            }
+            (1, _) => Limps::Perhaps, // another one is being tried
             _ => Limps::Yes,
         }
     }
@@ -124,28 +144,38 @@ impl Node {
     /// Where what it sends does arrive, but takes long, it hands over instead, and leaves only when that fails.
     pub(crate) fn consider_limping(&mut self) {
         let Role::Master(master) = &self.role else { return };
-        let slow_link = master.link.slow().filter(|_| self.now >= self.no_limp_before && !self.stopping);
+        let may = self.now >= self.no_limp_before.max(master.relief_from) && !self.stopping;
+        let slow_link = master.link.slow().filter(|_| may);
         match (master.limps_since, slow_link) {
+            _ if master.handover.is_some() => {} // it ends soon, one way or the other
             (Some(since), _) if self.now.since(since) >= self.config.timing.sync_timeout => self.limp_away(),
-            (_, Some(pace)) if master.phase == Phase::Serving && master.handover.is_none() => {
+            (_, Some(pace)) if master.phase == Phase::Serving => {
                 let Some(heir) = self.successor(master) else { return };
                 let why = format!("this machine's link is slow: {}", in_words(pace));
-                self.on_limping_master(); // it doesn't leave for that again and again
-                self.on_hand_over(Some(heir), why);
-                if let Role::Master(master) = &mut self.role
-                    && let Some(handover) = &mut master.handover
-                {
-                    handover.limps = true;
-                }
+                self.hand_over_for(Cause::Link, heir, why);
             }
             _ => {}
+        }
+    }
+
+    /// Hands over to a machine that does better; not again and again.
+    pub(crate) fn hand_over_for(&mut self, cause: Cause, heir: MemberId, why: String) {
+        self.on_hand_over(Some(heir), why);
+        if let Role::Master(master) = &mut self.role
+            && let Some(handover) = &mut master.handover
+        {
+            handover.cause = cause;
         }
     }
 
     /// Leaves the throne to an heir who holds everything acknowledged, at once.
     pub(crate) fn limp_away(&mut self) {
         let Role::Master(master) = &self.role else { return };
-        let Some(heir) = self.successor(master) else { return };
+        let (now, timeout) = (self.now, self.config.timing.sync_timeout);
+        let answers =
+            |id: &MemberId| master.peers.get(id).is_some_and(|peer| now.since(peer.last_answer) < timeout);
+        // One that may have ended isn't left the throne to.
+        let Some(heir) = self.successor(master).filter(answers) else { return };
         self.on_limping_master();
         // The heir first, and then the others.
         self.no_stand_before = self.no_stand_before.max(self.now + self.config.timing.lease * 2);

@@ -195,6 +195,7 @@ impl Node {
         };
         self.honour = None;
         self.hard.known.trails = false;
+        self.others_lack.clear();
         self.surplus_at = self.now;
         self.role = Role::Master(Box::new(master));
         self.hard.record = record;
@@ -290,7 +291,7 @@ impl Node {
         let Some(peer) = master.peers.get_mut(from) else { return };
         peer.gone = false;
         peer.on_answer(reply.heartbeat_sent, now, self.config.timing.heartbeat);
-        peer.awaits = reply.awaits;
+        peer.on_awaits(reply.awaits, now);
         peer.last_answer = now;
         peer.accepted = peer.accepted.max(reply.accepted);
         if peer.lease_from <= Some(reply.heartbeat_sent) {

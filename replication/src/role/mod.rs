@@ -17,7 +17,7 @@ mod sync_set;
 pub(crate) use candidate::Candidate;
 pub(crate) use follower::Follower;
 pub(crate) use force::Forced;
-pub(crate) use handover::Handover;
+pub(crate) use handover::{Cause, Handover};
 pub(crate) use master::{Master, Phase};
 pub use members::MemberChange;
 

@@ -44,7 +44,13 @@ fn heir_whose_disk_forgot_does_not_win_with_the_vote_of_one_that_holds_more() {
     c.run(LONG * 2);
     assert_eq!(c.serving(), None, "b lacks acknowledged writes");
     let told = notice(&c, 1);
-    assert!(told.contains("c knows that") && told.contains("start a"), "{told}");
+    assert!(told.contains("c knows that") && told.contains("start a, "), "{told}");
+    assert_eq!(notice(&c, 2), told, "wherever an operator asks");
+    for node in [1, 2] {
+        let status = c.machines[node].node.as_ref().unwrap().status();
+        let holds: Vec<_> = status.holds_all.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(holds, ["a"]);
+    }
     // The old master is whole: it reigns as soon as it is back.
     c.start(0);
     let (master, _) = c.await_master(LONG);

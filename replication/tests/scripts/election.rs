@@ -146,7 +146,11 @@ fn vote_is_persisted_before_it_is_sent() {
     c.run(LEASE * 3); // alone: c asks again and again, but promises nothing
     assert_eq!(c.machines[2].hard.as_ref().unwrap().term, term, "asking costs no term (R2)");
     let from = c.machines[1].id.clone();
-    let request = tanist_replication::message::VoteRequest { term: Term(term.0 + 5), record: c.record() };
+    let request = tanist_replication::message::VoteRequest {
+        term: Term(term.0 + 5),
+        record: c.record(),
+        position: None,
+    };
     let effects = c.effects_of(2, Event::Message { from: from.clone(), message: Message::Vote(request) });
     let persisted = effects
         .iter()
@@ -441,7 +445,8 @@ fn machine_that_was_cut_off_disturbs_nobody_when_it_returns() {
 #[test]
 fn strangers_and_oneself_are_not_heard() {
     let mut c = founded(Setup::new(THREE));
-    let request = tanist_replication::message::VoteRequest { term: Term(99), record: c.record() };
+    let request =
+        tanist_replication::message::VoteRequest { term: Term(99), record: c.record(), position: None };
     for name in ["stranger", "c"] {
         let event = Event::Message { from: name.parse().unwrap(), message: Message::Vote(request.clone()) };
         assert_eq!(c.effects_of(2, event), vec![]);

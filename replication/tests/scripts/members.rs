@@ -234,7 +234,7 @@ fn removed_machine_is_not_heard() {
     let id = c.machines[2].id.clone();
     let old = c.record();
     change(&mut c, 0, MemberChange::Remove(id.clone())).unwrap();
-    let message = Message::Vote(VoteRequest { term: Term(99), record: old });
+    let message = Message::Vote(VoteRequest { term: Term(99), record: old, position: None });
     for node in 0..2 {
         let effects = c.effects_of(node, Event::Message { from: id.clone(), message: message.clone() });
         assert!(!effects.iter().any(|e| matches!(e, Effect::Send { to, .. } if *to == id)), "{effects:?}");

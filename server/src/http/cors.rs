@@ -31,6 +31,7 @@ pub(super) fn layer(origins: &[HeaderValue]) -> CorsLayer {
             named("last-event-id"),
             named(HEADER_IDEMPOTENCY_KEY),
             named(HEADER_MIN_POSITION),
+            named(HEADER_REDIRECT),
             named(HEADER_CLUSTER),
         ])
         .expose_headers([

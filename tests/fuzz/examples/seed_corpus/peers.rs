@@ -66,7 +66,7 @@ pub(crate) fn node() -> Result<Vec<Input>, Box<dyn Error>> {
         },
         acknowledged: Position::ZERO,
     };
-    let vote = |term| Message::Vote(VoteRequest { term: Term(term), record: blank.clone() });
+    let vote = |term| Message::Vote(VoteRequest { term: Term(term), record: blank.clone(), position: None });
     let grant = |term, pre| {
         let reply = VoteReply {
             term: Term(term),
@@ -139,9 +139,15 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
     };
     let times = Times::from(&Timing::default());
     let messages = [
-        ("pre_vote", Message::PreVote(VoteRequest { term, record: record.clone() })),
+        (
+            "pre_vote",
+            Message::PreVote(VoteRequest { term, record: record.clone(), position: Some(stamp.position) }),
+        ),
         ("pre_vote_reply", Message::PreVoteReply(reply.clone())),
-        ("vote", Message::Vote(VoteRequest { term, record: SuccessionRecord::blank(vec![]) })),
+        (
+            "vote",
+            Message::Vote(VoteRequest { term, record: SuccessionRecord::blank(vec![]), position: None }),
+        ),
         ("vote_reply", Message::VoteReply(reply)),
         (
             "heartbeat",
