@@ -43,6 +43,7 @@ pub mod sql;
 mod stall;
 pub mod state;
 mod stop;
+mod thread_wait;
 mod view;
 mod watch;
 mod watchdog;

@@ -102,6 +102,7 @@ pub(crate) struct WriterConfig {
 
 /// Runs the store thread's loop until `Stop`.
 pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEvents, config: WriterConfig) {
+    inbox.pulse().thread().is_this();
     let stalls = Arc::clone(&config.stalls);
     let syncer = match database.wal_sync().map(|wal| Syncer::start(wal, events.clone(), stalls)) {
         Ok(syncer) => syncer,
