@@ -637,11 +637,13 @@ impl Driver {
     /// What doesn't go on here costs this machine the role at once, and for a while.
     fn look_for_stalls(&mut self) -> Result<(), DriverError> {
         let now = clock::now_ns();
-        let stuck = self.parts.inbox.as_ref().is_some_and(|inbox| inbox.pulse().is_stuck(now));
         let calm = self.parts.calm.borrow().recovery;
         let stalls = Arc::clone(self.parts.gate.stalls());
         stalls.mark(Part::Driver, 0);
-        let Some(news) = self.stall.look(&stalls, stuck, now, calm) else { return Ok(()) };
+        if let Some(inbox) = &self.parts.inbox {
+            self.stall.look_at_statement(&stalls, inbox.pulse(), now);
+        }
+        let Some(news) = self.stall.look(&stalls, now, calm) else { return Ok(()) };
         self.view_due = true;
         match news {
             News::Stalled(complaint) => {

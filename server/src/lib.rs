@@ -50,6 +50,7 @@ pub mod sql;
 mod stall;
 pub mod state;
 mod stop;
+mod thread_wait;
 mod upgrade;
 mod usage;
 mod view;

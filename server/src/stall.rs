@@ -15,8 +15,10 @@ use std::{
 use tanist_replication::Complaint;
 use tanist_store::Utc;
 
-use crate::clock;
+use crate::{clock, thread_wait::ThreadWait, watchdog::Pulse};
 
+/// The store thread is looked at so often.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A disk that does well takes at least so many bytes a second, as a backup must (R9).
 const SLOWEST: u64 = 4 << 20;
 /// Threads that only have to go on, on a computer that may be busy, are given so many times `health.stall`.
@@ -33,6 +35,8 @@ pub(crate) enum Part {
     Store,
     /// The store thread removes old records, or moves them to files.
     Prune,
+    /// The store thread runs a user's statement and is in one single wait: for its disk.
+    Statement,
     /// A sync of the master's WAL.
     WalSync,
     /// A checkpoint in the background.
@@ -45,8 +49,16 @@ pub(crate) enum Part {
     Http,
 }
 
-const PARTS: [Part; 7] =
-    [Part::Store, Part::Prune, Part::WalSync, Part::Checkpoint, Part::Votes, Part::Driver, Part::Http];
+const PARTS: [Part; 8] = [
+    Part::Store,
+    Part::Prune,
+    Part::Statement,
+    Part::WalSync,
+    Part::Checkpoint,
+    Part::Votes,
+    Part::Driver,
+    Part::Http,
+];
 
 impl Part {
     /// In the middle of "hasn't answered … for 3 s".
@@ -54,6 +66,7 @@ impl Part {
         match self {
             Part::Store => "a write to state.db",
             Part::Prune => "a removal of old records, or the disk of audit.directory a new file",
+            Part::Statement => "a read or write of state.db in the middle of a request",
             Part::WalSync => "a sync of state.db's WAL",
             Part::Checkpoint => "a checkpoint of state.db",
             Part::Votes => "a write of votes to node.db",
@@ -140,6 +153,11 @@ impl Stalls {
         slot.since_ns.store(clock::now_ns().max(1), Relaxed);
     }
 
+    /// The driver has seen that something waits since then, or that nothing does.
+    fn seen(&self, part: Part, since_ns: Option<u64>) {
+        self.slots[part as usize].since_ns.store(since_ns.unwrap_or(0), Relaxed);
+    }
+
     /// How long this has been under way beyond what it may; `None`: not too long.
     fn stall(&self, part: Part, now_ns: u64, from_ns: u64) -> Option<Stall> {
         let slot = &self.slots[part as usize];
@@ -169,7 +187,7 @@ impl Stalls {
 
     /// Whether it is the disk that is waited for, now.
     pub(crate) fn is_disk(&self, now_ns: u64) -> bool {
-        let parts = [Part::Store, Part::Prune, Part::WalSync, Part::Checkpoint, Part::Votes];
+        let parts = [Part::Store, Part::Prune, Part::Statement, Part::WalSync, Part::Checkpoint, Part::Votes];
         parts.into_iter().any(|part| self.stall(part, now_ns, 0).is_some())
     }
 
@@ -209,6 +227,8 @@ pub(crate) struct StallWatch {
     /// The last look; and when looks began to follow each other, which they don't while the whole computer, or process, is halted.
     looked_ns: u64,
     looks_from_ns: u64,
+    statement: ThreadWait,
+    proc_looked_ns: u64,
 }
 
 /// What has changed.
@@ -223,22 +243,36 @@ pub(crate) enum News {
 }
 
 impl StallWatch {
-    /// Looks; `stuck`: the store thread is in one piece of work for too long; `calm`: a stall is remembered for so long.
-    pub(crate) fn look(&mut self, stalls: &Stalls, stuck: bool, now_ns: u64, calm: Duration) -> Option<News> {
+    /// Looks whether the store thread's statement computes, or waits. One that doesn't end is no reason to leave: its client would
+    /// send it to the next master.
+    pub(crate) fn look_at_statement(&mut self, stalls: &Stalls, pulse: &Pulse, now_ns: u64) {
+        if now_ns.saturating_sub(self.proc_looked_ns) < nanos(LOOK_EVERY) {
+            return;
+        }
+        self.proc_looked_ns = now_ns;
+        let since = if pulse.runs_statements() {
+            self.statement.look(pulse.thread(), now_ns)
+        } else {
+            self.statement.forget();
+            None
+        };
+        stalls.seen(Part::Statement, since);
+    }
+
+    /// Looks; a stall is remembered for `calm`.
+    pub(crate) fn look(&mut self, stalls: &Stalls, now_ns: u64, calm: Duration) -> Option<News> {
         if now_ns.saturating_sub(self.looked_ns) > nanos(HALTED) {
             self.looks_from_ns = now_ns;
         }
         self.looked_ns = now_ns;
         let stall = stalls.unfit_since(now_ns, self.looks_from_ns);
-        if stall.is_some() || stuck {
+        if let Some(stall) = stall {
             self.last_ns = Some(now_ns);
             if self.stalled.is_some() {
                 return None;
             }
-            self.since_ns = now_ns.saturating_sub(stall.map_or(0, |stall| nanos(stall.lasts)));
-            let what = stall.map_or("its store thread is stuck in one piece of work".to_owned(), |stall| {
-                stalls.describe(stall)
-            });
+            self.since_ns = now_ns.saturating_sub(nanos(stall.lasts));
+            let what = stalls.describe(stall);
             let wall = clock::wall().checked_sub(Duration::from_nanos(now_ns.saturating_sub(self.since_ns)));
             let what = format!("{what}, since {}", Utc::of(wall.unwrap_or_else(clock::wall)));
             tracing::error!(
@@ -321,23 +355,22 @@ mod tests {
         let start = clock::now_ns();
         let mut last = 0;
         // Ten looks a second; the last thing that was new.
-        let mut look = |until: u64, stuck: bool| {
+        let mut look = |until: u64| {
             let looks = last * 10..until * 10;
             last = until;
             let times = looks.map(|tenth| start + tenth * 100_000_000);
-            times.filter_map(|now| watch.look(&stalls, stuck, now, calm)).last()
+            times.filter_map(|now| watch.look(&stalls, now, calm)).last()
         };
-        assert_eq!(look(1, false), None);
+        assert_eq!(look(1), None);
         let write = stalls.begin(Part::Store, 0);
-        let Some(News::Stalled(why)) = look(4, false) else { panic!() };
+        let Some(News::Stalled(why)) = look(4) else { panic!() };
         assert!(why.as_str().contains("hasn't answered a write to state.db, since 20"), "{why}");
-        assert_eq!(look(5, false), None);
+        assert_eq!(look(5), None);
         drop(write);
-        assert!(matches!(look(6, false), Some(News::GoesOn(_))));
-        assert_eq!(look(30, false), None);
-        assert_eq!(look(67, false), Some(News::Calm));
-        assert_eq!(look(80, false), None);
-        assert!(matches!(look(81, true), Some(News::Stalled(_))));
+        assert!(matches!(look(6), Some(News::GoesOn(_))));
+        assert_eq!(look(30), None);
+        assert_eq!(look(67), Some(News::Calm));
+        assert_eq!(look(80), None);
     }
 
     #[test]
@@ -345,7 +378,7 @@ mod tests {
         let stalls = Arc::new(Stalls::default());
         let (mut watch, calm) = (StallWatch::default(), Duration::from_secs(60));
         stalls.mark(Part::Http, 0);
-        assert_eq!(watch.look(&stalls, false, after(0), calm), None);
-        assert_eq!(watch.look(&stalls, false, after(1000), calm), None, "all were halted");
+        assert_eq!(watch.look(&stalls, after(0), calm), None);
+        assert_eq!(watch.look(&stalls, after(1000), calm), None, "all were halted");
     }
 }

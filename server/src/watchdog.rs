@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -23,6 +23,7 @@ use crate::{
     inbox::{Command, Inbox, Work},
     reader::ReadPool,
     stall::{Part, Stalls},
+    thread_wait::Watched,
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -43,11 +44,19 @@ pub(crate) struct Pulse {
     unfit_ns: AtomicU64,
     /// When the process ends.
     end_ns: AtomicU64,
+    /// It runs statements of users'.
+    statements: AtomicBool,
+    thread: Watched,
 }
 
 impl Default for Pulse {
     fn default() -> Pulse {
-        Pulse { unfit_ns: AtomicU64::new(NEVER), end_ns: AtomicU64::new(NEVER) }
+        Pulse {
+            unfit_ns: AtomicU64::new(NEVER),
+            end_ns: AtomicU64::new(NEVER),
+            statements: AtomicBool::new(false),
+            thread: Watched::default(),
+        }
     }
 }
 
@@ -72,18 +81,31 @@ impl Pulse {
 
     /// It does something of the server's own.
     pub(crate) fn work(&self) {
+        self.statements.store(false, Relaxed);
         self.set(WORK_GRACE, WORK_END);
     }
 
     /// It runs statements of users', which may take so long.
     pub(crate) fn statements(&self, limit: Duration) {
+        self.statements.store(true, Relaxed);
         self.set(limit + STATEMENT_GRACE, limit + STATEMENT_END);
     }
 
     /// It waits for work.
     pub(crate) fn rest(&self) {
+        self.statements.store(false, Relaxed);
         self.unfit_ns.store(NEVER, Relaxed);
         self.end_ns.store(NEVER, Relaxed);
+    }
+
+    /// Whether it runs statements of users' now.
+    pub(crate) fn runs_statements(&self) -> bool {
+        self.statements.load(Relaxed)
+    }
+
+    /// The store thread.
+    pub(crate) fn thread(&self) -> &Watched {
+        &self.thread
     }
 
     /// Whether it is stuck.

@@ -131,6 +131,7 @@ pub(crate) struct WriterConfig {
 
 /// Runs the store thread's loop until `Stop`.
 pub(crate) fn run(mut database: Database, inbox: &Arc<Inbox>, events: &StoreEvents, config: WriterConfig) {
+    inbox.pulse().thread().is_this();
     let memory = database.memory();
     let syncer = match database.wal_sync() {
         Ok(wal) => Syncer::start(wal, memory.clone(), events.clone(), &config),
