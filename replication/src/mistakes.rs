@@ -21,6 +21,10 @@ pub enum Mistake {
     AnybodyWins,
     /// R4: a candidate whose replica is empty wins like any other.
     EmptyReplicaWins,
+    /// R4: a replica that holds less than was stored stands like any other.
+    LostStands,
+    /// R3: whoever knows that it has lost its data helps to found the cluster anew.
+    LostHelpsFound,
     /// R5: the old master stays in the sync set.
     OldMasterStays,
     /// R5: a reign begins before its first record is committed.
@@ -61,13 +65,15 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Mistake; 24] = [
+    pub const ALL: [Mistake; 26] = [
         Mistake::VoteUnsaved,
         Mistake::VoteForgotten,
         Mistake::LeaseIgnored,
         Mistake::BlankVoterCounts,
         Mistake::AnybodyWins,
         Mistake::EmptyReplicaWins,
+        Mistake::LostStands,
+        Mistake::LostHelpsFound,
         Mistake::OldMasterStays,
         Mistake::ReignUncommitted,
         Mistake::OldTermTaken,

@@ -416,7 +416,7 @@ impl Node {
     pub(crate) fn may_stand(&self) -> bool {
         !self.stopping
             && !self.barred
-            && !self.lost
+            && (!self.lost || made(Mistake::LostStands))
             && self.storage == Storage::Ready
             && self.hard.record.member(&self.config.id).is_some_and(|member| !member.rank.is_witness())
     }
