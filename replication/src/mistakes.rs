@@ -25,6 +25,10 @@ pub enum Mistake {
     LossIgnored,
     /// R4: the end of any replica is taken for acknowledged.
     EveryEndAcknowledged,
+    /// R4: a replica that holds less than was stored stands like any other.
+    LostStands,
+    /// R3: whoever knows that it has lost its data helps to found the cluster anew.
+    LostHelpsFound,
     /// R5: the old master stays in the sync set.
     OldMasterStays,
     /// R5: a reign begins before its first record is committed.
@@ -87,7 +91,7 @@ pub enum Mistake {
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Mistake; 37] = [
+    pub const ALL: [Mistake; 39] = [
         Mistake::VoteUnsaved,
         Mistake::VoteForgotten,
         Mistake::LeaseIgnored,
@@ -96,6 +100,8 @@ impl Mistake {
         Mistake::EmptyReplicaWins,
         Mistake::LossIgnored,
         Mistake::EveryEndAcknowledged,
+        Mistake::LostStands,
+        Mistake::LostHelpsFound,
         Mistake::OldMasterStays,
         Mistake::ReignUncommitted,
         Mistake::OldTermTaken,

@@ -467,7 +467,7 @@ impl Node {
         !self.stopping
             && !self.barred
             && self.stalled.is_none()
-            && !self.lost
+            && (!self.lost || made(Mistake::LostStands))
             && self.storage == Storage::Ready
             && self.hard.record.member(&self.config.id).is_some_and(|member| !member.rank.is_witness())
     }

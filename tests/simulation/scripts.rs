@@ -11,9 +11,11 @@ const LONG: Duration = Duration::from_secs(10);
 
 type Script = (&'static str, fn() -> Option<String>);
 
-pub(crate) const SCRIPTS: [Script; 12] = [
+pub(crate) const SCRIPTS: [Script; 14] = [
     ("lost record", machine_that_lost_its_record_does_not_count),
     ("lost replica", machine_that_lost_its_replica_does_not_win),
+    ("lost WAL", machine_that_lost_its_wal_does_not_win),
+    ("lost replicas", machine_that_knows_of_its_loss_helps_found_no_cluster),
     ("forked append", transaction_of_another_branch_is_not_stored),
     ("shorter lease", voters_with_a_shorter_lease_wait_for_what_they_promised),
     ("shorter promise", voters_with_a_shorter_lease_hear_their_master_again),
@@ -154,6 +156,31 @@ fn machine_that_lost_its_replica_does_not_win() -> Option<String> {
     c.start(1);
     c.start(2);
     must_not_serve(c, "though it holds nothing")
+}
+
+/// What b had stored it remembers, and that it holds less by now.
+fn machine_that_lost_its_wal_does_not_win() -> Option<String> {
+    let mut c = founded(&[("a", 1), ("b", 2), ("w", 0)]);
+    c.crash(1, false);
+    c.lose_tail(1, 2);
+    c.crash(0, true);
+    c.start(1);
+    c.deliver(1, Event::Lost(true));
+    must_not_serve(c, "though it holds less than it had stored")
+}
+
+/// a and b have forgotten what they held, c hasn't.
+fn machine_that_knows_of_its_loss_helps_found_no_cluster() -> Option<String> {
+    let mut c = founded(&[("a", 1), ("b", 2), ("c", 3)]);
+    for node in 0..3 {
+        c.crash(node, true);
+        c.lose_replica(node);
+    }
+    for node in 0..3 {
+        c.start(node);
+        c.deliver(node, Event::Lost(node == 2));
+    }
+    must_not_serve(c, "founded over data that is lost")
 }
 
 fn transaction_of_another_branch_is_not_stored() -> Option<String> {

@@ -82,7 +82,9 @@ pub const LIST: &[Listed] = &[
     listed(55, Severity::Error, "tanist_server::backup::schedule", "a scheduled copy failed"),
     listed(56, Severity::Warning, RUN, "a write filter of Windows is installed: exclude the data directory from it, or what is written is lost at the next boot"),
     listed(60, Severity::Warning, "tanist_server::rejoin::take", "rejoin: what only this replica held is saved in a divergence report"),
-    listed(61, Severity::Error, DRIVER, "its database differs from the master's: a page rotted on one of the two before it was first read"),
+    listed(61, Severity::Error, DRIVER, "its database differs from the master's"),
+    listed(62, Severity::Error, DRIVER, "files are gone"),
+    listed(63, Severity::Error, "tanist_server::server", "this replica can't be read any more: it was put aside, and the master's pages take its place"),
 ];
 
 /// The entry for a line, if it is on the list.

@@ -135,7 +135,7 @@ impl Node {
             return;
         }
         // Whoever knows that it has lost its data founds no cluster anew.
-        if reply.lost && self.stamp.position == Position::ZERO {
+        if reply.lost && self.stamp.position == Position::ZERO && !made(Mistake::LostHelpsFound) {
             return;
         }
         self.add_grant(from, reply.record, reply.position);

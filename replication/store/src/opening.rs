@@ -138,6 +138,9 @@ impl Found<'_> {
             let why = format!("it holds {}, but {} had been stored", own.position, then.position);
             return Ok(Opening::marked(Mark::Lost, NumberedEnd::Newest, why));
         }
+        if own == Stamp::default() && known.mark == Mark::Sound {
+            return Ok(Opening::sound(NumberedEnd::Newest)); // it holds nothing, and never did
+        }
         let opening = self.compare(known, writer)?;
         // Only a rejoin takes a mark away.
         Ok(match (known.mark, opening.mark) {
@@ -159,7 +162,7 @@ impl Found<'_> {
         let (own, then) = (self.stamp, known.stamp());
         let index = &self.index;
         let moved = own != then;
-        if moved && (known.clean || own.position == then.position) && own.position != Position::ZERO {
+        if moved && (known.clean || own.position == then.position) {
             let why = format!("its position {} was changed: it was {}", own.position, then.position);
             return Ok(Opening::marked(Mark::Damaged, NumberedEnd::Newest, why));
         }

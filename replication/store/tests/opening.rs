@@ -5,7 +5,7 @@ mod common;
 
 use std::{path::Path, time::Duration};
 
-use common::{Pair, TERM, exchange::rejoin, outsider, query, transaction};
+use common::{Pair, TERM, exchange::rejoin, outsider, query, reader, transaction};
 use rusqlite::Connection;
 use tanist_replication::Term;
 use tanist_store::{Captured, Closed, Database, Options, StoreError};
@@ -107,15 +107,15 @@ fn replica_whose_wal_was_lost_counts_for_nothing() {
     backup.close(PATIENCE).unwrap();
     pair.backup = open(&dir);
     // Somebody reads while it ends: the rest stays in the WAL.
-    let reader = outsider(&dir);
-    reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+    let reading = reader(&dir);
+    reading.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
     pair.step("INSERT INTO t VALUES ('only in the WAL')");
     let stamp = pair.backup.stamp();
     let (backup, _elsewhere) = part(&mut pair);
     assert!(matches!(backup.close(Duration::from_millis(200)).unwrap(), Closed::Rest(1..)));
     let kept = std::fs::read(dir.join("state.db-wal")).unwrap();
     std::fs::remove_file(dir.join("state.db-wal")).unwrap();
-    drop(reader);
+    drop(reading);
     for name in ["state.db-wal", "state.db-shm"] {
         let _ = std::fs::remove_file(dir.join(name));
     }

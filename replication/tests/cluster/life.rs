@@ -74,6 +74,18 @@ impl Cluster {
         self.check.disks_lost = true;
     }
 
+    /// The WAL of a machine that isn't running is cleared away, and with it its newest transactions.
+    pub fn lose_tail(&mut self, node: usize, count: usize) {
+        self.say(|c| format!("{}'s WAL is lost", c.name(node)));
+        let machine = &mut self.machines[node];
+        let mut content = std::mem::take(&mut machine.store).content;
+        content.truncate(content.len().saturating_sub(count));
+        machine.store.durable = content.len();
+        machine.store.content = content;
+        machine.reported = machine.store.stamp();
+        self.check.disks_lost = true;
+    }
+
     /// The others notice a little later, where the machine is still there to refuse connections.
     fn notice_end(&mut self, node: usize, refuses: bool) {
         if refuses && self.setup.tells_of_end {

@@ -142,6 +142,7 @@ fn save_in(
     save_pages(rejoin, saving, &mut report)?;
     if report.replaced_pages == 0 {
         remove(saving)?;
+        let _ = fs::remove_dir(&parent); // unless there are others in it
         return Ok(None);
     }
     save_rows(rejoin, saving, &mut report)?;
