@@ -53,8 +53,12 @@ pub(crate) fn limit() -> Option<u64> {
 
 /// Lets clients have no more connections than fit, and says so.
 pub(crate) fn clamp(config: &mut Config) {
-    let Some(limit) = limit() else { return };
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if let Some(limit) = limit() {
+        fit(config, usize::try_from(limit).unwrap_or(usize::MAX));
+    }
+}
+
+fn fit(config: &mut Config, limit: usize) {
     let limits = &mut config.limits;
     let room = limit.saturating_sub(kept(config.members.len())).max(FEWEST);
     if room >= limits.connections {
@@ -74,7 +78,7 @@ pub(crate) fn clamp(config: &mut Config) {
     );
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use std::path::Path;
 
@@ -82,16 +86,18 @@ mod tests {
 
     #[test]
     fn clients_get_what_others_leave() {
-        let text = "cluster = \"c\"\nid = \"a\"\nkey = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n[limits]\nconnections = 90000\n\
-                    connections_per_address = 45000\n[[member]]\nid = \"a\"\nrank = 1\npeer = [\"127.0.0.1:7450\"]\n";
+        let text = "cluster = \"c\"\nid = \"a\"\nkey = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n[limits]\nconnections = 2000\n\
+                    connections_per_address = 1000\n[[member]]\nid = \"a\"\nrank = 1\npeer = [\"127.0.0.1:7450\"]\n";
         let mut config = Config::parse(Path::new("t.toml"), text).unwrap();
-        let limit = usize::try_from(limit().unwrap()).unwrap();
-        clamp(&mut config);
-        let expected = 90_000.min(limit.saturating_sub(kept(1)).max(FEWEST));
-        assert_eq!(config.limits.connections, expected);
-        assert!(config.limits.connections_per_address <= expected);
-        let before = config.limits.connections;
-        clamp(&mut config);
-        assert_eq!(config.limits.connections, before, "once is enough");
+        let found = |config: &Config| (config.limits.connections, config.limits.connections_per_address);
+        fit(&mut config, 1 << 20);
+        assert_eq!(found(&config), (2000, 1000), "there is room for all");
+        fit(&mut config, 1024);
+        let room = 1024 - kept(1);
+        assert_eq!(found(&config), (room, room / 2));
+        fit(&mut config, 1024);
+        assert_eq!(found(&config), (room, room / 2), "once is enough");
+        fit(&mut config, 64);
+        assert_eq!(config.limits.connections, FEWEST);
     }
 }
