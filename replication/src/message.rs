@@ -120,7 +120,7 @@ pub struct Heartbeat {
     pub unhealthy: BTreeSet<MemberId>,
     /// The master's times, for people.
     #[n(9)]
-    pub times: Option<Times>,
+    pub times: Option<Box<Times>>,
 }
 
 /// A voter's answer to a heartbeat.
@@ -160,7 +160,7 @@ pub struct HeartbeatReply {
     pub longest: Option<Duration>,
     /// Its times, for people.
     #[n(10)]
-    pub times: Option<Times>,
+    pub times: Option<Box<Times>>,
 }
 
 /// Where a replica stands.

@@ -184,7 +184,7 @@ mod tests {
                 echo: Some(Time(77)),
                 serving: true,
                 unhealthy: ["c".parse().unwrap()].into(),
-                times: Some(times),
+                times: Some(Box::new(times)),
             }),
             Message::HeartbeatReply(HeartbeatReply {
                 term: Term(4),
@@ -197,7 +197,7 @@ mod tests {
                 unhealthy: Some(Complaint::new("disk is slow")),
                 promised: Some(times.lease),
                 longest: Some(times.lease * 3),
-                times: Some(times),
+                times: Some(Box::new(times)),
             }),
             Message::Append {
                 term: Term(4),

@@ -144,7 +144,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
                 echo: Some(Time(77)),
                 serving: true,
                 unhealthy: ["pc-3".parse()?].into(),
-                times: Some(times),
+                times: Some(Box::new(times)),
             }),
         ),
         (
@@ -160,7 +160,7 @@ pub(crate) fn wire() -> Result<Vec<Input>, Box<dyn Error>> {
                 unhealthy: Some(Complaint::new("the disk is slow")),
                 promised: Some(times.lease),
                 longest: Some(times.lease * 5),
-                times: Some(times),
+                times: Some(Box::new(times)),
             }),
         ),
         ("append", Message::Append { term, transaction }),
