@@ -139,7 +139,7 @@ pub struct Heartbeat {
     pub unhealthy: BTreeSet<MemberId>,
     /// The master's times, for people.
     #[n(9)]
-    pub times: Option<Times>,
+    pub times: Option<Box<Times>>,
     /// The cluster's level, and whether it is held there. Nothing in the protocol depends on it; the server fills it in, from
     /// version 2 of the peer protocol on.
     #[n(10)]
@@ -194,7 +194,7 @@ pub struct HeartbeatReply {
     pub longest: Option<Duration>,
     /// Its times, for people.
     #[n(10)]
-    pub times: Option<Times>,
+    pub times: Option<Box<Times>>,
     /// Its disk has all that has come to it, and takes more: what it lacks is still on its way.
     #[n(11)]
     #[cbor(default)]

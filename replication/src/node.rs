@@ -632,7 +632,7 @@ impl Node {
             unhealthy: self.unhealthy.clone(),
             promised: Some(promised),
             longest: Some(self.hard.promised),
-            times: Some(Times::from(&self.config.timing)),
+            times: Some(Box::new(Times::from(&self.config.timing))),
             awaits: can_say && !self.refuses && self.tail == self.stamp,
         }
     }

@@ -227,7 +227,7 @@ mod tests {
                 echo: Some(Time(77)),
                 serving: true,
                 unhealthy: ["c".parse().unwrap()].into(),
-                times: Some(times),
+                times: Some(Box::new(times)),
                 level: Some(crate::message::Level { number: 7, held: true }),
             }),
             Message::HeartbeatReply(HeartbeatReply {
@@ -241,7 +241,7 @@ mod tests {
                 unhealthy: Some(Complaint::new("disk is slow")),
                 promised: Some(times.lease),
                 longest: Some(times.lease * 3),
-                times: Some(times),
+                times: Some(Box::new(times)),
                 awaits: true,
             }),
             Message::Append {

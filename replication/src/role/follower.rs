@@ -153,7 +153,7 @@ impl Node {
         if unsaved {
             self.persist();
         }
-        self.compare_times(&from, heartbeat.times.as_ref());
+        self.compare_times(&from, heartbeat.times.as_deref());
         self.known_unhealthy = heartbeat.unhealthy;
         // What was promised before a restart was promised to this master, or to an older one, which this one's election has ended.
         let before = self.bound_before(heartbeat.term);

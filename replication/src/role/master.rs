@@ -272,7 +272,7 @@ impl Node {
             serving: (master.phase == Phase::Serving && self.now < master.lease_until)
                 || made(Mistake::ServesEarly),
             unhealthy: self.unhealthy_members(),
-            times: Some(Times::from(&self.config.timing)),
+            times: Some(Box::new(Times::from(&self.config.timing))),
             level: None,
         };
         self.send(to.clone(), Message::Heartbeat(heartbeat));
@@ -305,7 +305,7 @@ impl Node {
             peer.health_since = now;
         }
         self.on_promise(from, reply);
-        self.compare_times(from, reply.times.as_ref());
+        self.compare_times(from, reply.times.as_deref());
         match reply.stamp {
             Some(stamp) => self.on_peer_stamp(from, stamp, Some(reply.heartbeat_sent)),
             None => self.on_bulk_down(from),
