@@ -142,8 +142,11 @@ impl Found<'_> {
             return Ok(Opening::sound(NumberedEnd::Newest)); // it holds nothing, and never did
         }
         let opening = self.compare(known, writer)?;
-        // Only a rejoin takes a mark away.
+        // What was lost has been put back, beside the very file that it belongs to.
+        let put_back = own == then && own != Stamp::default() && self.file == known.file;
+        // All other marks only a rejoin takes away.
         Ok(match (known.mark, opening.mark) {
+            (Mark::Lost, Mark::Sound) if put_back => opening,
             (Mark::Damaged | Mark::Lost | Mark::Unreadable, _) => {
                 Opening { mark: known.mark, why: "it was marked so before".to_owned(), ..opening }
             }
