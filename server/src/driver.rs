@@ -27,6 +27,7 @@ use crate::{
     hooks::Throne,
     inbox::{Command, Inbox, Respond},
     outage::Outage,
+    recent,
     rejoin::{self, Board},
     view,
     write::{WriteDone, WriteError},
@@ -334,6 +335,9 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
 
 impl Driver {
     async fn end(self, rank_changed: bool) -> Ended {
+        if self.parts.inbox.is_some() {
+            recent::keep(&self.parts.directory, &self.parts.reserve, self.parts.node.recent());
+        }
         self.parts.transport.shutdown().await;
         Ended { durable: self.parts.durable, rank_changed }
     }

@@ -33,6 +33,7 @@ mod presence;
 mod priority;
 mod program;
 pub mod reader;
+mod recent;
 mod reign;
 mod rejoin;
 mod room;
