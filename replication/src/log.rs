@@ -86,6 +86,11 @@ impl TransactionLog {
         self.transactions.get(index)
     }
 
+    /// All that are kept, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Transaction> {
+        self.transactions.iter()
+    }
+
     /// Whether a replica at `position` can be brought up by streaming alone.
     #[must_use]
     pub fn reaches_back_to(&self, position: Position) -> bool {

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     effect::{Effect, HardState, Note},
     event::Event,
-    frame::Stamp,
+    frame::{Stamp, Transaction},
     invariant,
     known::Known,
     log::TransactionLog,
@@ -257,6 +257,31 @@ impl Node {
         self.reconnect();
         before.check(self);
         std::mem::take(&mut self.out)
+    }
+
+    /// The newest transactions of this replica's branch, the oldest first: for the next start ([`Node::remember`]).
+    pub fn recent(&self) -> impl Iterator<Item = &Transaction> {
+        match &self.role {
+            Role::Master(master) => master.log.iter(),
+            Role::Follower(_) | Role::Candidate(_) => self.log.iter(),
+        }
+    }
+
+    /// Before the first event: what an earlier process held, of use when it leads to what this replica is; what comes behind that
+    /// is left out. The chain of stamps proves that it is this replica's own branch.
+    pub fn remember(&mut self, recent: Vec<Transaction>) {
+        let Some(first) = recent.first() else { return };
+        let mut log = TransactionLog::new(first.previous, self.config.buffer_bytes);
+        for transaction in recent {
+            let (tip, position) = (log.tip(), transaction.stamp.position);
+            if tip == self.stamp || transaction.previous != tip || position.txid != tip.position.txid.next() {
+                break;
+            }
+            log.push(transaction);
+        }
+        if log.tip() == self.stamp && self.tail == self.stamp {
+            self.log = log;
+        }
     }
 
     /// Whether this machine was told to stop.

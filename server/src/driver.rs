@@ -33,6 +33,7 @@ use crate::{
     inbox::{Command, Inbox, Respond},
     measures::Measures,
     outage::Outage,
+    recent,
     rejoin::{self, Board},
     stall::{News, Part, StallWatch},
     upgrade::{self, Upgrades},
@@ -391,6 +392,9 @@ pub(crate) async fn run(parts: Parts) -> Result<Ended, DriverError> {
 
 impl Driver {
     async fn end(self, rank_changed: bool) -> Ended {
+        if self.parts.inbox.is_some() {
+            recent::keep(&self.parts.directory, &self.parts.reserve, self.parts.node.recent());
+        }
         self.parts.transport.shutdown().await;
         Ended { durable: self.parts.durable, rank_changed }
     }

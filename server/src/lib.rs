@@ -38,6 +38,7 @@ mod presence;
 mod priority;
 mod program;
 pub mod reader;
+mod recent;
 mod reign;
 mod rejoin;
 mod remember;

@@ -42,6 +42,7 @@ use crate::{
     presence::{self, Presence},
     priority,
     reader::{ReadPool, Verified},
+    recent,
     reign::ReignObserver,
     rejoin::Board,
     room,
@@ -375,13 +376,16 @@ impl Server {
         if recovered.restored.is_some() && stamp == Stamp::default() {
             return Err(StartError::Restore(config.data_dir));
         }
-        let node = Node::new(
+        let mut node = Node::new(
             NodeConfig { seed: u64::from_le_bytes(random()?), ..config.node() },
             recovered.hard,
             stamp,
             recovered.clean,
             Time(clock::now_ns()),
         );
+        // The largest transaction isn't counted in the buffer.
+        let most = config.store_options().payload_limit().saturating_add(config.buffer as u64 * 2);
+        node.remember(recent::take(&config.data_dir, most));
         tracing::info!(
             cluster = %config.cluster,
             member = %config.id,

@@ -97,3 +97,28 @@ async fn replica_that_comes_back_empty_is_in_line_although_writers_outrun_the_bu
     assert!(all.len() == 1 && !changed.is_empty(), "all pages are compared once: {all:?} {changed:?}");
     cluster.assert_no_panic();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backup_that_is_a_little_behind_is_streamed_to_after_a_restart_of_all() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.crown(0).await;
+    let client = cluster.client();
+    client.execute(execute(vec![Statement::new("CREATE TABLE t(id INTEGER PRIMARY KEY)")])).await.unwrap();
+    cluster.wait_both_keep_up().await;
+    cluster.assert_identical().await;
+    cluster.kill(2);
+    for _ in 0..20 {
+        client.execute(execute(vec![Statement::new("INSERT INTO t DEFAULT VALUES")])).await.unwrap();
+    }
+    for i in [1, 0] {
+        assert!(cluster.terminate(i).success());
+    }
+    cluster.start_all();
+    cluster.wait_both_keep_up().await;
+    cluster.assert_identical().await;
+    for i in 0..3 {
+        assert!(!cluster.log_of(i).contains("rejoin: comparing"), "{}", cluster.log_of(i));
+        assert!(!cluster.data_dir(i).join("recent.transactions").exists(), "of no use any more");
+    }
+    cluster.assert_no_panic();
+}
