@@ -18,13 +18,6 @@ CREATE TABLE tanist_terms (
     began_at   TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) -- by the master's wall clock, which may be wrong
 ) STRICT;
 
--- One row: the founding of the cluster that this data belongs to. Two clusters of one name are told apart by it.
-CREATE TABLE tanist_founding (
-    id       INTEGER PRIMARY KEY CHECK (id = 1),
-    cluster  TEXT NOT NULL,                       -- the cluster's name
-    founding BLOB NOT NULL CHECK (length(founding) = 16) -- random, made with the first transaction or by a restore
-) STRICT;
-
 -- The members as the succession record last named them; for people, nothing is decided by it.
 CREATE TABLE tanist_members (
     id        TEXT    PRIMARY KEY,

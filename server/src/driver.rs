@@ -880,6 +880,10 @@ impl Driver {
             _ => Channel::Control,
         };
         let agreed = self.parts.transport.agreed(&to);
+        // An older program doesn't know it.
+        if matches!(message, Message::Distrust(_)) && agreed.protocol < 2 {
+            return;
+        }
         let mut note = None;
         if let Message::Heartbeat(heartbeat) = &mut message {
             heartbeat.level = self.upgrades.told(agreed);

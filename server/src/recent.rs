@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use tanist_replication::{Message, Transaction, wire};
+use tanist_replication::{Message, Position, Transaction, wire};
 use tanist_store::{Reserve, private};
 
 const FILE: &str = "recent.transactions";
@@ -43,7 +43,11 @@ fn write<'t>(
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is nearly full"));
         }
         let term = transaction.stamp.position.term;
-        let (head, body) = wire::encode(Message::Append { term, transaction: transaction.clone() });
+        let (head, body) = wire::encode(Message::Append {
+            term,
+            transaction: transaction.clone(),
+            acknowledged: Position::ZERO,
+        });
         for length in [head.len(), body.len()] {
             let length = u32::try_from(length).map_err(io::Error::other)?;
             out.write_all(&length.to_be_bytes())?;
@@ -93,7 +97,7 @@ fn checksum(head: &[u8], body: &[u8]) -> blake3::Hash {
 
 #[cfg(test)]
 mod tests {
-    use tanist_replication::{Checksum, Encoding, Position, Stamp};
+    use tanist_replication::{Checksum, Encoding, Stamp};
 
     use super::*;
 

@@ -302,9 +302,7 @@ impl Writer<'_> {
                 self.inbox.captured(Some(stamp.position));
                 let history = self.database.history().clone();
                 let bytes = transactions.iter().map(|transaction| u64::from(transaction.plain_len)).sum();
-                if let Ok(Some(founding)) = self.database.founding() {
-                    let _ = self.events.send(StoreEvent::Founded(founding.id));
-                }
+                self.tell_founding();
                 self.tell(Event::ReignStarted { term, base, transactions, history });
                 self.syncer.captured(stamp, self.database.wal_place(), bytes);
                 self.tell_edited();
@@ -405,13 +403,22 @@ impl Writer<'_> {
         self.look_at_schema();
     }
 
+    fn tell_founding(&self) {
+        if let Ok(Some(founding)) = self.database.founding() {
+            let _ = self.events.send(StoreEvent::Founded(founding.id));
+        }
+    }
+
     /// Raises the cluster's level, as a transaction of its own.
     fn raise(&mut self, level: u32) {
         let (Some(term), false) = (self.reign, self.held) else { return };
         let why = format!("all members know it; by {}", self.config.member);
         match self.database.raise_level(term, level, &why) {
             Ok(Captured::Nothing) => {}
-            Ok(captured) => self.captured(captured),
+            Ok(captured) => {
+                self.captured(captured);
+                self.tell_founding();
+            }
             // The driver asks again.
             Err(error @ StoreError::Busy { .. }) => drop(self.obstacle.meet(&error, self.events)),
             Err(error) => {

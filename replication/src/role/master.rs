@@ -563,9 +563,9 @@ impl Node {
             self.lease_by(proposed).is_some_and(|lease| !master.leased || lease >= master.lease_until)
                 || made(Mistake::ChangeUncovered);
         let both = covered
-            && (quorum::has_majority(proposed, accepted) || made(Mistake::ReignUncommitted))
+            && quorum::has_majority(proposed, accepted)
             && master.committed.as_ref().is_none_or(|committed| quorum::has_majority(committed, accepted));
-        if !both {
+        if !both && !made(Mistake::ReignUncommitted) {
             return;
         }
         let Role::Master(master) = &mut self.role else { return };

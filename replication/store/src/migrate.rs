@@ -271,6 +271,7 @@ impl Database {
         let steps =
             migrations.get(..to).ok_or(StoreError::NewerSchema { found: to, known: migrations.len() })?;
         let runner = runner(steps)?;
+        let cluster = self.options.cluster.clone();
         let mut batch = self.begin(term)?;
         batch.part_from_users()?;
         let raised = batch.internal(|connection| {
@@ -278,7 +279,11 @@ impl Database {
             if from == 0 || from >= to || hold_of(connection).map_err(Raise::Sqlite)?.is_some() {
                 return Err(Raise::NotNow);
             }
+            let founded = tables::read_founding(connection).map_err(Raise::Sqlite)?.is_some();
             runner.run(&mut Open(connection)).map_err(Raise::Migration)?;
+            if !founded {
+                tables::write_founding(connection, &cluster).map_err(Raise::Sqlite)?;
+            }
             let event = "INSERT INTO tanist_events (kind, subject, data) VALUES ('cluster', 'level', \
                          json_object('what', 'level', 'level', ?1, 'before', ?2, 'why', ?3))";
             connection.execute(event, (to as i64, from as i64, what)).map(drop).map_err(Raise::Sqlite)
@@ -349,9 +354,7 @@ impl Database {
         let written = runner.run(&mut Open(&self.writer)).map_err(StoreError::from).and_then(|_| {
             self.sqlite("migrate the schema", |db| {
                 tables::write_reign(&db.writer, reign, master, reason)?;
-                if !db.options.cluster.is_empty() {
-                    tables::write_founding(&db.writer, &db.options.cluster)?;
-                }
+                tables::write_founding(&db.writer, &db.options.cluster)?;
                 tables::write_stamp(&db.writer, &stamp)?;
                 db.gate.pass(|| db.writer.execute_batch("COMMIT"))
             })

@@ -124,9 +124,7 @@ pub fn begin_anew(path: &Path, anew: &Anew<'_>) -> Result<Stamp, StoreError> {
         if anew.forget_tokens && tables::table_exists(&transaction, "tanist_tokens")? {
             transaction.execute("DELETE FROM tanist_tokens", [])?;
         }
-        if tables::table_exists(&transaction, "tanist_founding")? {
-            tables::write_founding(&transaction, anew.cluster)?;
-        }
+        tables::write_founding(&transaction, anew.cluster)?;
         tables::write_reign(&transaction, &reign, anew.master, anew.reason)?;
         tables::write_stamp(&transaction, &stamp)
     };

@@ -90,8 +90,12 @@ pub(crate) fn read_founding(connection: &Connection) -> Result<Option<Founding>,
         .optional()
 }
 
-/// The data is that of a cluster of this name from now on, and of no other.
+/// The data is that of a cluster of this name from now on, and of no other. Nothing is done where the database has no place for
+/// that yet.
 pub(crate) fn write_founding(connection: &Connection, cluster: &str) -> Result<(), rusqlite::Error> {
+    if cluster.is_empty() || !table_exists(connection, "tanist_founding")? {
+        return Ok(());
+    }
     connection
         .execute("INSERT OR REPLACE INTO tanist_founding VALUES (1, ?1, randomblob(16))", [cluster])
         .map(drop)
