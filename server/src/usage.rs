@@ -44,7 +44,8 @@ pub(crate) fn usage() -> Option<Usage> {
     None
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 

@@ -253,7 +253,7 @@ fn orders(
 }
 
 /// Edges of time, by a chain of moments: who had ended before another began comes before it.
-fn add_time<'a>(graph: &mut DiGraph<Option<usize>, &'a str>, nodes: &[NodeIndex], history: &[Transaction]) {
+fn add_time(graph: &mut DiGraph<Option<usize>, &str>, nodes: &[NodeIndex], history: &[Transaction]) {
     // At the same moment a beginning comes first, so that nothing is said of the two.
     let mut moments: Vec<(Instant, bool, usize)> = vec![];
     for (i, transaction) in history.iter().enumerate() {
@@ -275,8 +275,10 @@ fn add_time<'a>(graph: &mut DiGraph<Option<usize>, &'a str>, nodes: &[NodeIndex]
 }
 
 /// A history by hand: steps, and from when to when, in arbitrary units.
+type ByHand<'a> = (&'a [Step], u64, Option<u64>);
+
 #[cfg(test)]
-fn by_hand(told: &[(&[Step], u64, Option<u64>)]) -> Vec<Transaction> {
+fn by_hand(told: &[ByHand<'_>]) -> Vec<Transaction> {
     let start = Instant::now();
     let at = |time: u64| start + std::time::Duration::from_secs(time);
     told.iter()
@@ -300,7 +302,7 @@ fn sees(key: i64, seen: &[i64]) -> Step {
 
 #[test]
 fn the_checker_of_lists_knows_right_from_wrong() {
-    let judged = |told: &[(&[Step], u64, Option<u64>)]| check(&by_hand(told));
+    let judged = |told: &[ByHand<'_>]| check(&by_hand(told));
     // Two at once, each of which may be first; one without an answer, which happened later, or never.
     judged(&[
         (&[append(1, 10), sees(2, &[])], 0, Some(3)),
@@ -311,7 +313,7 @@ fn the_checker_of_lists_knows_right_from_wrong() {
         (&[sees(1, &[10, 30]), sees(2, &[20])], 7, Some(8)),
     ])
     .unwrap();
-    let wrong: &[(&str, &[(&[Step], u64, Option<u64>)])] = &[
+    let wrong: &[(&str, &[ByHand<'_>])] = &[
         ("is lost", &[(&[append(1, 10)], 0, Some(1)), (&[sees(1, &[])], 2, Some(3))]),
         (
             "no order",

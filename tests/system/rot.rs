@@ -162,7 +162,8 @@ async fn wait_mended(cluster: &Cluster, i: usize) {
         .wait("the replica that differs is brought in line, with a report", || async {
             let log = cluster.log_of(i);
             let now = cluster.master().await?;
-            let done = log.split("replica is distrusted").nth(1)?.contains("rejoin finished");
+            let (_, after) = log.split_once("replica is distrusted")?;
+            let done = after.contains("rejoin finished");
             (done && reports(cluster, i) == 1 && now != i).then_some(())
         })
         .await;

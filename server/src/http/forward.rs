@@ -159,12 +159,12 @@ pub(super) async fn run(state: &AppState, request: Request, next: Next) -> Respo
     let kept = Kept::new(body);
     let mut since: Option<Instant> = None;
     loop {
-        let here = Request::from_parts(parts.clone(), Body::new(kept.from_its_beginning()));
+        let here = Request::from_parts(parts.clone(), Body::new(kept.again()));
         let response = next.clone().run(here).await;
         let Some(master) = elsewhere(&response) else { return response };
         let gate = &state.0.gate;
         let since = *since.get_or_insert_with(Instant::now);
-        let body = Body::new(kept.from_its_beginning());
+        let body = Body::new(kept.again());
         match state.0.forwarder.send(&master, &parts, body, gate).await {
             // It isn't the master any more.
             Ok(answer) if answer.status() == StatusCode::TEMPORARY_REDIRECT && kept.is_whole() => {}
@@ -399,7 +399,7 @@ impl Kept {
         !self.0.lock().is_cut
     }
 
-    fn from_its_beginning(&self) -> Again {
+    fn again(&self) -> Again {
         let read = self.0.lock().read.iter().cloned().collect();
         Again { kept: self.clone(), read }
     }

@@ -707,8 +707,7 @@ async fn clients_beyond_their_rate_are_told_and_status_is_free() {
 #[tokio::test]
 async fn reference_of_metrics_is_what_machines_tell() {
     let machine = Machine::master("").await;
-    let mut view = View::default();
-    view.fresh_as_of_ns = Some(1);
+    let mut view = View { fresh_as_of_ns: Some(1), ..View::default() };
     let member = serde_json::json!({
         "id": "pc-1", "rank": 1, "role": "backup", "reachable": true, "in_sync": true, "lag": 0, "progress": "stream",
         "peer_addresses": [], "urls": [],
