@@ -73,6 +73,15 @@ pub struct Machine {
     pub wine: Option<Arc<Wine>>,
 }
 
+/// Whether this is a long run (`TANIST_LONG=1`), to which a test belongs that takes long for what it shows every day.
+pub fn is_long_run() -> bool {
+    let long = std::env::var("TANIST_LONG").is_ok_and(|value| value == "1");
+    if !long {
+        eprintln!("of the long runs (TANIST_LONG=1): left out");
+    }
+    long
+}
+
 /// Whether this computer lets a test mount file systems of its own.
 pub fn can_mount() -> bool {
     let dir = tempfile::TempDir::new().unwrap();

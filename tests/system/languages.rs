@@ -12,7 +12,7 @@ use tanist_api::Access;
 use tempfile::TempDir;
 
 use crate::{
-    cluster::{Cluster, Layout},
+    cluster::{Cluster, Layout, is_long_run},
     failover::{moment, rounds},
     ledger::{Ledger, assert_exactly_once},
 };
@@ -162,7 +162,7 @@ async fn python_quick_start_works_as_printed() {
 /// Types are checked and the package is built by tools that are fetched into a folder of their own.
 #[test]
 fn python_client_is_typed_and_a_package() {
-    if python().is_none() {
+    if !is_long_run() || python().is_none() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -250,6 +250,9 @@ async fn typescript_client_keeps_values_conditions_and_the_last_known_configurat
 
 #[tokio::test(flavor = "multi_thread")]
 async fn typescript_client_is_a_package_whose_quick_start_works_as_printed() {
+    if !is_long_run() {
+        return;
+    }
     let Some(dir) = typescript() else { return };
     let cluster = Cluster::of(3).await;
     let program = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, is_long_run},
     cut_off::cuttable,
     power::{log_dir, powered},
     workload::{Workload, create_ledger},
@@ -124,6 +124,9 @@ async fn master_with_a_slow_disk_hands_over() {
 /// A quarter of the packets on the master's links is lost: most that it sends arrives late.
 #[tokio::test(flavor = "multi_thread")]
 async fn master_with_a_lossy_link_never_acknowledges_alone_and_another_reigns_in_the_end() {
+    if !is_long_run() {
+        return;
+    }
     let (cluster, links) = cuttable("").await;
     let client = cluster.client();
     create_ledger(&client).await;

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use petgraph::{algo::tarjan_scc, graph::DiGraph, graph::NodeIndex};
+use petgraph::{algo::kosaraju_scc, graph::DiGraph, graph::NodeIndex};
 use serde_json::{Value, json};
 
 use crate::{
@@ -191,7 +191,7 @@ fn check(history: &[Transaction]) -> Result<(), String> {
         }
     }
     add_time(&mut graph, &nodes, history);
-    for component in tarjan_scc(&graph) {
+    for component in kosaraju_scc(&graph) {
         let cycle: Vec<_> = component.iter().filter_map(|node| graph[*node]).collect();
         if cycle.len() > 1 {
             let shown: Vec<_> = cycle.iter().take(6).map(|i| &history[*i]).collect();
@@ -313,6 +313,16 @@ fn the_checker_of_lists_knows_right_from_wrong() {
         (&[sees(1, &[10, 30]), sees(2, &[20])], 7, Some(8)),
     ])
     .unwrap();
+    // As long as a story may be: what looks for cycles needs no deeper stack for it.
+    let mut long = vec![];
+    for i in 0..40_000 {
+        let time = u64::try_from(i).unwrap() * 2;
+        long.push((vec![append(i / 100, i)], time, Some(time + 1)));
+    }
+    let lists = (0..400).map(|key| sees(key, &(key * 100..(key + 1) * 100).collect::<Vec<_>>()));
+    long.push((lists.collect(), 90_000, Some(90_001)));
+    let long: Vec<ByHand<'_>> = long.iter().map(|(steps, from, to)| (&steps[..], *from, *to)).collect();
+    judged(&long).unwrap();
     let wrong: &[(&str, &[ByHand<'_>])] = &[
         ("is lost", &[(&[append(1, 10)], 0, Some(1)), (&[sees(1, &[])], 2, Some(3))]),
         (

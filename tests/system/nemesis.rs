@@ -182,7 +182,7 @@ async fn wreak(cluster: &mut Cluster, links: &Links, dice: &mut Dice) -> String 
 }
 
 async fn survive(ranks: &[u32]) {
-    let rounds = number("TANIST_ROUNDS").unwrap_or(5);
+    let rounds = number("TANIST_ROUNDS").unwrap_or(3);
     let mut dice = Dice::thrown();
     let (mut cluster, links) = cuttable_of(ranks, "").await;
     create_ledger(&cluster.client()).await;
