@@ -299,18 +299,20 @@ async fn roll(old: &Build, new: &Build, order: [usize; 3], limit: Duration) {
     story.change(back, new, "upgraded again", true).await;
     story.cluster.crown(order[2]).await;
     story.wait_blocked("is held back").await;
-    assert!(held_for.elapsed() > Duration::from_secs(1));
+    tokio::time::sleep_until((held_for + Duration::from_secs(2)).into()).await;
     for i in 0..3 {
         assert_eq!(level_of(&story.cluster.data_dir(i)), before);
     }
     story.writers.gap();
     let released = story.cluster.client().release_upgrade().await.unwrap();
     assert!(!released.held, "{released:?}");
-    story.wait_level(before + 1).await;
+    // All levels that the new program knows come at once.
+    let after = tanist_store::known_levels().1.max(before + 1);
+    story.wait_level(after).await;
     story.note("the level raised".to_owned()).await;
     story.kill_the_master().await;
     for i in 0..3 {
-        assert_eq!(level_of(&story.cluster.data_dir(i)), before + 1);
+        assert_eq!(level_of(&story.cluster.data_dir(i)), after);
     }
     let told = "SELECT group_concat(json_extract(data, '$.what')) FROM tanist_events WHERE subject = 'level'";
     assert_eq!(read::<String>(&story.cluster.data_dir(0), told), "hold,go,level");
@@ -406,7 +408,9 @@ async fn older_program_is_upgraded_to_this_one_in_every_order() {
     let Some(base) = std::env::var_os("TANIST_BASE") else {
         return eprintln!("set TANIST_BASE=/path/to/an/older/tanist to upgrade from it in every order");
     };
+    // When a machine of a program without end notices is killed, a refusal is all that tells of it, which proves nothing any more:
+    // then a lease passes.
     for order in ORDERS {
-        roll(&Build::at((&base).into()), &Build::current(), order, Duration::from_secs(1)).await;
+        roll(&Build::at((&base).into()), &Build::current(), order, Duration::from_secs(4)).await;
     }
 }

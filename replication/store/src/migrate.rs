@@ -432,8 +432,8 @@ mod tests {
     /// What the level stands on, and two more steps.
     fn steps() -> Vec<Step<'static>> {
         let mut steps = migrations().to_vec();
-        steps.push(("0008_second", "CREATE TABLE second (a)"));
-        steps.push(("0009_third", "CREATE TABLE third (a); INSERT INTO third VALUES (1)"));
+        steps.push(("0009_second", "CREATE TABLE second (a)"));
+        steps.push(("0010_third", "CREATE TABLE third (a); INSERT INTO third VALUES (1)"));
         steps
     }
 
@@ -520,7 +520,7 @@ mod tests {
         steps[last].1 = "CREATE TABLE third (a, b)";
         let refused = master.start_reign_with(&steps, Term(2), "pc-1", "another build");
         assert!(
-            matches!(&refused, Err(StoreError::OtherSchema { migration }) if migration == "0009_third"),
+            matches!(&refused, Err(StoreError::OtherSchema { migration }) if migration == "0010_third"),
             "{refused:?}"
         );
         assert_eq!(master.stamp().position.to_string(), "1.1");
