@@ -409,8 +409,8 @@ async fn older_program_is_upgraded_to_this_one_in_every_order() {
         return eprintln!("set TANIST_BASE=/path/to/an/older/tanist to upgrade from it in every order");
     };
     // When a machine of a program without end notices is killed, a refusal is all that tells of it, which proves nothing any more:
-    // then a lease passes.
+    // then a lease passes, or several.
     for order in ORDERS {
-        roll(&Build::at((&base).into()), &Build::current(), order, Duration::from_secs(4)).await;
+        roll(&Build::at((&base).into()), &Build::current(), order, Duration::from_secs(10)).await;
     }
 }
