@@ -49,13 +49,14 @@ impl Differences {
         self.0.clear();
     }
 
-    /// Two sums at the same position. `others`: how many data members besides these two could say something.
+    /// Two sums at the same position. `others`: how many data members besides these two could say something;
+    /// asked only where the two differ.
     pub(crate) fn on_sums(
         &mut self,
         peer: &MemberId,
         theirs: u64,
         own: u64,
-        others: usize,
+        others: impl FnOnce() -> usize,
         now: Instant,
     ) -> Verdict {
         let difference = theirs.wrapping_sub(own);
@@ -67,7 +68,7 @@ impl Differences {
             0 => Verdict::None,
             _ if fresh().any(|other| other.difference == 0) => Verdict::Odd,
             _ if fresh().any(|other| other.difference == difference) => Verdict::Own,
-            _ if others == 0 || now.saturating_duration_since(since) >= PATIENCE => Verdict::Other,
+            _ if others() == 0 || now.saturating_duration_since(since) >= PATIENCE => Verdict::Other,
             _ => Verdict::None,
         };
         let quiet = seen.said.is_some_and(|said| now.saturating_duration_since(said) < AGAIN);
@@ -91,30 +92,30 @@ mod tests {
     #[test]
     fn odd_one_of_three_is_wrong_be_it_a_backup_or_the_master() {
         let (now, mut differences) = (Instant::now(), Differences::default());
-        assert_eq!(differences.on_sums(&id("b"), 7, 5, 1, now), Verdict::None, "the third may know");
-        assert_eq!(differences.on_sums(&id("c"), 9, 9, 1, now), Verdict::None);
-        assert_eq!(differences.on_sums(&id("b"), 7, 5, 1, now), Verdict::Odd);
-        assert_eq!(differences.on_sums(&id("b"), 8, 6, 1, now), Verdict::None, "just said");
+        assert_eq!(differences.on_sums(&id("b"), 7, 5, || 1, now), Verdict::None, "the third may know");
+        assert_eq!(differences.on_sums(&id("c"), 9, 9, || 1, now), Verdict::None);
+        assert_eq!(differences.on_sums(&id("b"), 7, 5, || 1, now), Verdict::Odd);
+        assert_eq!(differences.on_sums(&id("b"), 8, 6, || 1, now), Verdict::None, "just said");
         let later = now + AGAIN;
-        assert_eq!(differences.on_sums(&id("b"), 18, 16, 1, later), Verdict::Odd);
-        assert_eq!(differences.on_sums(&id("b"), 16, 16, 1, later), Verdict::None, "mended");
+        assert_eq!(differences.on_sums(&id("b"), 18, 16, || 1, later), Verdict::Odd);
+        assert_eq!(differences.on_sums(&id("b"), 16, 16, || 1, later), Verdict::None, "mended");
         // At other positions, but by the same difference.
         let mut differences = Differences::default();
-        assert_eq!(differences.on_sums(&id("b"), 7, 5, 1, now), Verdict::None);
-        assert_eq!(differences.on_sums(&id("c"), 22, 20, 1, now), Verdict::Own);
+        assert_eq!(differences.on_sums(&id("b"), 7, 5, || 1, now), Verdict::None);
+        assert_eq!(differences.on_sums(&id("c"), 22, 20, || 1, now), Verdict::Own);
     }
 
     #[test]
     fn between_two_the_masters_stays_and_three_that_all_differ_are_two_pairs() {
         let (now, mut differences) = (Instant::now(), Differences::default());
-        assert_eq!(differences.on_sums(&id("b"), 7, 5, 0, now), Verdict::Other);
+        assert_eq!(differences.on_sums(&id("b"), 7, 5, || 0, now), Verdict::Other);
         differences.forget();
-        assert_eq!(differences.on_sums(&id("b"), 7, 5, 1, now), Verdict::None);
-        assert_eq!(differences.on_sums(&id("c"), 8, 5, 1, now), Verdict::None);
-        assert_eq!(differences.on_sums(&id("b"), 7, 5, 1, now + PATIENCE), Verdict::Other);
+        assert_eq!(differences.on_sums(&id("b"), 7, 5, || 1, now), Verdict::None);
+        assert_eq!(differences.on_sums(&id("c"), 8, 5, || 1, now), Verdict::None);
+        assert_eq!(differences.on_sums(&id("b"), 7, 5, || 1, now + PATIENCE), Verdict::Other);
         // A word from long ago isn't counted.
         differences.forget();
-        assert_eq!(differences.on_sums(&id("c"), 5, 5, 1, now), Verdict::None);
-        assert_eq!(differences.on_sums(&id("b"), 7, 5, 1, now + FRESH), Verdict::None);
+        assert_eq!(differences.on_sums(&id("c"), 5, 5, || 1, now), Verdict::None);
+        assert_eq!(differences.on_sums(&id("b"), 7, 5, || 1, now + FRESH), Verdict::None);
     }
 }

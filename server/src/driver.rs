@@ -14,7 +14,7 @@ use tanist_api::ClusterMember;
 use tanist_replication::{
     Complaint, Effect, Event, HardState, Member, MemberChange, MemberId, Message, Node, Position, Rank,
     RecordKey, Stamp, SuccessionRecord, Term, Time, Txid,
-    status::RoleName,
+    status::{PeerStatus, RoleName, Status},
     wire::{self, WireError},
 };
 use tanist_store::{PageSums, Reserve};
@@ -544,21 +544,19 @@ impl Driver {
     }
 
     /// A master that serves knows to which cluster all belong.
-    fn believe(&mut self) -> Result<(), DriverError> {
-        let status = self.parts.node.status();
-        match status.master.filter(|_| status.serving) {
-            Some(peer) if !self.parts.acquaintance.believe(&self.parts.durable, &peer)? => {
-                Err(DriverError::OtherFounding { peer })
+    fn believe(&mut self, status: &Status) -> Result<(), DriverError> {
+        match status.master.as_ref().filter(|_| status.serving) {
+            Some(peer) if !self.parts.acquaintance.believe(&self.parts.durable, peer)? => {
+                Err(DriverError::OtherFounding { peer: peer.clone() })
             }
             _ => Ok(()),
         }
     }
 
     /// Why those are not reached without whom there is no master.
-    fn explain(&self, notice: &mut Option<String>) {
+    fn explain(&self, status: &Status, notice: &mut Option<String>) {
         const SHOWN: usize = 400;
-        let status = self.parts.node.status();
-        let problem = |peer: &tanist_replication::status::PeerStatus| {
+        let problem = |peer: &PeerStatus| {
             let why = self.parts.transport.problem(&peer.id).filter(|_| !peer.reachable)?;
             Some(format!("{}: {}", peer.id, why.chars().take(SHOWN).collect::<String>()))
         };
@@ -846,11 +844,14 @@ impl Driver {
                 tracing::error!(peer = %from, %position, "its database differs from the master's");
             }
         }
-        let record = self.parts.node.status().record;
-        let others = record.members.iter().filter(|member| {
-            !member.rank.is_witness() && !member.absent && member.id != *from && member.id != self.parts.id
-        });
-        let others = others.count();
+        let (node, me) = (&self.parts.node, &self.parts.id);
+        let others = || {
+            let members = node.status().record.members;
+            let others = members.iter().filter(|member| {
+                !member.rank.is_witness() && !member.absent && member.id != *from && member.id != *me
+            });
+            others.count()
+        };
         match self.differences.on_sums(from, theirs, own, others, Instant::now()) {
             Verdict::None => {}
             Verdict::Own => {
@@ -1005,9 +1006,9 @@ impl Driver {
         }
         self.view_due = false;
         self.last_view = Instant::now();
-        self.believe()?;
-        self.parts.acquaintance.tell(&self.parts.transport);
         let status = self.parts.node.status();
+        self.believe(&status)?;
+        self.parts.acquaintance.tell(&self.parts.transport);
         let others = upgrade::seen(&status, &self.parts.transport);
         let serves = status.role == RoleName::Master && status.serving && status.writes_allowed;
         if let Some(level) = self.upgrades.look(&others, serves, Instant::now()) {
@@ -1015,7 +1016,7 @@ impl Driver {
         }
         let mut view = view::of(&self.parts.cluster, &status, &self.parts.board);
         self.upgrades.show(&mut view.cluster, &others, |peer| self.parts.transport.problem(peer));
-        self.explain(&mut view.cluster.notice);
+        self.explain(&status, &mut view.cluster.notice);
         self.outage.look(view.cluster.master.is_some(), view.cluster.notice.as_deref());
         let now = clock::now_ns();
         self.parts.measures.saw(view.cluster.master.as_deref(), Term(view.cluster.term), now);

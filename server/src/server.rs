@@ -209,7 +209,7 @@ fn begin(
     let found = database.map(Database::founding).transpose()?.flatten();
     if let Some(found) = &found {
         let path = config.data_dir.join(tanist_store::DATABASE_FILE);
-        let founded = |id: &[u8; 16]| id[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let founded = |id: &[u8; 16]| format!("{:08x}", u128::from_be_bytes(*id) >> 96);
         if found.cluster != config.cluster.as_str() {
             let (found, expected) =
                 (format!("cluster {:?}", found.cluster), format!("{:?}", config.cluster.as_str()));

@@ -287,8 +287,7 @@ impl Writer<'_> {
     fn start_reign(&mut self, term: Term, reason: &str) {
         let mut base = self.database.stamp();
         // Migrations may read and write much of it.
-        let size = u64::from(self.database.pages()) * u64::from(self.database.page_size());
-        let under_way = self.under_way(size / 16);
+        let under_way = self.under_way(self.bytes() / 16);
         let started = self.database.become_master().and_then(|()| {
             base = self.database.stamp(); // it has looked again at what is there
             self.database.start_reign(term, self.config.member.as_str(), reason)
@@ -489,9 +488,13 @@ impl Writer<'_> {
         }
     }
 
+    /// How large the database is.
+    fn bytes(&self) -> u64 {
+        u64::from(self.database.pages()) * u64::from(self.database.page_size())
+    }
+
     fn measure(&self) {
-        let bytes = u64::from(self.database.pages()) * u64::from(self.database.page_size());
-        self.config.measures.sized(bytes, self.database.wal_bytes());
+        self.config.measures.sized(self.bytes(), self.database.wal_bytes());
     }
 
     fn apply(&mut self, transactions: &[Transaction]) {
@@ -795,21 +798,21 @@ impl Writer<'_> {
         if self.held {
             return;
         }
-        let ahead = match self.database.outside_change() {
+        match self.database.outside_change() {
             Ok(false) => return,
-            Ok(true) => self.database.outside_bytes().unwrap_or(u64::MAX),
+            Ok(true) => {}
             Err(error) => return tracing::error!(%error, "look for writes from outside"),
-        };
-        let busy = !self.inbox.has_room();
-        if !busy || ahead >= self.config.outside_ahead {
-            self.adopt_beside(busy);
+        }
+        let (busy, ahead) = (!self.inbox.has_room(), self.database.outside_bytes().ok());
+        if !busy || ahead.is_none_or(|ahead| ahead >= self.config.outside_ahead) {
+            self.adopt_beside(busy, ahead.unwrap_or(0));
         }
     }
 
     /// The same, however many transactions are under way; whether all is adopted.
     fn adopt_all(&mut self) -> bool {
         match self.database.outside_change() {
-            Ok(changed) => !changed || self.adopt_beside(false),
+            Ok(changed) => !changed || self.adopt_beside(false, self.database.outside_bytes().unwrap_or(0)),
             Err(error) => {
                 tracing::error!(%error, "look for writes from outside");
                 false
@@ -817,9 +820,9 @@ impl Writer<'_> {
         }
     }
 
-    fn adopt_beside(&mut self, busy: bool) -> bool {
+    /// So many bytes of it; whether all is adopted.
+    fn adopt_beside(&mut self, busy: bool, ahead: u64) -> bool {
         let Some(term) = self.reign else { return false };
-        let ahead = self.database.outside_bytes().unwrap_or(0);
         let stalls = Arc::clone(&self.config.stalls);
         let under_way = self.under_way(ahead);
         let adopted = self.database.begin(term).and_then(|mut batch| {

@@ -11,7 +11,7 @@ pub(crate) fn mark() -> Option<String> {
     let given = std::env::var(VARIABLE).ok().filter(|given| !given.is_empty());
     let name = given.or_else(of_system)?;
     let hash = blake3::derive_key("tanist: the computer that a data directory belongs to", name.as_bytes());
-    Some(hash[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(blake3::Hash::from(hash).to_hex()[..32].to_owned())
 }
 
 #[cfg(target_os = "linux")]

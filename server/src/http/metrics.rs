@@ -227,7 +227,7 @@ fn process() -> Registry {
 /// units nor an end.
 fn as_old_text(text: &str) -> String {
     let mut old = String::with_capacity(text.len());
-    let mut lines = text.lines().peekable();
+    let mut lines = text.lines();
     while let Some(line) = lines.next() {
         let Some(help) = line.strip_prefix("# HELP ") else {
             if !line.starts_with("# UNIT ") && line != "# EOF" {
