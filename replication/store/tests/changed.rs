@@ -5,22 +5,11 @@ mod common;
 
 use common::{
     Pair,
-    exchange::{KEY, Traffic, context, rejoin, stage},
+    exchange::{KEY, Traffic, context, filled, rejoin, stage},
     outsider,
 };
 use tanist_replication::{ChainHash, Stamp};
 use tanist_store::{CopyOut, Database, Options, Rejoin, Rejoined, Snapshot, StoreError};
-
-const FILL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, a); \
-    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 3000) \
-    INSERT INTO t SELECT i, randomblob(900) FROM n";
-
-fn filled() -> Pair {
-    let options = Options { page_cache_bytes: 128 << 10, ..Options::default() };
-    let mut pair = Pair::with(options);
-    pair.step(FILL);
-    pair
-}
 
 /// The master's end for the backup as it is; `None` when all pages must be compared.
 fn changed(pair: &Pair) -> Option<CopyOut> {

@@ -9,7 +9,7 @@ use std::path::Path;
 use bytes::Bytes;
 use common::{
     Pair, TERM,
-    exchange::{KEY, begin, context, rejoin, stage},
+    exchange::{FILL, KEY, begin, context, filled, rejoin, stage},
     new_master, outsider, query, reader, shell,
 };
 use rusqlite::Connection;
@@ -18,18 +18,6 @@ use tanist_store::{
     CopyOut, Database, Options, PAGE_HASH_BYTES, StoreError, Target, database_checksum, window_pages,
 };
 use tempfile::TempDir;
-
-const FILL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, a); \
-    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 3000) \
-    INSERT INTO t SELECT i, randomblob(900) FROM n";
-
-/// A pair with about 900 pages.
-fn filled() -> Pair {
-    let options = Options { page_cache_bytes: 128 << 10, ..Options::default() };
-    let mut pair = Pair::with(options);
-    pair.step(FILL);
-    pair
-}
 
 /// Brings the backup in line and checks that it is, and that it follows afterwards.
 fn bring_in_line(pair: &mut Pair) -> common::exchange::Traffic {

@@ -5,9 +5,23 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use tanist_store::{CopyOut, Database, Rejoin, RejoinCounts, Rejoined, ReportContext, StoreError};
+use tanist_store::{CopyOut, Database, Options, Rejoin, RejoinCounts, Rejoined, ReportContext, StoreError};
+
+use super::Pair;
 
 pub const KEY: [u8; 32] = [7; 32];
+
+pub const FILL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, a); \
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 3000) \
+    INSERT INTO t SELECT i, randomblob(900) FROM n";
+
+/// A pair with about 900 pages.
+pub fn filled() -> Pair {
+    let options = Options { page_cache_bytes: 128 << 10, ..Options::default() };
+    let mut pair = Pair::with(options);
+    pair.step(FILL);
+    pair
+}
 
 /// What a rejoin moved.
 #[derive(Debug, Clone, Copy, Default)]
