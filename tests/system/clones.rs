@@ -130,10 +130,7 @@ async fn copied_disk_is_refused_by_those_who_saw_the_original_since_and_adopted_
     std::fs::remove_dir_all(&data).unwrap();
     cluster.start_machine(backup);
     cluster.wait_back(backup).await;
-    let outcome = workload.finish().await;
-    cluster.assert_identical().await;
-    (0..3).for_each(|i| outcome.assert_in(&cluster.data_dir(i)));
-    cluster.assert_no_panic();
+    workload.finish_on(&cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,10 +214,7 @@ async fn replica_of_another_cluster_is_refused_by_name_with_and_without_node_db(
     }
     cluster.start_machine(backup);
     cluster.wait_back(backup).await;
-    let outcome = workload.finish().await;
-    cluster.assert_identical().await;
-    (0..3).for_each(|i| outcome.assert_in(&cluster.data_dir(i)));
-    cluster.assert_no_panic();
+    workload.finish_on(&cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

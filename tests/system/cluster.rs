@@ -400,6 +400,12 @@ impl Cluster {
         self.wait("a master serves", || self.master()).await
     }
 
+    /// Waits until another machine than this one serves; which.
+    pub async fn wait_other_master(&self, old: usize) -> usize {
+        let what = format!("another machine than {} serves", self.machines[old].id);
+        self.wait(&what, || async { self.master().await.filter(|now| *now != old) }).await
+    }
+
     /// Waits until a machine of three that was away is streamed to again, and the sync set is whole.
     pub async fn wait_back(&self, i: usize) {
         let id = &self.machines[i].id;

@@ -8,11 +8,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::{
-    cluster::Cluster,
-    failover::{moment, rounds},
-    ledger::{Ledger, assert_exactly_once},
-};
+use crate::{cluster::Cluster, failover::rounds, ledger::Ledger};
 
 fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/dotnet")
@@ -72,25 +68,9 @@ async fn dotnet_application_sees_no_exception_when_masters_are_killed() {
     // One host is given, the others are learned.
     let given = cluster.url(2);
     let mut ledger = ledger(&dir, &given, 4, Duration::from_secs(5));
-    let mut pauses = vec![];
-    for _ in 0..rounds() {
-        ledger.wait_for(50).await;
-        tokio::time::sleep(moment(300)).await;
-        let master = cluster.wait_master().await;
-        ledger.state();
-        cluster.kill(master);
-        pauses.push(ledger.wait_for(50).await);
-        cluster.start_machine(master);
-        cluster.wait_back(master).await;
-    }
-    let counts = ledger.stop();
-    cluster.assert_identical().await;
-    for i in 0..3 {
-        assert_exactly_once(&cluster.data_dir(i), &counts);
-    }
-    cluster.assert_no_panic();
-    pauses.sort();
-    println!("{} writes over {} kills; longest pauses {pauses:?}", counts.iter().sum::<u64>(), pauses.len());
+    let pauses = ledger.kill_masters(&mut cluster, rounds(), 50).await;
+    let writes = ledger.finish_on(&cluster).await;
+    println!("{writes} writes over {} kills; longest pauses {pauses:?}", pauses.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,12 +86,8 @@ async fn dotnet_application_leaves_a_master_that_stands_still() {
     cluster.signal(master, Signal::CONT);
     // One attempt alone may last for 25 s: the client looks around earlier.
     assert!(pause < Duration::from_secs(20), "a pause of {pause:?}");
-    let counts = ledger.stop();
-    cluster.assert_identical().await;
-    for i in 0..3 {
-        assert_exactly_once(&cluster.data_dir(i), &counts);
-    }
-    println!("{} writes; pause {pause:?}", counts.iter().sum::<u64>());
+    let writes = ledger.finish_on(&cluster).await;
+    println!("{writes} writes; pause {pause:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

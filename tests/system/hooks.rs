@@ -61,9 +61,7 @@ async fn hooks_run_once_for_each_reign_in_order_whatever_ends_it() {
                 assert!(last("demote"), "told before the process has ended: {:?}", told(&path, &id));
             }
         }
-        cluster
-            .wait("another one reigns", || async { cluster.master().await.filter(|now| *now != master) })
-            .await;
+        cluster.wait_other_master(master).await;
         if cluster.machines[master].child.is_none() {
             cluster.start_machine(master);
         }
@@ -113,9 +111,7 @@ async fn hook_that_hangs_delays_no_failover_and_is_killed() {
     workload.wait_for(20).await;
     workload.take_longest_gap();
     client.demote(&id).await.unwrap();
-    let second = cluster
-        .wait("another one reigns", || async { cluster.master().await.filter(|now| *now != first) })
-        .await;
+    let second = cluster.wait_other_master(first).await;
     workload.wait_for(20).await;
     let gap = workload.take_longest_gap();
     cluster.wait("it is killed", || async { test_kill_process(pid).is_err().then_some(()) }).await;

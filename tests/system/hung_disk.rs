@@ -81,9 +81,7 @@ async fn master_hangs(what: &str, for_ever: bool) {
     workload.wait_for(20).await;
     workload.take_longest_gap();
     hang(&cluster, master, what);
-    let next = cluster
-        .wait("another machine serves", || async { cluster.master().await.filter(|next| *next != master) })
-        .await;
+    let next = cluster.wait_other_master(master).await;
     workload.wait_for(20).await;
     let gap = workload.take_longest_gap();
     println!("{what}: no write was acknowledged for {gap:.2?}");
@@ -99,12 +97,7 @@ async fn master_hangs(what: &str, for_ever: bool) {
         release(&cluster, master);
     }
     cluster.wait_back(master).await;
-    let outcome = workload.finish().await;
-    cluster.assert_identical().await;
-    for i in 0..3 {
-        outcome.assert_in(&cluster.data_dir(i));
-    }
-    cluster.assert_no_panic();
+    workload.finish_on(&cluster).await;
 }
 
 /// It is told to stop, and ends although its disk doesn't answer, saying why it couldn't end well.
@@ -147,9 +140,7 @@ async fn master_whose_http_thread_hangs_is_relieved() {
     let Some(cluster) = hangable().await else { return };
     let master = cluster.wait_master().await;
     hang(&cluster, master, "http * 0");
-    cluster
-        .wait("another machine serves", || async { cluster.master().await.filter(|next| *next != master) })
-        .await;
+    cluster.wait_other_master(master).await;
     assert!(cluster.log_of(master).contains("the threads that serve HTTP don't go on"), "{}", cluster.logs());
     release(&cluster, master);
     cluster.wait_back(master).await;
@@ -226,9 +217,7 @@ async fn master_whose_votes_hang_loses_the_role_by_its_lease_and_says_so() {
     let (status, _) = raw(&cluster.machines[master].ip, request("GET", "/readyz", b"")).await;
     assert_eq!(status, 503);
     cluster.signal(heir, Signal::CONT);
-    cluster
-        .wait("another machine serves", || async { cluster.master().await.filter(|next| *next != master) })
-        .await;
+    cluster.wait_other_master(master).await;
     let insert = Statement::new("INSERT INTO ledger(entry) VALUES ('after')");
     cluster.client().execute(execute(vec![insert])).await.unwrap();
     assert!(cluster.view(third).await.is_ok());
@@ -343,9 +332,7 @@ async fn master_on_a_frozen_file_system_is_relieved_and_comes_back_when_it_thaws
     workload.wait_for(20).await;
     workload.take_longest_gap();
     assert!(disk.freeze());
-    cluster
-        .wait("another machine serves", || async { cluster.master().await.filter(|next| *next != 0) })
-        .await;
+    cluster.wait_other_master(0).await;
     workload.wait_for(20).await;
     let gap = workload.take_longest_gap();
     println!("frozen: no write was acknowledged for {gap:.2?}");
@@ -361,12 +348,7 @@ async fn master_on_a_frozen_file_system_is_relieved_and_comes_back_when_it_thaws
     assert!(doctor < Duration::from_secs(40), "{doctor:?}: {said}");
     assert!(said.contains("hasn't answered"), "{said}");
     cluster.wait_back(0).await;
-    let outcome = workload.finish().await;
-    cluster.assert_identical().await;
-    for i in 0..3 {
-        outcome.assert_in(&cluster.data_dir(i));
-    }
-    cluster.assert_no_panic();
+    workload.finish_on(&cluster).await;
     for i in 0..3 {
         cluster.kill(i);
     }

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use crate::{
     cluster::{Cluster, Layout, is_long_run},
-    failover::{moment, rounds},
-    ledger::{Ledger, assert_exactly_once},
+    failover::rounds,
+    ledger::Ledger,
 };
 
 fn client_of(language: &str) -> PathBuf {
@@ -44,26 +44,9 @@ fn quick_start(readme: &str, language: &str, hosts: &str) -> String {
 async fn survive(program: impl Fn(&str, &str, &str) -> Command) {
     let mut cluster = Cluster::of(3).await;
     let mut ledger = Ledger::start(&mut program(&cluster.hosts(), "4", "20"));
-    let mut pauses = vec![];
-    for _ in 0..rounds().min(20) {
-        ledger.wait_for(30).await;
-        tokio::time::sleep(moment(300)).await;
-        let master = cluster.wait_master().await;
-        ledger.state();
-        cluster.kill(master);
-        pauses.push(ledger.wait_for(30).await);
-        cluster.start_machine(master);
-        cluster.wait_back(master).await;
-    }
+    let pauses = ledger.kill_masters(&mut cluster, rounds().min(20), 30).await;
     let (stopped, told) = stop_master(&cluster, &mut ledger).await;
-    let counts = ledger.stop();
-    cluster.assert_identical().await;
-    for i in 0..3 {
-        assert_exactly_once(&cluster.data_dir(i), &counts);
-    }
-    cluster.assert_no_panic();
-    pauses.sort();
-    let writes: u64 = counts.iter().sum();
+    let writes = ledger.finish_on(&cluster).await;
     println!("{writes} writes; killed: {pauses:?}; stopped: {stopped:?}, told again after {told:?}");
 }
 

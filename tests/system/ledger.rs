@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use crate::{cluster::Cluster, failover::moment};
+
 /// The longest time that the program may take to say something.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -68,8 +70,34 @@ impl Ledger {
         longest
     }
 
+    /// Kills masters under it, so many, each after so many writes; the longest pause at each, the shortest first.
+    pub async fn kill_masters(&mut self, cluster: &mut Cluster, kills: usize, writes: u64) -> Vec<Duration> {
+        let mut pauses = vec![];
+        for _ in 0..kills {
+            self.wait_for(writes).await;
+            tokio::time::sleep(moment(300)).await;
+            let master = cluster.wait_master().await;
+            self.state();
+            cluster.kill(master);
+            pauses.push(self.wait_for(writes).await);
+            cluster.start_machine(master);
+            cluster.wait_back(master).await;
+        }
+        pauses.sort();
+        pauses
+    }
+
+    /// Ends it: the replicas are identical and each has what was acknowledged once. How much that was.
+    pub async fn finish_on(self, cluster: &Cluster) -> u64 {
+        let counts = self.stop();
+        cluster.assert_identical().await;
+        (0..cluster.machines.len()).for_each(|i| assert_exactly_once(&cluster.data_dir(i), &counts));
+        cluster.assert_no_panic();
+        counts.iter().sum()
+    }
+
     /// How many entries each worker has written.
-    pub fn stop(mut self) -> Vec<u64> {
+    fn stop(mut self) -> Vec<u64> {
         let counts = self.ask("stop", "done");
         assert!(self.child.wait().unwrap().success(), "the program ends well");
         counts
@@ -84,7 +112,7 @@ impl Drop for Ledger {
 }
 
 /// Worker `w` has written `w/0`, `w/1`, ... and each stands there exactly once, and nothing else.
-pub fn assert_exactly_once(dir: &Path, counts: &[u64]) {
+fn assert_exactly_once(dir: &Path, counts: &[u64]) {
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
     let connection = rusqlite::Connection::open_with_flags(dir.join("state.db"), flags).unwrap();
     connection.busy_timeout(Duration::from_secs(5)).unwrap();

@@ -8,7 +8,7 @@ use tanist_api::Statement;
 
 use crate::{
     cluster::{Cluster, Layout, read},
-    outside::{Shell, reports, wait_for_rows, write_to},
+    outside::{Shell, leave, reports, wait_for_rows, write_to},
     workload::{Workload, create_ledger, execute},
 };
 
@@ -312,18 +312,13 @@ async fn machine_whose_files_are_removed_while_it_runs_leaves_and_comes_back() {
                 new_log(&cluster, gone, before).contains("starting anew").then_some(())
             })
             .await;
-        cluster
-            .wait("another is the master", || async { cluster.master().await.filter(|now| *now != gone) })
-            .await;
+        cluster.wait_other_master(gone).await;
         let log = new_log(&cluster, gone, before);
         assert!(log.contains("was removed") && log.contains("while this machine runs"), "{log}");
         cluster.wait_back(gone).await;
         workload.wait_for(20).await;
     }
-    let outcome = workload.finish().await;
-    cluster.assert_identical().await;
-    (0..3).for_each(|i| outcome.assert_in(&cluster.data_dir(i)));
-    cluster.assert_no_panic();
+    workload.finish_on(&cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -363,17 +358,9 @@ async fn write_by_hand_right_before_a_restart_or_a_promotion_under_load_goes_alo
         let sql = format!("INSERT INTO fix VALUES ({round})");
         let Some((ok, text)) = write_to(&cluster.data_dir(master), &sql) else { return };
         assert!(ok, "{text}");
-        if round % 2 == 0 {
-            client.promote(&cluster.machines[(master + 1) % 3].id.clone()).await.unwrap();
-        } else {
-            assert!(cluster.terminate(master).success());
-            cluster.start_machine(master);
-        }
+        leave(&mut cluster, master, round).await;
         wait_for_rows(&cluster, &format!("SELECT count(*) FROM fix WHERE a = {round}"), 1).await;
         assert_eq!(seen, (0..3).map(|i| reports(&cluster, i)).collect::<Vec<_>>(), "round {round}");
     }
-    let outcome = workload.finish().await;
-    cluster.assert_identical().await;
-    (0..3).for_each(|i| outcome.assert_in(&cluster.data_dir(i)));
-    cluster.assert_no_panic();
+    workload.finish_on(&cluster).await;
 }

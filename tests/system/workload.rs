@@ -14,6 +14,8 @@ use tanist_api::{ExecuteRequest, Statement};
 use tanist_client::{Client, Error};
 use tokio::task::JoinHandle;
 
+use crate::cluster::Cluster;
+
 /// A running workload.
 pub struct Workload {
     stop: Arc<AtomicBool>,
@@ -103,6 +105,16 @@ impl Workload {
             assert!(!self.workers.iter().any(JoinHandle::is_finished), "a worker ended early");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Ends it: the replicas are identical, each has what was acknowledged once, and no machine has met one of our own bugs.
+    /// For clusters without a witness.
+    pub async fn finish_on(self, cluster: &Cluster) -> Outcome {
+        let outcome = self.finish().await;
+        cluster.assert_identical().await;
+        (0..cluster.machines.len()).for_each(|i| outcome.assert_in(&cluster.data_dir(i)));
+        cluster.assert_no_panic();
+        outcome
     }
 
     pub async fn finish(self) -> Outcome {
