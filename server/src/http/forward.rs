@@ -158,26 +158,47 @@ pub(super) async fn run(state: &AppState, request: Request, next: Next) -> Respo
     let (parts, body) = request.into_parts();
     let kept = Kept::new(body);
     let mut since: Option<Instant> = None;
+    // A write was sent to this one, and may have been done.
+    let mut lost_with: Option<MemberId> = None;
     loop {
         let here = Request::from_parts(parts.clone(), Body::new(kept.again()));
         let response = next.clone().run(here).await;
-        let Some(master) = elsewhere(&response) else { return response };
+        let Some(master) = elsewhere(&response) else { return unless_done(response, lost_with.as_ref()) };
         let gate = &state.0.gate;
         let since = *since.get_or_insert_with(Instant::now);
         let body = Body::new(kept.again());
+        let mut may_go_on = true;
         match state.0.forwarder.send(&master, &parts, body, gate).await {
             // It isn't the master any more.
             Ok(answer) if answer.status() == StatusCode::TEMPORARY_REDIRECT && kept.is_whole() => {}
-            Ok(answer) => return answered(answer, &master),
-            Err(Lost::Unsent) if kept.is_whole() => {}
-            Err(Lost::Perhaps) if kept.is_whole() && may_be_repeated(&parts) => {}
-            Err(lost) => return no_answer(lost, &master, &parts).into_response(),
+            Ok(answer) => return unless_done(answered(answer, &master), lost_with.as_ref()),
+            Err(lost) => {
+                may_go_on = kept.is_whole();
+                if lost == Lost::Perhaps && !is_read(&parts) {
+                    may_go_on &= parts.headers.contains_key(HEADER_IDEMPOTENCY_KEY);
+                    lost_with = Some(master.clone());
+                }
+            }
         }
-        if since.elapsed() > state.0.limits().master_wait {
-            return no_answer(Lost::Unsent, &master, &parts).into_response();
+        if !may_go_on || since.elapsed() > state.0.limits().master_wait {
+            return unless_done(not_reached(&master).into_response(), lost_with.as_ref());
         }
         let mut views = gate.views();
         let _ = timeout(AGAIN, views.changed()).await;
+    }
+}
+
+/// `answer`, unless it says that it can't be now of a write that may have been done by `lost_with` before.
+fn unless_done(answer: Response, lost_with: Option<&MemberId>) -> Response {
+    match lost_with {
+        Some(master) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => {
+            let detail = format!(
+                "outcome unknown: the master, {master}, was lost while it had the request; with an Idempotency-Key it can be \
+                 repeated safely"
+            );
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::OUTCOME_UNKNOWN, detail).into_response()
+        }
+        _ => answer,
     }
 }
 
@@ -189,27 +210,14 @@ fn elsewhere(response: &Response) -> Option<MemberId> {
     response.headers().get(HEADER_MASTER)?.to_str().ok()?.parse().ok()
 }
 
-/// Whether it does no harm to do it again: reads, and writes with a key.
-fn may_be_repeated(parts: &Parts) -> bool {
-    matches!(parts.method, Method::GET | Method::HEAD)
-        || parts.uri.path() == "/v1/query"
-        || parts.headers.contains_key(HEADER_IDEMPOTENCY_KEY)
+/// Whether it changes nothing, so that it does no harm to send it again.
+fn is_read(parts: &Parts) -> bool {
+    matches!(parts.method, Method::GET | Method::HEAD) || parts.uri.path() == "/v1/query"
 }
 
-fn no_answer(lost: Lost, master: &MemberId, parts: &Parts) -> ApiError {
-    let unavailable = |code, detail| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
-    if lost == Lost::Unsent || may_be_repeated(parts) {
-        return unavailable(
-            code::NO_MASTER,
-            format!("the master, {master}, isn't reached from here; nothing was done"),
-        );
-    }
-    unavailable(
-        code::OUTCOME_UNKNOWN,
-        format!(
-            "outcome unknown: the master, {master}, was lost while it had the request; with an Idempotency-Key it can be repeated safely"
-        ),
-    )
+fn not_reached(master: &MemberId) -> ApiError {
+    let detail = format!("the master, {master}, isn't reached from here; nothing was done");
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::NO_MASTER, detail)
 }
 
 fn answered(answer: Response<Incoming>, master: &MemberId) -> Response {
@@ -451,5 +459,33 @@ impl HttpBody for Again {
             hint.set_upper(upper + before);
         }
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn code_of(response: Response) -> (u16, String) {
+        let status = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        (status, problem["code"].as_str().unwrap().to_owned())
+    }
+
+    /// A later try finds nobody, or somebody who is busy: that says nothing about the first one.
+    #[tokio::test]
+    async fn write_that_was_sent_once_is_never_said_to_be_undone() {
+        let master: MemberId = "pc-1".parse().unwrap();
+        let expected = |code: &str| (503, code.to_owned());
+        for later in [not_reached(&master), ApiError::overloaded("busy")] {
+            let told = unless_done(later.into_response(), Some(&master));
+            assert_eq!(code_of(told).await, expected(code::OUTCOME_UNKNOWN));
+        }
+        let told = unless_done(not_reached(&master).into_response(), None);
+        assert_eq!(code_of(told).await, expected(code::NO_MASTER));
+        // What the next master says of the key is an answer.
+        let refused = ApiError::bad_request("no").into_response();
+        assert_eq!(code_of(unless_done(refused, Some(&master))).await.0, 400);
     }
 }
